@@ -1,0 +1,38 @@
+"""Label assigners: who learns what. This package imports torch alone, and only once something is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from assigners.registry import BadOption, Entry, UnknownName, catalogue, create, parse_spec, resolve_options
+
+if TYPE_CHECKING:
+    from assigners.contract import (
+        Assigner,
+        Assignment,
+        Declares,
+        Grid,
+        HeadInfo,
+        Needs,
+        Predictions,
+        Samples,
+        Step,
+        Targets,
+    )
+
+_CONTRACT = (
+    "Assigner", "Assignment", "Declares", "Grid", "HeadInfo", "Needs", "Predictions", "Samples", "Step", "Targets",
+)  # fmt: skip
+
+__all__ = [
+    "Assigner", "Assignment", "BadOption", "Declares", "Entry", "Grid", "HeadInfo", "Needs", "Predictions", "Samples",
+    "Step", "Targets", "UnknownName", "catalogue", "create", "parse_spec", "resolve_options",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # The contract needs torch; the catalogue must answer without it.
+    if name in _CONTRACT:
+        return getattr(import_module("assigners.contract"), name)
+    raise AttributeError(f"module 'assigners' has no attribute {name!r}")

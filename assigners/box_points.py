@@ -1,0 +1,138 @@
+"""Points inside boxes, on every level: the lattice that L_IQ is taken over and the draws that become samples.
+
+Shape letters: N boxes, L levels, P points per box and level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from assigners import noise
+from assigners.contract import Grid, Step, Targets, inside_range
+from assigners.mixture_sampler import sample_truncated
+from assigners.quality_distribution import Mixture
+
+DRAW_STREAM, PHASE_STREAM, TIE_STREAM, RESAMPLE_STREAM = 1, 2, 3, 4  # independent uses of the noise
+
+
+@dataclass(frozen=True)
+class BoxPoints:
+    """Points of every box on every level.
+
+    Attributes:
+        uv: ``[N, L, P, 2]`` map coordinates on the point's level.
+        d: ``[N, L, P, 2]`` offset from the box centre in half sides.
+        ok: ``[N, L, P]`` the point exists.
+        on_grid: the coordinates are integers.
+    """
+
+    uv: Tensor
+    d: Tensor
+    ok: Tensor
+    on_grid: bool
+
+    @property
+    def level(self) -> Tensor:
+        """``[N, L, P]`` int64."""
+        levels = torch.arange(self.ok.shape[1], device=self.ok.device)
+        return levels[:, None].expand(self.ok.shape)
+
+    def gather(self, index: Tensor, ok: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Level ``[N, K]``, uv ``[N, K, 2]`` and existence of the points at ``[N, K]`` indices into L * P."""
+        uv = self.uv.flatten(1, 2).gather(1, index.unsqueeze(-1).expand(*index.shape, 2))
+        return self.level.flatten(1).gather(1, index), uv, ok & self.ok.flatten(1).gather(1, index)
+
+
+def box_noise(step: Step, stream: int, targets: Targets, *shape: int) -> Tensor:
+    """Uniform float64 ``[N, *shape]``, a function of the run, the image, the box and the position alone."""
+    device = targets.boxes.device
+    last = len(shape)
+    axes = [
+        torch.arange(n, device=device).view(*(1,) * (i + 1), n, *(1,) * (last - i - 1)) for i, n in enumerate(shape)
+    ]
+    lead = (-1, *(1,) * last)
+    return noise.uniform(
+        step.seed, step.index, stream, targets.image_id[targets.image].view(lead), targets.slot.view(lead), *axes
+    )
+
+
+def draw(grid: Grid, targets: Targets, mixture: Mixture, count: int, step: Step) -> BoxPoints:
+    """`count` continuous draws per box and level from its own distribution (QDS, sec. 3.2), without gradient (A13)."""
+    noise_ = box_noise(step, DRAW_STREAM, targets, grid.num_levels, count, 3)
+    d = sample_truncated(mixture.detach(), noise_)
+    low, high = targets.boxes[:, None, None, :2], targets.boxes[:, None, None, 2:]
+    xy = (low + high) / 2 + d * (high - low) / 2
+    # Far from the origin float32 may round a draw next to a side onto it.
+    xy = torch.maximum(torch.minimum(xy, torch.nextafter(high, low)), torch.nextafter(low, high))
+    uv = xy / grid.level_stride[:, None, None] - grid.offset
+    return BoxPoints(uv, d, torch.ones_like(d[..., 0], dtype=torch.bool), on_grid=False)
+
+
+def lattice(grid: Grid, targets: Targets, side: int, step: Step) -> BoxPoints:
+    """The grid points strictly inside each box, thinned to at most ``side * side`` per level.
+
+    Where a box holds more columns (rows) than `side`, a regular subset with a random phase stands for them, so that
+    every point is equally likely and the shape stays fixed.
+    """
+    first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
+    size = (last - first)[:, :, None]  # [N, L, 1, 2] (columns, rows)
+    tick = torch.arange(side, device=size.device)[:, None]  # [side, 1]
+    phase = box_noise(step, PHASE_STREAM, targets, grid.num_levels, 1, 2)
+    thinned = ((tick + phase) * size / side).floor().long()
+    position = first[:, :, None] + torch.where(size > side, torch.minimum(thinned, size - 1), tick)  # [N, L, side, 2]
+    exists = tick < size
+    column, row = position[..., 0], position[..., 1]
+    shape = (*column.shape, side)  # rows x columns
+    uv = torch.stack((column[:, :, None, :].expand(shape), row[:, :, :, None].expand(shape)), dim=-1)
+    ok = exists[..., 0][:, :, None, :] & exists[..., 1][:, :, :, None]
+    uv = torch.where(ok.unsqueeze(-1), uv, 0).flatten(2, 3).to(grid.points.dtype)
+    xy = (uv + grid.offset) * grid.level_stride[:, None, None]
+    return BoxPoints(uv, offset_in_half_sides(xy, targets.boxes[:, None, None]), ok.flatten(2), on_grid=True)
+
+
+def offset_in_half_sides(xy: Tensor, boxes: Tensor) -> Tensor:
+    """``d = (p - c) / (size / 2)``: [-1, 1]^2 inside the box (A1)."""
+    return (xy - (boxes[..., :2] + boxes[..., 2:]) / 2) / ((boxes[..., 2:] - boxes[..., :2]) / 2)
+
+
+def usable_levels(grid: Grid, targets: Targets, gate: str) -> Tensor:
+    """The levels ``[N, L]`` on which a box may have samples; at least one, P3 where no level qualifies.
+
+    ``contains_grid``: the box holds a grid point of the level. Elsewhere L_IQ has no target, so an unsupervised
+    Q could win the selection, and no location could represent the box at inference. ``fcos_range``: half the
+    longer side lies in the level's FCOS range. ``none``: all levels, the letter of the paper.
+    """
+    boxes = targets.boxes
+    if gate == "none":
+        return torch.ones(boxes.shape[0], grid.num_levels, dtype=torch.bool, device=boxes.device)
+    if gate == "contains_grid":
+        first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
+        usable = (last > first).all(dim=-1)
+    else:
+        reach = (boxes[:, None, 2:] - boxes[:, None, :2]).amax(dim=-1) / 2
+        high = grid.level_stride * 8  # 64, 128, 256, 512 and open
+        index = torch.arange(grid.num_levels, device=boxes.device)
+        usable = ((reach > high / 2) | (index == 0)) & ((reach <= high) | (index == grid.num_levels - 1))
+    none = ~usable.any(dim=1, keepdim=True)
+    return usable | (none & (torch.arange(grid.num_levels, device=boxes.device) == 0))
+
+
+def select_top(score: Tensor, ok: Tensor, priority: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest scores of each row, ties going to the larger random priority.
+
+    Without the priority equal scores (an untrained encoder) would always favour the first level.
+
+    Args:
+        score, ok, priority: ``[N, P]``.
+
+    Returns:
+        index ``[N, min(count, P)]`` and whether each chosen point exists.
+    """
+    shuffled = torch.sort(priority, dim=1, descending=True).indices
+    masked = torch.where(ok, score, -torch.inf).gather(1, shuffled)
+    order = torch.sort(masked, dim=1, descending=True, stable=True).indices[:, :count]
+    index = shuffled.gather(1, order)
+    return index, ok.gather(1, index)

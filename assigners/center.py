@@ -1,0 +1,70 @@
+"""Center sampling: the FCOS rule (Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019).
+
+A location learns a box if it lies inside the box and near its centre, and if the box's reach from there fits the
+level. A location claimed by several boxes goes to the one of smallest area. `radius` 0 is plain FCOS.
+
+Departures from the authors' code, each deliberate:
+* the ranges are half-open, so that a reach of exactly 64 px belongs to one level (the authors': to two;
+  torchvision's: to none);
+* areas are compared as they are (torchvision compares ``1e8 - area`` in float32, blind to differences under 8 px²).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from assigners.candidates import centers, inside_pairs, window_within
+from assigners.conflicts import box_rank, keep_smallest
+from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets
+from assigners.contract import negatives_outside_ignore as negatives
+from assigners.geometry import ltrb
+
+RANGES = (-1.0, 64.0, 128.0, 256.0, 512.0)  # px, lower end of each level's reach; the last is open (FCOS sec. 3.2)
+
+
+class CenterSampling(Assigner):
+    """FCOS with center sampling (registry name ``center``).
+
+    Args:
+        head: of the detector.
+        radius: half side of the sampling square in strides, 0 for the whole box (FCOS first version).
+
+    Raises:
+        ValueError: for a negative radius.
+    """
+
+    def __init__(self, head: HeadInfo, *, radius: float = 1.5) -> None:
+        super().__init__()
+        if radius < 0:
+            raise ValueError(f"center.radius is {radius}; it must be >= 0 (0 = no center sampling)")
+        self.radius = radius
+        low = [RANGES[min(i, len(RANGES) - 1)] for i in range(len(head.strides))]
+        self.register_buffer("low", torch.tensor(low), persistent=False)
+        self.register_buffer("high", torch.tensor([*low[1:], float("inf")]), persistent=False)
+        self.low: Tensor
+        self.high: Tensor
+
+    def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
+        """Assign by geometry alone; `predictions` are not read."""
+        gt, location, ok = self._candidates(grid, targets)
+        points, boxes, level = grid.points[location], targets.boxes[gt], grid.level[location]
+        distances = ltrb(points, boxes)
+        reach = distances.amax(dim=-1)
+        ok = ok & (distances.amin(dim=-1) > 0) & (reach > self.low[level]) & (reach <= self.high[level])
+        if self.radius > 0:
+            offset = (points - centers(targets.boxes)[gt]).abs().amax(dim=-1)
+            ok = ok & (offset < self.radius * grid.stride[location])
+        cell = targets.image[gt] * grid.num_locations + location
+        rank = box_rank(targets)[gt]  # by area first: the smallest box wins
+        ok = keep_smallest(cell, rank, ok, targets.num_images * grid.num_locations)
+        return Assignment(Samples.at_locations(grid, location, gt, ok), negatives(grid, targets))
+
+    def _candidates(self, grid: Grid, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """Box, location and existence of every candidate, each ``[K]``."""
+        if self.radius == 0:
+            pairs = inside_pairs(grid, targets)
+            return pairs.gt, pairs.location, torch.ones_like(pairs.gt, dtype=torch.bool)
+        window = window_within(grid, targets.boxes, self.radius)
+        gt = torch.arange(targets.num_boxes, device=window.location.device)
+        return gt[:, None, None].expand_as(window.location).flatten(), window.location.flatten(), window.ok.flatten()

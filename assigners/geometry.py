@@ -1,0 +1,32 @@
+"""Box geometry in the zoo's one convention: xyxy, continuous pixels, no +1; an empty union has IoU 0."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def ltrb(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances left, top, right, bottom from points ``[..., 2]`` to the sides of boxes ``[..., 4]``."""
+    return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
+
+
+def decode(points: Tensor, distances: Tensor) -> Tensor:
+    """The box around each point: the inverse of `ltrb`."""
+    return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
+
+
+def aligned_iou(a: Tensor, b: Tensor, eps: float = 1e-9) -> Tensor:
+    """IoU of boxes ``[..., 4]`` taken in pairs (broadcast), 0 where the union is empty."""
+    low = torch.maximum(a[..., :2], b[..., :2])
+    high = torch.minimum(a[..., 2:], b[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(dim=-1)
+    area_a = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(dim=-1)
+    area_b = (b[..., 2:] - b[..., :2]).clamp(min=0).prod(dim=-1)
+    return intersection / (area_a + area_b - intersection).clamp(min=eps)
+
+
+def square_anchors(points: Tensor, stride: Tensor, scale: float = 8.0) -> Tensor:
+    """One square of side ``scale * stride`` per point: the private prior of anchor-based rules (spec 0.2)."""
+    half = (stride * (scale / 2)).unsqueeze(-1)
+    return torch.cat((points - half, points + half), dim=-1)

@@ -1,0 +1,137 @@
+"""The network, in order: backbone, pyramid, head; then the assigner and the loss, or the detections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from assigners.contract import Assigner, Grid, HeadInfo, Predictions, Step, Targets, Term, cached_grid
+from assigners.geometry import decode
+from detector.backbone import STRIDES, PyramidBackbone
+from detector.head import FCOSHead
+from detector.images import ImageBatch, normalise, pad_images
+from detector.loss import LossSettings, detection_losses
+from detector.postprocess import InferenceSettings, postprocess
+
+
+class FCOS(nn.Module):
+    """FCOS on any timm backbone, trained by any assigner.
+
+    ``model(images, targets)`` follows torchvision's convention: a dict of losses in training, a list of dicts
+    ``boxes, scores, labels`` in evaluation. The assigner is training-time company: `network_state` and evaluation do
+    not contain it.
+
+    Args:
+        num_classes: C.
+        backbone, pretrained, frozen_stages, frozen_bn: see `PyramidBackbone`.
+        channels: of the pyramid and the head.
+        head_depth: convolutions per tower.
+        point_offset: position of a location within its cell.
+        loss, inference: settings.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: str = "resnet50",
+        pretrained: bool = False,
+        frozen_stages: int = 0,
+        frozen_bn: bool = False,
+        channels: int = 256,
+        head_depth: int = 4,
+        point_offset: float = 0.5,
+        loss: LossSettings | None = None,
+        inference: InferenceSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = PyramidBackbone(
+            backbone, channels, pretrained=pretrained, frozen_stages=frozen_stages, frozen_bn=frozen_bn
+        )
+        self.head = FCOSHead(channels, num_classes, head_depth, len(STRIDES))
+        self.head_info = HeadInfo(num_classes=num_classes, channels=channels, strides=STRIDES)
+        self.point_offset = point_offset
+        self.loss_settings = loss or LossSettings()
+        self.inference = inference or InferenceSettings()
+        self.assigner: Assigner | None = None
+        self.statistics: dict[str, Term] = {}  # of the last training step, detached
+
+    def attach(self, assigner: Assigner) -> FCOS:
+        """Train with this assigner."""
+        self.assigner = assigner
+        return self
+
+    def network_state(self) -> dict[str, Tensor]:
+        """The evaluated network's parameters and buffers: the state dict without the assigner's."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("assigner.")}
+
+    def forward(
+        self,
+        images: ImageBatch | Sequence[Tensor],
+        targets: Targets | Sequence[Mapping[str, Tensor]] | None = None,
+        step: Step | None = None,
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training, detections in evaluation.
+
+        Args:
+            images: a padded batch, or images ``[3, h, w]``.
+            targets: in training, a collated batch, or per image ``boxes`` ``[n, 4]`` xyxy pixels and ``labels``
+                ``[n]``, with optional ``ignore`` ``[m, 4]`` and ``image_id``; best left on the CPU.
+            step: where training stands, for schedules and noise.
+
+        Raises:
+            ValueError: in training without targets or assigner.
+        """
+        batch = images if isinstance(images, ImageBatch) else pad_images(images)
+        features = self.backbone(normalise(batch.pixels))
+        logits, distances, quality = self.head(features, STRIDES)
+        grid = self.grid(features)
+        boxes = decode(grid.points, distances)
+        if not self.training:
+            return postprocess(self.inference, grid, logits, boxes, quality, batch.sizes)
+        if self.assigner is None or targets is None:
+            raise ValueError("training needs an assigner (FCOS.attach) and targets")
+        if not isinstance(targets, Targets):
+            targets = self.collate(targets, grid, batch.sizes)
+        targets = targets.to(batch.pixels.device, non_blocking=True)
+        predictions = Predictions(logits, quality, distances, boxes, tuple(features))
+        with torch.autocast(batch.pixels.device.type, enabled=False):
+            assignment = self.assigner(grid, targets, self._visible(predictions), step or Step())
+            losses, self.statistics = detection_losses(self.loss_settings, grid, targets, predictions, assignment)
+        return losses
+
+    def grid(self, features: Sequence[Tensor]) -> Grid:
+        """The grid of feature maps, remembered by size and device."""
+        shapes = tuple((f.shape[-2], f.shape[-1]) for f in features)
+        return cached_grid(shapes, STRIDES, self.point_offset, features[0].device)
+
+    @staticmethod
+    def collate(targets: Sequence[Mapping[str, Tensor]], grid: Grid, sizes: tuple[tuple[int, int], ...]) -> Targets:
+        """`Targets` of per-image dicts in torchvision's convention."""
+        empty = torch.zeros(0, 4)
+        return Targets.collate(
+            [t["boxes"] for t in targets],
+            [t["labels"] for t in targets],
+            grid,
+            sizes=sizes,
+            image_ids=[int(t.get("image_id", index)) for index, t in enumerate(targets)],
+            ignore=[t.get("ignore", empty) for t in targets],
+        )
+
+    def _visible(self, predictions: Predictions) -> Predictions | None:
+        """The predictions as the assigner asked to see them."""
+        assert self.assigner is not None
+        needs = self.assigner.needs
+        if not (needs.predictions or needs.features):
+            return None
+        if needs.grads:
+            return predictions
+        return Predictions(
+            predictions.logits.detach(),
+            predictions.quality.detach(),
+            predictions.distances.detach(),
+            predictions.boxes.detach(),
+            predictions.features if needs.features else (),
+        )

@@ -1,0 +1,188 @@
+"""The shared loss: it turns any assignment into numbers and never asks who assigned.
+
+    L_class = sum over grid of  negative_weight * (1 - own) * f(z, 0)  +  sum over samples of  weight * f(z_own, label)
+
+``own`` marks, in a sample's own class channel, the cells that the sample reads: there the sample speaks, not the
+grid. One channel is corrected instead of gathering all classes of every sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
+
+from assigners.contract import Assignment, Grid, Predictions, Samples, Targets, Term
+from assigners.geometry import aligned_iou, decode, ltrb
+from assigners.reader import corners, flat_location, read, read_channel
+
+ClassForm = Literal["focal", "qfl", "focal_pt", "varifocal", "weighted"]
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """One form of every term for all assigners (protocol, section ``loss``).
+
+    Attributes:
+        classification: the class loss for a label y in [0, 1] and s = sigmoid(z), all equal to focal loss (up to alpha)
+            for hard labels (A11): ``focal`` = a |y - s|^g BCE with a = alpha for samples with a label, 1 - alpha
+            for negatives; ``qfl`` = the same without alpha; ``focal_pt`` = focal with p_t = y s + (1 - y)(1 - s);
+            ``varifocal`` = y BCE for labelled samples, alpha s^g BCE for negatives; ``weighted`` = y times hard focal.
+        alpha, gamma: of focal loss.
+        normaliser: what divides the class loss: the number of positives or the sum of their labels.
+        class_weight, box_weight, quality_weight: of the three terms.
+        quality: meaning of the auxiliary branch.
+    """
+
+    classification: ClassForm = "focal"
+    alpha: float = 0.25
+    gamma: float = 2.0
+    normaliser: Literal["positives", "labels"] = "positives"
+    class_weight: float = 1.0
+    box_weight: float = 1.0
+    quality_weight: float = 1.0
+    quality: Literal["iou", "centerness"] = "iou"
+
+    def negative(self, logits: Tensor) -> Tensor:
+        """f(z, 0), element-wise."""
+        value = logits.sigmoid().pow(self.gamma) * F.softplus(logits)
+        if self.classification == "qfl":
+            return value
+        return (self.alpha if self.classification == "varifocal" else 1 - self.alpha) * value
+
+    def labelled(self, logits: Tensor, label: Tensor) -> Tensor:
+        """f(z, y) for y > 0, element-wise."""
+        score = logits.sigmoid()
+        bce = label * F.softplus(-logits) + (1 - label) * F.softplus(logits)
+        if self.classification == "varifocal":
+            return label * bce
+        if self.classification == "weighted":
+            return self.alpha * label * (1 - score).pow(self.gamma) * F.softplus(-logits)
+        if self.classification == "focal_pt":
+            p_t = label * score + (1 - label) * (1 - score)
+            return self.alpha * (1 - p_t).pow(self.gamma) * bce
+        value = (label - score).abs().pow(self.gamma) * bce
+        return value if self.classification == "qfl" else self.alpha * value
+
+
+def detection_losses(
+    settings: LossSettings,
+    grid: Grid,
+    targets: Targets,
+    predictions: Predictions,
+    assignment: Assignment,
+    replaces: frozenset[str] = frozenset(),
+) -> tuple[dict[str, Tensor], dict[str, Term]]:
+    """All loss terms of a batch, divided by counts over all processes.
+
+    Args:
+        replaces: shared terms that the assigner's own losses stand for.
+
+    Returns:
+        losses: ``class``, ``box``, ``quality`` and the assigner's own, 0-dim, so that the mean over processes of their
+            gradients is the gradient of the whole batch's loss.
+        statistics: detached ``(sum, count)`` for the log: positives per box, their IoU, and the assigner's.
+    """
+    samples = assignment.samples
+    image = targets.image[samples.gt]
+    truth = targets.boxes[samples.gt]
+    points = grid.pixels(samples.level, samples.uv)
+    distances = read(predictions.distances, grid, image, samples.level, samples.uv, on_grid=samples.on_grid)
+    predicted = decode(points, distances)
+    iou = aligned_iou(predicted.detach(), truth)
+
+    labels = torch.where(samples.positive, samples.label, 0).sum().detach()
+    positives = samples.positive.sum().to(labels.dtype)
+    box = torch.where(samples.ok, samples.box_weight * generalized_box_iou_loss(predicted, truth), 0).sum()
+    box_count = torch.where(samples.ok, samples.box_weight, 0).sum().detach()
+    classification = _class_sum(settings, grid, targets, predictions, assignment, image)
+    quality = _quality_sum(settings, grid, predictions, samples, image, points, truth, iou)
+    terms: dict[str, Term] = {
+        "class": (settings.class_weight * classification, positives if settings.normaliser == "positives" else labels),
+        "box": (settings.box_weight * box, box_count),
+        "quality": (settings.quality_weight * quality, positives),
+    }
+    terms = {name: term for name, term in terms.items() if name not in replaces} | assignment.losses
+    statistics: dict[str, Term] = {
+        "positives_per_box": (positives, positives.new_tensor(float(targets.num_boxes))),
+        "iou_of_positives": (torch.where(samples.positive, iou, 0).sum(), positives),
+        **assignment.statistics,
+    }
+    return _divide(terms), statistics
+
+
+def _class_sum(
+    settings: LossSettings,
+    grid: Grid,
+    targets: Targets,
+    predictions: Predictions,
+    assignment: Assignment,
+    image: Tensor,
+) -> Tensor:
+    samples, logits = assignment.samples, predictions.logits
+    channel = targets.labels[samples.gt]
+    negative = settings.negative(logits)
+    if samples.owns:
+        negative = negative.masked_fill(_owned(grid, samples, channel, image, logits.shape), 0)
+    total = (negative.sum(dim=-1) * assignment.negative_weight).sum()
+
+    own = read_channel(logits, channel, grid, image, samples)
+    value = torch.where(samples.label > 0, settings.labelled(own, samples.label), settings.negative(own))
+    if samples.all_classes:
+        others = settings.negative(read(logits, grid, image, samples.level, samples.uv, on_grid=samples.on_grid))
+        value = value + others.sum(dim=-1) - others.gather(1, channel[:, None]).squeeze(1)
+    return total + torch.where(samples.ok, samples.class_weight * value, 0).sum()
+
+
+def _owned(grid: Grid, samples: Samples, channel: Tensor, image: Tensor, shape: torch.Size) -> Tensor:
+    """``[B, R, C]`` bool: cells that a sample reads with weight > 0, in its own class channel."""
+    base = image * grid.num_locations
+    if samples.on_grid:
+        location, reads = flat_location(grid, samples.level, samples.uv)[:, None], samples.ok[:, None]
+    else:
+        location, weight = corners(grid, samples.level, samples.uv)
+        reads = samples.ok[:, None] & (weight > 0)
+    index = (base[:, None] + location) * shape[-1] + channel[:, None]
+    # A count, not a flag: rows that own nothing add 0, and a sum has no order where a write would have one.
+    marks = torch.zeros(shape.numel(), dtype=torch.int32, device=image.device)
+    return (marks.scatter_add(0, index.flatten(), reads.flatten().int()) > 0).view(shape)
+
+
+def _quality_sum(
+    settings: LossSettings,
+    grid: Grid,
+    predictions: Predictions,
+    samples: Samples,
+    image: Tensor,
+    points: Tensor,
+    truth: Tensor,
+    iou: Tensor,
+) -> Tensor:
+    logit = read(predictions.quality, grid, image, samples.level, samples.uv, on_grid=samples.on_grid)
+    target = iou if settings.quality == "iou" else centerness(points, truth)
+    value = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    return torch.where(samples.ok, samples.quality_weight * value, 0).sum()
+
+
+def centerness(points: Tensor, boxes: Tensor) -> Tensor:
+    """FCOS eq. 3: ``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``, 0 outside the box."""
+    left, top, right, bottom = ltrb(points, boxes).clamp(min=0).unbind(-1)
+    x = torch.minimum(left, right) / torch.maximum(left, right).clamp(min=1e-9)
+    y = torch.minimum(top, bottom) / torch.maximum(top, bottom).clamp(min=1e-9)
+    return (x * y).sqrt()
+
+
+def _divide(terms: dict[str, Term]) -> dict[str, Tensor]:
+    """Each sum over ``max(global count, 1) / processes``: one collective a step, called whatever the batch holds."""
+    counts = torch.stack([count.detach().to(torch.float32) for _, count in terms.values()])
+    world = 1
+    if dist.is_available() and dist.is_initialized():
+        world = dist.get_world_size()
+        dist.all_reduce(counts)
+    counts = counts.clamp(min=1) / world
+    return {name: total / count for (name, (total, _)), count in zip(terms.items(), counts.unbind(), strict=True)}

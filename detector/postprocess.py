@@ -1,0 +1,80 @@
+"""From dense maps to detections: threshold, top candidates per level, class-wise NMS, without a loop over images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from assigners.contract import Grid
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Saved with the weights: what the maps mean and how they become detections.
+
+    Attributes:
+        score_threshold: on sigmoid(class logit), for a candidate.
+        candidates_per_level: kept by class score times quality.
+        nms_iou: class-wise; None evaluates without NMS.
+        detections: kept per image.
+        score: ``sqrt_product`` or ``product`` of class score and quality.
+    """
+
+    score_threshold: float = 0.05
+    candidates_per_level: int = 1000
+    nms_iou: float | None = 0.6
+    detections: int = 100
+    score: Literal["sqrt_product", "product"] = "sqrt_product"
+
+
+def postprocess(
+    settings: InferenceSettings,
+    grid: Grid,
+    logits: Tensor,
+    boxes: Tensor,
+    quality: Tensor,
+    sizes: tuple[tuple[int, int], ...],
+) -> list[dict[str, Tensor]]:
+    """Detections of a batch.
+
+    Args:
+        logits ``[B, R, C]``, boxes ``[B, R, 4]``, quality ``[B, R]`` logits.
+        sizes: ``(height, width)`` of each image; boxes are clipped to it.
+
+    Returns:
+        Per image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` descending, ``labels`` ``[n]``, n <= `settings.detections`.
+    """
+    num_images, _, num_classes = logits.shape
+    probability = logits.sigmoid()
+    joint = torch.where(probability > settings.score_threshold, probability * quality.sigmoid().unsqueeze(-1), -1.0)
+    candidates, values = [], []
+    for start, (height, width) in zip(grid.starts, grid.shapes, strict=True):
+        level = joint[:, start : start + height * width].flatten(1)
+        value, index = level.topk(min(settings.candidates_per_level, level.shape[1]), dim=1)
+        candidates.append(start * num_classes + index)
+        values.append(value)
+    index, value = torch.cat(candidates, dim=1), torch.cat(values, dim=1)  # [B, K]
+    image = torch.arange(num_images, device=value.device)[:, None].expand_as(value)
+    keep = value >= 0
+    image, index, value = image[keep], index[keep], value[keep]
+    label, location = index % num_classes, index // num_classes
+
+    limits = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=boxes.dtype, device=boxes.device)
+    box = torch.minimum(boxes[image, location].clamp(min=0), limits[image])
+    solid = ((box[:, 2:] - box[:, :2]) > 0).all(dim=1)
+    image, label, value, box = image[solid], label[solid], value[solid], box[solid]
+    score = value.sqrt() if settings.score == "sqrt_product" else value
+    if settings.nms_iou is None:
+        kept = score.argsort(descending=True, stable=True)
+    else:
+        kept = batched_nms(box, score, image * num_classes + label, settings.nms_iou)
+    kept = kept[image[kept].sort(stable=True).indices]  # by image, then by descending score
+    counts = torch.bincount(image[kept], minlength=num_images).tolist()
+    return [
+        {"boxes": box[rows], "scores": score[rows], "labels": label[rows]}
+        for rows in (part[: settings.detections] for part in kept.split(counts))
+    ]

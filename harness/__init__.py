@@ -1,0 +1,1 @@
+"""Fair measurement of label assigners: protocol, data, training, evaluation, records."""
