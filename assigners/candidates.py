@@ -39,13 +39,14 @@ def _map_centers(grid: Grid, boxes: Tensor) -> Tensor:
 
 
 def window_within(grid: Grid, boxes: Tensor, radius: float) -> Window:
-    """The cells strictly within `radius` cells of the box centre along both axes, clipped to the map.
+    """The cells strictly within `radius` cells of the box centre along both axes, and a few more.
 
-    A superset by at most rounding: callers test the exact condition in pixels.
+    The block is as large as the radius or the map needs, and shifted inward at the border: callers test the exact
+    condition in pixels.
     """
-    side = ceil(2 * radius) + 1
-    first = (_map_centers(grid, boxes) - radius).floor().long()
-    return _cells(grid, first, [(side, side)] * grid.num_levels)
+    side = ceil(min(2 * radius, max(max(shape) for shape in grid.shapes))) + 1
+    sizes = [(min(height, side), min(width, side)) for height, width in grid.shapes]
+    return _cells(grid, (_map_centers(grid, boxes) - radius).floor().long(), sizes)
 
 
 def window_nearest(grid: Grid, boxes: Tensor, count: int) -> Window:
@@ -61,24 +62,23 @@ def window_nearest(grid: Grid, boxes: Tensor, count: int) -> Window:
     sizes = []
     for height, width in grid.shapes:
         roomy = height >= side and width >= side
-        sizes.append((side, side) if roomy else (min(height, max(count, side)), min(width, max(count, side))))
-    size = torch.tensor([(w, h) for h, w in sizes], device=boxes.device)
-    limit = torch.stack((grid.level_width, grid.level_height), dim=-1) - size
-    first = (_map_centers(grid, boxes) + 0.5).floor().long() - size // 2
-    return _cells(grid, torch.minimum(first, limit).clamp(min=0), sizes)
+        longest = side if roomy else max(count, side)
+        sizes.append((min(height, longest), min(width, longest)))
+    half = torch.tensor([(columns // 2, rows // 2) for rows, columns in sizes], device=boxes.device)
+    return _cells(grid, (_map_centers(grid, boxes) + 0.5).floor().long() - half, sizes)
 
 
 def _cells(grid: Grid, first: Tensor, sizes: list[tuple[int, int]]) -> Window:
-    """Blocks of ``(rows, columns)`` cells per level, with upper-left cell `first` ``[G, L, 2]`` (column, row)."""
+    """Blocks of ``(rows, columns)`` cells from `first` ``[G, L, 2]`` (column, row), shifted inward at the border."""
     longest = max(rows * columns for rows, columns in sizes)
     position = torch.arange(longest, device=first.device)
-    columns = torch.tensor([c for _, c in sizes], device=first.device)[:, None]
-    cells = torch.tensor([r * c for r, c in sizes], device=first.device)[:, None]
+    size = torch.tensor([(columns, rows) for rows, columns in sizes], device=first.device)
+    first = torch.minimum(first, torch.stack((grid.level_width, grid.level_height), dim=-1) - size).clamp(min=0)
+    columns = size[:, 0, None]
     column = first[..., 0:1] + position % columns  # [G, L, P]
     row = first[..., 1:2] + position // columns
-    width, height = grid.level_width[:, None], grid.level_height[:, None]
-    ok = (position < cells) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    return Window(torch.where(ok, grid.level_start[:, None] + row * width + column, 0), ok)
+    ok = (position < size.prod(dim=-1, keepdim=True)).expand(column.shape)
+    return Window(torch.where(ok, grid.level_start[:, None] + row * grid.level_width[:, None] + column, 0), ok)
 
 
 @dataclass(frozen=True)

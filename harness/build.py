@@ -1,0 +1,134 @@
+"""From a protocol to a detector with its assigner, and to an optimiser."""
+
+from __future__ import annotations
+
+from math import cos, pi
+from typing import Any
+
+import torch
+from torch import nn
+
+import assigners
+from assigners.contract import Assigner
+from detector import FCOS, InferenceSettings, LossSettings
+from detector.backbone import BackboneError
+from harness.errors import UserError
+from harness.protocol import EvaluationSection, LossSection, Protocol, ScheduleSection, canonical_hash
+
+
+def build_detector(protocol: Protocol, num_classes: int, seed: int) -> FCOS:
+    """The shared detector; the same seed gives every assigner the same initial weights.
+
+    Raises:
+        UserError: for a backbone that cannot be built.
+    """
+    model, evaluation = protocol.model, protocol.evaluation
+    with _seeded(seed, "detector"):
+        try:
+            return FCOS(
+                num_classes,
+                backbone=model.backbone,
+                pretrained=model.pretrained,
+                frozen_stages=model.frozen_stages,
+                frozen_bn=model.frozen_bn,
+                channels=model.channels,
+                head_depth=model.head_depth,
+                point_offset=model.point_offset,
+                loss=_loss(protocol.loss, model.quality),
+                inference=_inference(evaluation),
+            )
+        except BackboneError as error:
+            raise UserError(f"protocol {protocol.name}: {error}") from error
+
+
+def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: int) -> Assigner:
+    """Build the assigner for this detector, in its own stream of randomness, and give it the detector to train.
+
+    What the assigner declares about score rule, quality branch and NMS becomes the detector's inference settings.
+    """
+    with _seeded(seed, f"assigner:{name}"):
+        assigner = assigners.create(name, detector.head_info, **options)
+    detector.attach(assigner)
+    settings = detector.inference
+    detector.inference = InferenceSettings(
+        score_threshold=settings.score_threshold,
+        candidates_per_level=settings.candidates_per_level,
+        nms_iou=settings.nms_iou if assigner.declares.nms else None,
+        detections=settings.detections,
+        score=assigner.declares.score or settings.score,
+    )
+    return assigner
+
+
+def resolve_assigner(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All options of an assigner, and those that differ from its defaults.
+
+    Raises:
+        UserError: for an unknown name or option, or a value that does not fit.
+    """
+    try:
+        resolved = assigners.resolve_options(name, options)
+        assigners.create(name, assigners.HeadInfo(num_classes=1, channels=1), **resolved)  # checks ranges too
+    except (assigners.UnknownName, assigners.BadOption, ValueError) as error:
+        raise UserError(str(error)) from error
+    defaults = assigners.resolve_options(name, {})
+    return resolved, {key: value for key, value in resolved.items() if value != defaults[key]}
+
+
+def build_optimizer(schedule: ScheduleSection, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW over everything that trains, the assigner's parameters included; no decay on norms and biases.
+
+    The fused kernels take a device-side flag that skips a step, so a non-finite loss needs no synchronisation.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=schedule.lr, fused=True)
+
+
+def learning_rate(schedule: ScheduleSection, step: int) -> float:
+    """The rate of a step: linear warm-up, then step or cosine decay. A pure function, so there is nothing to save."""
+    rate = schedule.lr
+    if step < schedule.warmup_steps:
+        rate *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / schedule.warmup_steps
+    progress = step / schedule.steps
+    if schedule.decay == "cosine":
+        return rate * 0.5 * (1 + cos(pi * progress))
+    return rate * 0.1 ** sum(progress >= at for at in schedule.decay_at)
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed for one purpose, from the run's seed and the purpose's name."""
+    return int(canonical_hash([str(part) for part in parts], 15), 16)
+
+
+class _seeded:  # noqa: N801 - reads as a statement
+    """Run a block in a stream of randomness of its own, leaving the global one as it was."""
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        self.seed = derived_seed(seed, purpose)
+        self.fork = torch.random.fork_rng(devices=[])
+
+    def __enter__(self) -> None:
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *details: Any) -> None:
+        self.fork.__exit__(*details)
+
+
+def _loss(section: LossSection, quality: Any) -> LossSettings:
+    return LossSettings(quality=quality, **section.model_dump())
+
+
+def _inference(section: EvaluationSection) -> InferenceSettings:
+    return InferenceSettings(
+        score_threshold=section.score_threshold,
+        candidates_per_level=section.candidates_per_level,
+        nms_iou=section.nms_iou,
+        detections=section.detections,
+    )

@@ -1,0 +1,128 @@
+"""Checkpoints: a folder that is there whole or not at all, without pickled code.
+
+Weights are safetensors; the optimiser's state is read with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from harness.errors import UserError
+
+
+@dataclass
+class TrainState:
+    """Where a run stands, besides tensors.
+
+    Attributes:
+        run_id: of the run; a checkpoint of another one is refused.
+        step: steps done.
+        trace_bytes: length of the metrics trace at this step; what lies beyond is written again.
+        seconds: of training so far.
+        step_seconds: the latest step times.
+        curve: evaluations so far, by step.
+    """
+
+    run_id: str
+    step: int = 0
+    trace_bytes: int = 0
+    seconds: float = 0.0
+    step_seconds: list[float] = field(default_factory=list)
+    curve: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    folder: Path, state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None
+) -> None:
+    """Write to a neighbour, sync, then put it in place of the last one."""
+    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_file(_plain(model.state_dict()), fresh / "model.safetensors")
+    if ema is not None:
+        save_file(_plain(ema.state_dict()), fresh / "ema.safetensors")
+    torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
+    (fresh / "state.json").write_text(json.dumps(asdict(state)), "utf-8")
+    for path in (*fresh.iterdir(), fresh):
+        _sync(path)
+    if folder.exists():
+        folder.rename(old)  # a kill right here leaves `.old`, which `find_checkpoint` takes
+    fresh.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The last complete checkpoint, if any."""
+    for candidate in (folder, folder.with_name(folder.name + ".old")):
+        if (candidate / "state.json").exists():
+            return candidate
+    return None
+
+
+def load_checkpoint(
+    folder: Path, run_id: str, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None
+) -> TrainState:
+    """Restore everything in place.
+
+    Raises:
+        UserError: for a checkpoint that is damaged or of another run.
+    """
+    try:
+        state = TrainState(**json.loads((folder / "state.json").read_text("utf-8")))
+        if state.run_id != run_id:
+            raise UserError(f"checkpoint {folder} is of run {state.run_id}, not {run_id}")
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        if ema is not None:
+            ema.load_state_dict(load_file(folder / "ema.safetensors"))
+        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"checkpoint {folder} cannot be restored ({error}); delete the folder to start this run anew"
+        ) from error
+    return state
+
+
+def save_network(path: Path, network: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write the evaluated network's weights, with what is needed to build it again in their header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file(_plain(network), temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+    _sync(temporary)
+    temporary.replace(path)
+
+
+def load_network(path: Path) -> dict[str, Tensor]:
+    """Read what `save_network` wrote.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"weights {path} cannot be read ({error}); train the run again") from error
+
+
+def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors wants contiguous tensors that share no memory.
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""The command line: one file per verb, none of which imports torch before it has work to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from assigners.registry import BadOption, UnknownName
+from harness.cli import eval as eval_verb
+from harness.cli import leaderboard as leaderboard_verb
+from harness.cli import ls as ls_verb
+from harness.cli import run as run_verb
+from harness.cli.output import Stopped
+from harness.errors import Interrupted, RunFailed, UserError, did_you_mean
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # prints the help
+    except click.UsageError as error:
+        raise Stopped(f"error: {_joined(error.format_message())}", 2) from error
+    except (UserError, UnknownName, BadOption) as error:
+        raise Stopped(f"error: {_joined(str(error))}", 2) from error
+    except RunFailed as error:
+        raise Stopped(f"error: {_joined(str(error))}", 1) from error
+    except Interrupted as stop:
+        raise Stopped(f"interrupted; checkpoint: {stop.path}\ngo on with: {stop.command}", 130) from stop
+    except KeyboardInterrupt as stop:
+        raise Stopped("interrupted", 130) from stop
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split("\n")).strip()
+
+
+class Verbs(click.Group):
+    """A group whose verbs end in one line and an exit code where the user or the run is at fault.
+
+    0 fine, 1 the run failed by itself, 2 the user's mistake, 130 interrupted. Anything else is a bug and keeps its
+    traceback.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the verb."""
+        with _in_one_line():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb."""
+        with _in_one_line():
+            return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or suggest the nearest."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            raise UserError(f"unknown verb {args[0]!r}{did_you_mean(args[0], known)}; verbs: {', '.join(known)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="assigner-zoo", message="%(prog)s %(version)s")
+def main() -> None:
+    """One detector, one protocol, every label assigner: does it help, by how much, at what cost?
+
+    \b
+    Examples:
+      harness ls                           what there is
+      harness run --assigner iqdet         train and evaluate on the embedded data, a few minutes
+      harness run --assigner atss --data voc:VOCdevkit/VOC2007
+      harness leaderboard                  every run so far, best first
+    """
+
+
+for _verb in (run_verb, eval_verb, leaderboard_verb, ls_verb):
+    main.add_command(_verb.command)

@@ -1,0 +1,47 @@
+"""``harness eval``: evaluate the saved weights of a run again, on its own data or on other data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.output import bins_table, console, emit, json_option, metrics_table, results_option, say
+from harness.errors import UserError
+from harness.store import ResultsStore
+
+
+@click.command("eval", short_help="Evaluate the saved weights of a run again.")
+@click.argument("run", metavar="RUN")
+@click.option("--data", metavar="SPEC", help="shapes, coco:DIR or voc:DIR; may be left out for a run on shapes.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that load images.")
+@results_option
+@json_option
+def command(run: str, data: str | None, device: str, workers: int | None, results: Path, as_json: bool) -> None:
+    """Evaluate the saved weights of RUN, a run id or its beginning. Records stay as they are.
+
+    \b
+    Examples:
+      harness eval iqdet-shapes-cpu-s0
+      harness eval atss-small-s0 --data voc:VOCdevkit/VOC2007 --json
+    """
+    screen = console(as_json)
+    store = ResultsStore(results)
+    record = store.find(run)
+    run_id, kind = record["run_id"], record["data"]["kind"]
+    if data is None and kind != "shapes":
+        raise UserError(
+            f"run {run_id} used {record['data']['title']}, and records hold no paths; give --data {kind}:DIR"
+        )
+    data = data or "shapes"
+
+    from harness.engine import evaluate_run
+
+    metrics = evaluate_run(store, run_id, data=data, device=device, workers=workers)
+    say(screen, f"run {run_id} on {data}")
+    screen.print(metrics_table(metrics))
+    for attribute, bins in (metrics.get("bins") or {}).items():
+        screen.print(bins_table(attribute, bins))
+    if as_json:
+        emit({"run_id": run_id, "data": data, "metrics": metrics})

@@ -1,0 +1,93 @@
+"""``harness leaderboard``: rebuild the table from the records, show it, or hold it against them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.output import METRICS, console, emit, first_process, json_option, points, results_option, say
+from harness.errors import UserError, did_you_mean
+from harness.store import ResultsStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command("leaderboard", short_help="Every run so far, best first.")
+@click.option("--check", is_flag=True, help="Write nothing; fail where leaderboard.csv differs from the records.")
+@click.option("--protocol", metavar="NAME|HASH", help="Show the rows of one protocol.")
+@results_option
+@json_option
+def command(check: bool, protocol: str | None, results: Path, as_json: bool) -> None:
+    """Rebuild leaderboard.csv from the records and show it, best AP first.
+
+    \b
+    Examples:
+      harness leaderboard
+      harness leaderboard --protocol shapes-cpu --json
+      harness leaderboard --check
+    """
+    screen = console(as_json)
+    store = ResultsStore(results)
+    records, problems = store.load_all()
+    for problem in problems:
+        say(console(as_json=True), f"left out: {problem}")
+    if not store.runs_dir.is_dir():
+        raise UserError(
+            f"no runs under {store.runs_dir}; `harness run --assigner iqdet` makes one, --results DIR looks elsewhere"
+        )
+
+    from harness.leaderboard import check_leaderboard, leaderboard, write_leaderboard
+
+    table = _choose(leaderboard(records), protocol)
+    if check:
+        check_leaderboard(store)
+        say(screen, f"{store.root / 'leaderboard.csv'} agrees with {len(records)} records")
+    elif first_process():
+        say(screen, f"wrote {write_leaderboard(store)}")
+    plain = table.astype(object).where(table.notna(), None)
+    rows = [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+    if as_json:
+        emit(rows)
+    elif not check:
+        for board in _boards(rows):
+            screen.print(board)
+
+
+def _choose(table: pd.DataFrame, protocol: str | None) -> pd.DataFrame:
+    if protocol is None:
+        return table
+    chosen = table[(table["protocol"] == protocol) | (table["protocol_hash"] == protocol)]
+    if chosen.empty:
+        known = sorted({*table["protocol"]})
+        raise UserError(
+            f"no run under protocol {protocol!r}{did_you_mean(protocol, known)}; known: {', '.join(known) or 'none'}"
+        )
+    return chosen
+
+
+def _boards(rows: list[dict[str, Any]]) -> list[Table]:
+    """One table for each protocol and data set: only rows of the same one may be compared."""
+    boards: dict[tuple[str, ...], Table] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("protocol", "protocol_hash", "data", "data_hash"))
+        if key not in boards:
+            boards[key] = _board(*key)
+        cost = (points(row["images_per_s"]), points(row["step_ms"]), points(row["peak_memory_mb"], 0))
+        who = (Text(row["assigner"]), Text(row["parameters"]), str(row["seed"]))
+        boards[key].add_row(*who, *(points(row[name]) for name in METRICS), *cost, row["date"])
+    return list(boards.values())
+
+
+def _board(protocol: str, protocol_hash: str, data: str, data_hash: str) -> Table:
+    title = Text(f"protocol {protocol} ({protocol_hash}), data {data} ({data_hash})")
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("assigner")
+    table.add_column("parameters", overflow="fold")
+    for name in ("seed", *METRICS, "images/s", "step ms", "memory MB", "date"):
+        table.add_column(name, justify="right")
+    return table

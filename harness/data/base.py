@@ -1,0 +1,78 @@
+"""What every data set looks like to the rest of the harness."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The objects of one image in original pixels; row i of every array is object i.
+
+    Attributes:
+        boxes: ``[n, 4]`` float32 xyxy, continuous coordinates: a box around one pixel has sides of 1.
+        labels: ``[n]`` int64 class ids ``0..C-1``.
+        crowd: ``[n]`` bool; a region full of objects rather than one object (COCO's ``iscrowd``).
+        difficult: ``[n]`` bool (VOC); trained on, ignored in evaluation.
+        area: ``[n]`` float32 square pixels, for AP by size.
+        attributes: further floats ``[n]`` per object, by name, for analysis.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    crowd: npt.NDArray[np.bool_]
+    difficult: npt.NDArray[np.bool_]
+    area: npt.NDArray[np.float32]
+    attributes: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ImageSet(ABC):
+    """One split of one data set; images are numbered ``0..len-1`` in a fixed order.
+
+    Attributes:
+        title: short name for records, never an absolute path.
+        split: name of the split.
+        classes: class names; the position is the class id.
+        warnings: oddities met while reading, counted.
+    """
+
+    title: str
+    split: str
+    classes: tuple[str, ...]
+    warnings: Counter[str]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many images."""
+
+    @abstractmethod
+    def image_id(self, index: int) -> int:
+        """An identity that is unique in the split and stable when the split is truncated."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """File name relative to the data root."""
+
+    @abstractmethod
+    def size(self, index: int) -> tuple[int, int]:
+        """Original ``(height, width)`` in pixels, without decoding the image."""
+
+    @abstractmethod
+    def annotations(self, index: int) -> Annotations:
+        """The objects of the image."""
+
+    @abstractmethod
+    def load(self, index: int) -> npt.NDArray[np.uint8]:
+        """The image, ``[H, W, 3]`` RGB, contiguous. It may be shared: do not write to it."""
+
+    @abstractmethod
+    def checksum(self) -> str:
+        """SHA-256 in hex over what determines the content of the split."""

@@ -1,0 +1,196 @@
+"""Batches: in which order, by which process, in which worker, padded to which shape.
+
+A sample is named by (seed, epoch, image id). Order and augmentation are pure functions of that name, so neither the
+number of workers nor the split over processes nor a restart can change what a step sees.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from harness.data.base import ImageSet
+from harness.data.hashing import hash32, permutation
+from harness.data.transforms import MEAN_COLOUR, Sample, make_sample, plan_sizes
+from harness.errors import UserError
+from harness.protocol import DataSection, Protocol
+
+DIVISOR = 32  # px; batches are padded to multiples of it
+
+# Purposes that split a run's seed into unrelated draws.
+_ORDER, _SAMPLE = 1, 2
+
+
+@dataclass
+class Batch:
+    """Images of one step on one process, padded at the right and the bottom with the mean colour.
+
+    Attributes:
+        images: ``[B, 3, H, W]`` uint8, H and W multiples of 32.
+        sizes: ``(height, width)`` of each image before padding, after resizing.
+        targets: per image "boxes" ``[n, 4]`` float32 xyxy pixels of `images`, "labels" ``[n]`` int64, "ignore"
+            ``[m, 4]`` float32 and "image_id" int64 scalar, on the CPU.
+        scales: (x, y) factor of the resize; detections are divided by it to return to the original image.
+        indices: position of each image in its `ImageSet`.
+    """
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    targets: list[dict[str, Tensor]]
+    scales: list[tuple[float, float]]
+    indices: list[int]
+
+    def pin_memory(self) -> Batch:
+        """The same batch with its images in page-locked memory, for copies to a GPU beside the computation."""
+        return replace(self, images=self.images.pin_memory())
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one process loads in one step: samples as (key or None, index), and the padded shape of the global batch."""
+
+    samples: tuple[tuple[int | None, int], ...]
+    shape: tuple[int, int]
+
+
+class _Batches(Dataset[Batch | UserError]):
+    """Makes the batch of a plan. A user's error travels as a value: workers would wrap it in a page of traceback."""
+
+    def __init__(self, images: ImageSet, data: DataSection) -> None:
+        self._images, self._data = images, data
+
+    def __getitem__(self, plan: _Plan) -> Batch | UserError:
+        try:
+            samples = [
+                make_sample(self._images.load(index), self._images.annotations(index), self._data, key)
+                for key, index in plan.samples
+            ]
+        except UserError as error:
+            return error
+        indices = [index for _, index in plan.samples]
+        return _collate(samples, indices, [self._images.image_id(index) for index in indices], plan.shape)
+
+
+def _collate(samples: Sequence[Sample], indices: list[int], image_ids: Sequence[int], shape: tuple[int, int]) -> Batch:
+    images = torch.empty(len(samples), 3, *shape, dtype=torch.uint8)
+    mean = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None]
+    sizes = []
+    for row, sample in zip(images, samples, strict=True):
+        height, width = sample.image.shape[-2:]
+        row[:, :height, :width] = sample.image
+        row[:, height:] = mean
+        row[:, :height, width:] = mean
+        sizes.append((height, width))
+    targets = [
+        {"boxes": s.boxes, "labels": s.labels, "ignore": s.ignore, "image_id": torch.tensor(identity)}
+        for s, identity in zip(samples, image_ids, strict=True)
+    ]
+    return Batch(images, sizes, targets, [s.scale for s in samples], indices)
+
+
+def train_batches(
+    images: ImageSet,
+    protocol: Protocol,
+    *,
+    seed: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """The batches of steps ``start_step .. protocol.schedule.steps - 1``, this process's share of each.
+
+    The data set is passed through in epochs without end, each in an order of its own; a batch may cross the border
+    of two epochs. Every process pads to the shape of the whole batch.
+
+    Args:
+        images: the training split.
+        protocol: gives batch size, number of steps and augmentation.
+        seed: of the run.
+        start_step: where to resume.
+        rank, world: this process among all; it takes its contiguous share of every batch.
+        workers: loading processes; 0 loads in this one. The batches are the same.
+        pin: page-lock the images.
+
+    Raises:
+        UserError: if the batch cannot be shared out evenly, or an image cannot be read.
+    """
+    size = protocol.schedule.batch_size
+    if size % world:
+        raise UserError(f"schedule.batch_size {size} cannot be shared evenly by {world} processes")
+    plans = _train_plans(images, protocol, seed, start_step, rank, world)
+    return _run(images, protocol.data, plans, workers, pin)
+
+
+def eval_batches(
+    images: ImageSet, protocol: Protocol, *, workers: int = 0, rank: int = 0, world: int = 1, pin: bool = False
+) -> Iterator[Batch]:
+    """All images once, in order and without augmentation; this process takes every `world`-th batch.
+
+    Raises:
+        UserError: if an image cannot be read.
+    """
+    return _run(images, protocol.data, _eval_plans(images, protocol, rank, world), workers, pin)
+
+
+def _train_plans(
+    images: ImageSet, protocol: Protocol, seed: int, start_step: int, rank: int, world: int
+) -> Iterator[_Plan]:
+    size, count = protocol.schedule.batch_size, len(images)
+    share = size // world
+    known, order = -1, permutation(0, 0)
+    for step in range(start_step, protocol.schedule.steps):
+        samples = []
+        for position in range(step * size, (step + 1) * size):
+            epoch, slot = divmod(position, count)
+            if epoch != known:
+                known, order = epoch, permutation(hash32(seed, _ORDER, epoch), count)
+            index = int(order[slot])
+            samples.append((hash32(seed, _SAMPLE, epoch, images.image_id(index)), index))
+        yield _Plan(tuple(samples[rank * share : (rank + 1) * share]), _padded(images, protocol.data, samples))
+
+
+def _eval_plans(images: ImageSet, protocol: Protocol, rank: int, world: int) -> Iterator[_Plan]:
+    size = protocol.evaluation.batch_size
+    for start in range(rank * size, len(images), world * size):
+        samples = [(None, index) for index in range(start, min(start + size, len(images)))]
+        yield _Plan(tuple(samples), _padded(images, protocol.data, samples))
+
+
+def _padded(images: ImageSet, data: DataSection, samples: Sequence[tuple[int | None, int]]) -> tuple[int, int]:
+    finals = [plan_sizes(images.size(index), data, key).final for key, index in samples]
+    height, width = (-(-max(sides) // DIVISOR) * DIVISOR for sides in zip(*finals, strict=True))
+    return height, width
+
+
+def _run(images: ImageSet, data: DataSection, plans: Iterator[_Plan], workers: int, pin: bool) -> Iterator[Batch]:
+    loader = DataLoader(
+        _Batches(images, data),
+        batch_size=None,  # a plan is a whole batch
+        sampler=plans,
+        collate_fn=_same,
+        worker_init_fn=_leave_interrupts_to_the_main_process,
+        num_workers=workers,
+        pin_memory=pin,
+        generator=torch.Generator().manual_seed(0),  # else every pass takes a number from the global generator
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    # Ctrl-C reaches the whole process group; the run has to save what it has while its workers still answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _same(item: Any) -> Any:
+    return item

@@ -1,0 +1,297 @@
+"""A run from request to record: data, detector, training, evaluation, the row on the leaderboard."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from detector import FCOS
+from harness.build import attach_assigner, build_detector, resolve_assigner
+from harness.checkpoint import load_network, save_network
+from harness.data import open_data
+from harness.data.base import ImageSet
+from harness.data.loader import train_batches
+from harness.distributed import Processes, processes
+from harness.environment import environment, source_version
+from harness.errors import Interrupted, UserError
+from harness.inference import detect, judge
+from harness.leaderboard import write_leaderboard
+from harness.progress import Reporter
+from harness.protocol import Protocol
+from harness.record import SCHEMA
+from harness.store import ResultsStore, RunSpec, data_record
+from harness.trainer import StopRequested, Trainer
+
+NETWORK_FILE = "network.safetensors"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run.
+
+    Attributes:
+        assigner, options: by name; options as text or values.
+        data: ``shapes``, ``coco:DIR`` or ``voc:DIR``.
+        protocol: what is equal across assigners.
+        seed: of everything random.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads, workers: of the CPU and of loading; they change the speed alone (threads also the last bits).
+        resume: go on from the last checkpoint if there is one.
+        results: the results directory.
+        command: the line that repeats this run, for the record.
+        console: where progress is shown.
+        checkpoint_seconds: between checkpoints.
+    """
+
+    assigner: str
+    options: dict[str, Any]
+    data: str
+    protocol: Protocol
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
+    resume: bool = False
+    results: Path = Path("results")
+    command: str = ""
+    console: Console | None = None
+    checkpoint_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run left behind; on other processes than the main one without a record."""
+
+    record: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+    work_dir: Path = Path()
+    leaderboard: Path = Path()
+
+
+def run(request: RunRequest) -> RunOutcome:
+    """Train, evaluate and record.
+
+    Raises:
+        UserError: for a request that cannot be met.
+        RunFailed: if the loss or a gradient stops being finite.
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    options, changed = resolve_assigner(request.assigner, request.options)
+    device = pick_device(request.device)
+    train, val = open_splits(request.data, request.protocol)
+    spec = RunSpec(
+        request.protocol,
+        data_record(request.data.partition(":")[0], train, val),
+        request.assigner,
+        options,
+        request.seed,
+    )
+    store = ResultsStore(request.results)
+    with processes(device.type) as group, computing(device, request.threads):
+        if group.world > 1 and device.type == "cuda":
+            device = torch.device("cuda", group.local_rank)
+        with store.lock(spec.run_id) if group.main else nullcontext():
+            return _run(request, spec, changed, store, device, group, train, val)
+
+
+def _run(
+    request: RunRequest,
+    spec: RunSpec,
+    changed: dict[str, Any],
+    store: ResultsStore,
+    device: torch.device,
+    group: Processes,
+    train: ImageSet,
+    val: ImageSet,
+) -> RunOutcome:
+    protocol, work = request.protocol, store.work_dir(spec.run_id)
+    workers = default_workers(request.workers)
+    model = build_detector(protocol, len(train.classes), request.seed)
+    assigner = attach_assigner(model, spec.assigner, spec.options, request.seed)
+    model.to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
+        torch.cuda.reset_peak_memory_stats(device)
+    trainer = Trainer(
+        model, protocol, spec.run_id, request.seed, device, group, work, train.name, request.checkpoint_seconds
+    )
+    if not request.resume and group.main:
+        _clear(work)
+    console = request.console if group.main else None
+    if request.resume and trainer.resume() and console is not None:
+        console.print(f"continuing at step {trainer.state.step}", highlight=False)
+
+    def evaluate(model: FCOS) -> tuple[dict[str, Any], float]:
+        detections, milliseconds = detect(model, val, protocol, device, workers, group)
+        return (judge(val, detections) if group.main else {}), milliseconds
+
+    def intermediate() -> dict[str, float | None]:
+        return {name: value for name, value in evaluate(trainer.evaluated)[0].items() if name != "bins"}
+
+    batches = train_batches(
+        train,
+        protocol,
+        seed=request.seed,
+        start_step=trainer.state.step,
+        rank=group.rank,
+        world=group.world,
+        workers=workers,
+        pin=device.type == "cuda",
+    )
+    reporter = Reporter(console, protocol.schedule.steps, trainer.state.step, protocol.schedule.batch_size)
+    try:
+        trainer.fit(batches, reporter, intermediate)
+    except StopRequested:
+        command = request.command if "--resume" in request.command.split() else f"{request.command} --resume"
+        raise Interrupted(trainer.checkpoint_folder, command) from None
+    finally:
+        reporter.close()
+
+    if console is not None:
+        console.print(f"evaluating {len(val)} images", highlight=False)
+    metrics, milliseconds = evaluate(trainer.evaluated)
+    if not group.main:
+        return RunOutcome()
+    about = {"run_id": spec.run_id, "classes": list(train.classes), "protocol": protocol.model_dump(mode="json"),
+             "assigner": spec.assigner, "options": spec.options}  # fmt: skip
+    save_network(work / NETWORK_FILE, trainer.evaluated.network_state(), about)
+    step_seconds = trainer.median_step_seconds
+    record = {
+        "schema": SCHEMA,
+        "run_id": spec.run_id,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "protocol": {
+            "name": protocol.name, "note": protocol.note, "hash": protocol.digest, "content": protocol.content(),
+        },
+        "data": spec.data,
+        "assigner": spec.assigner,
+        "options": spec.options,
+        "changed_options": changed,
+        "seed": spec.seed,
+        "metrics": metrics,
+        "cost": {
+            "step_ms": 1000 * step_seconds,
+            "images_per_s": protocol.schedule.batch_size / step_seconds if step_seconds else 0.0,
+            "train_s": trainer.state.seconds,
+            "peak_memory_mb": peak_memory_mb(device),
+            "parameters": sum(p.numel() for n, p in model.named_parameters() if not n.startswith("assigner.")),
+            "assigner_parameters": sum(p.numel() for p in assigner.parameters()),
+            "eval_ms_per_image": milliseconds,
+        },
+        "environment": environment(device),
+        "source": source_version(),
+        "command": request.command,
+        "progress": {"steps": trainer.state.step, "curve": trainer.state.curve, **trainer.latest},
+    }  # fmt: skip
+    path = store.save(record)
+    shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
+    return RunOutcome(record, path, work, write_leaderboard(store))
+
+
+def evaluate_run(
+    store: ResultsStore, run_id: str, *, data: str, device: str = "auto", workers: int | None = None
+) -> dict[str, Any]:
+    """Evaluate a finished run's weights again, on its own validation split or on other data.
+
+    Raises:
+        UserError: if the run is unknown, its weights are not at hand or the data has other classes.
+    """
+    record = store.find(run_id)
+    weights = store.work_dir(record["run_id"]) / NETWORK_FILE
+    if not weights.exists():
+        raise UserError(
+            f"run {record['run_id']} has a record but no weights at {weights}; train it here with: {record['command']}"
+        )
+    protocol = Protocol.model_validate({**record["protocol"]["content"], "name": record["protocol"]["name"]})
+    images = open_data(data, protocol.data, role="val")
+    if list(images.classes) != record["data"]["classes"]:
+        raise UserError(
+            f"{data} has classes {list(images.classes)}, the run was trained on {record['data']['classes']}"
+        )
+    chosen = pick_device(device)
+    with computing(chosen, None):
+        model = build_detector(protocol, len(images.classes), record["seed"])
+        attach_assigner(model, record["assigner"], record["options"], record["seed"])
+        model.assigner = None
+        model.load_state_dict(load_network(weights))
+        model.to(chosen)
+        detections, _ = detect(model, images, protocol, chosen, default_workers(workers), Processes())
+    return judge(images, detections)
+
+
+def open_splits(data: str, protocol: Protocol) -> tuple[ImageSet, ImageSet]:
+    """The training and validation images.
+
+    Raises:
+        UserError: if they cannot be read, are empty, or differ in their classes.
+    """
+    train, val = open_data(data, protocol.data, role="train"), open_data(data, protocol.data, role="val")
+    if train.classes != val.classes:
+        raise UserError(f"{data}: the splits {train.split} and {val.split} have different classes")
+    return train, val
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        UserError: if a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu, or install a CUDA build of torch")
+    return torch.device(name)
+
+
+def default_workers(asked: int | None) -> int:
+    """Loading processes: as asked, else half the cores, at most 8."""
+    return asked if asked is not None else min(8, (os.cpu_count() or 1) // 2)
+
+
+@contextmanager
+def computing(device: torch.device, threads: int | None) -> Iterator[None]:
+    """Thread count and, on the CPU, deterministic kernels; both are put back afterwards."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(device.type == "cpu" or before[1])
+    # Deterministic mode also fills every new tensor, to expose reads of unwritten memory; that is for debugging.
+    fill, torch.utils.deterministic.fill_uninitialized_memory = (
+        torch.utils.deterministic.fill_uninitialized_memory,
+        False,
+    )
+    try:
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Largest memory so far: of the allocator on a GPU, of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _clear(work: Path) -> None:
+    """Forget an earlier attempt at this run, but for its lock."""
+    for path in work.iterdir() if work.exists() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()

@@ -1,0 +1,203 @@
+"""Detections against ground truth: COCO average precision, and recall by the shape of the objects.
+
+Detections are one dict per image of the set, in the set's order and in pixels of the original image: ``boxes``
+``[n, 4]`` xyxy, ``scores`` ``[n]``, ``labels`` ``[n]``. Pixels have no +1 anywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+if TYPE_CHECKING:
+    from harness.data.base import ImageSet
+
+Detections = Mapping[str, NDArray[Any]]
+Metrics = dict[str, float | None]
+
+MAX_DETECTIONS = 100  # per image
+
+# Positions in COCOeval.stats.
+_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}
+
+# Edges of the bins, lower ones inclusive; the last bin of a share includes 1.
+BINS: dict[str, tuple[float, ...]] = {
+    "eccentricity": (0.0, 0.1, 0.25, math.inf),  # half-box units: 0.1 is a twentieth of the side
+    "centre_fill": (0.0, 0.05, 0.5, 0.9, 1.0),  # empty, mostly empty, mostly filled, filled
+}
+
+
+def coco_metrics(images: ImageSet, detections: Sequence[Detections]) -> Metrics:
+    """Average precision and recall in points (0-100) by pycocotools, in memory and without printing.
+
+    Crowd regions match any number of detections and count for nothing. Difficult objects count for nothing either,
+    but stay objects: one detection each, by plain IoU. Classes without an object are left out of the means.
+
+    Args:
+        images: the ground truth.
+        detections: one dict per image, at most `MAX_DETECTIONS` of which are read per class.
+
+    Returns:
+        ``AP, AP50, AP75, APs, APm, APl, AR100``; ``None`` where no object defines the value.
+
+    Raises:
+        ValueError: if the detections do not match the set, or hold NaN or infinity.
+    """
+    _check(images, detections)
+    with redirect_stdout(io.StringIO()):
+        judge = _Evaluation(_truth(images), _found(images, detections), "bbox")
+        judge.params.maxDets = [1, 10, MAX_DETECTIONS]
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    values = {name: float(judge.stats[position]) for name, position in _STATS.items()}
+    return {name: None if value < 0 else 100 * value for name, value in values.items()}
+
+
+def object_bins(
+    images: ImageSet, detections: Sequence[Detections], *, iou: float = 0.5
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Recall and IoU of objects, by bins of each attribute that the annotations carry.
+
+    Detections take the free object of their class with the highest IoU, in the order of their score. Crowd and
+    difficult objects may be taken but are not counted.
+
+    Args:
+        images: the ground truth; sets without attributes give an empty answer.
+        detections: one dict per image; the `MAX_DETECTIONS` best of each are read.
+        iou: least IoU of a match.
+
+    Returns:
+        attribute -> bin -> ``count`` of objects, ``recall`` in points and ``mean_iou`` in [0, 1], in which an object
+        nobody found counts as 0; both ``None`` where a bin is empty.
+
+    Raises:
+        ValueError: as `coco_metrics`.
+    """
+    _check(images, detections)
+    overlap: list[NDArray[np.float64]] = []
+    values: dict[str, list[NDArray[Any]]] = {}
+    for index, found in enumerate(detections):
+        truth = images.annotations(index)
+        counted = ~(truth.crowd | truth.difficult)
+        overlap.append(_greedy_iou(truth.boxes, truth.labels, found, iou)[counted])
+        for name in BINS:
+            if name in truth.attributes:
+                values.setdefault(name, []).append(truth.attributes[name][counted])
+    best = np.concatenate(overlap) if overlap else np.zeros(0)
+    return {name: _by_bin(np.concatenate(parts), best, BINS[name]) for name, parts in values.items()}
+
+
+def box_iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """IoU ``[n, m]`` of xyxy boxes ``[n, 4]`` and ``[m, 4]``; 0 where both are empty."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    corner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    shared = corner.clip(min=0).prod(axis=-1)
+    area_a, area_b = ((box[:, 2:] - box[:, :2]).clip(min=0).prod(axis=-1) for box in (a, b))
+    union = area_a[:, None] + area_b[None, :] - shared
+    iou: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
+
+
+class _Evaluation(COCOeval):  # type: ignore[misc]
+    """COCOeval with difficult objects: the library overwrites ``ignore`` with ``iscrowd``."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        for group in self._gts.values():
+            for row in group:
+                row["ignore"] = row["iscrowd"] or row["difficult"]
+
+
+def _check(images: ImageSet, detections: Sequence[Detections]) -> None:
+    if len(detections) != len(images):
+        raise ValueError(f"{len(detections)} detections for {len(images)} images; give one dict per image, in order")
+    for index, found in enumerate(detections):
+        count = len(found["scores"])
+        if found["boxes"].shape != (count, 4) or found["labels"].shape != (count,):
+            shapes = {name: value.shape for name, value in found.items()}
+            raise ValueError(f"image {index}: boxes must be [n, 4] with n scores and n labels, got {shapes}")
+        if not (np.isfinite(found["boxes"]).all() and np.isfinite(found["scores"]).all()):
+            raise ValueError(f"image {index}: detections hold NaN or infinity")
+
+
+def _truth(images: ImageSet) -> COCO:
+    rows, entries = [], []
+    for index in range(len(images)):
+        image_id = images.image_id(index)
+        height, width = images.size(index)
+        entries.append({"id": image_id, "height": height, "width": width})
+        truth = images.annotations(index)
+        columns = zip(truth.boxes, truth.labels, truth.area, truth.crowd, truth.difficult, strict=True)
+        for box, label, area, crowd, difficult in columns:
+            rows.append(
+                _row(image_id, box, label) | {"area": float(area), "iscrowd": int(crowd), "difficult": int(difficult)}
+            )
+    return _coco(images, entries, rows)
+
+
+def _found(images: ImageSet, detections: Sequence[Detections]) -> COCO:
+    rows = []
+    for index, found in enumerate(detections):
+        image_id = images.image_id(index)
+        for box, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
+            row = _row(image_id, box, label)
+            rows.append(row | {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0, "score": float(score)})
+    return _coco(images, [{"id": images.image_id(index)} for index in range(len(images))], rows)
+
+
+def _row(image_id: int, box: NDArray[Any], label: int) -> dict[str, Any]:
+    left, top, right, bottom = (float(value) for value in box)
+    return {"image_id": image_id, "category_id": int(label), "bbox": [left, top, right - left, bottom - top]}
+
+
+def _coco(images: ImageSet, entries: list[dict[str, Any]], rows: list[dict[str, Any]]) -> COCO:
+    coco = COCO()
+    # Ids start at 1: COCOeval reads a match with id 0 as no match.
+    coco.dataset = {
+        "images": entries,
+        "annotations": [row | {"id": number} for number, row in enumerate(rows, start=1)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(images.classes)],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _greedy_iou(boxes: NDArray[Any], labels: NDArray[Any], found: Detections, threshold: float) -> NDArray[np.float64]:
+    """IoU ``[n]`` of each object with the detection that took it, 0 where none did."""
+    best = np.zeros(len(boxes))
+    order = np.argsort(-found["scores"], kind="stable")[:MAX_DETECTIONS]
+    overlap = box_iou(found["boxes"][order], boxes)
+    overlap[found["labels"][order][:, None] != labels[None, :]] = 0.0
+    free = np.ones(len(boxes), dtype=bool)
+    for row in overlap if len(boxes) else ():
+        candidates = np.where(free, row, -1.0)
+        choice = int(candidates.argmax())
+        if candidates[choice] >= threshold:
+            best[choice], free[choice] = row[choice], False
+    return best
+
+
+def _by_bin(
+    values: NDArray[Any], best: NDArray[np.float64], edges: tuple[float, ...]
+) -> dict[str, dict[str, float | None]]:
+    rows: dict[str, dict[str, float | None]] = {}
+    for low, high in pairwise(edges):
+        closed = high == edges[-1] and math.isfinite(high)
+        inside = (values >= low) & ((values <= high) if closed else (values < high))
+        count = int(inside.sum())
+        rows[f"[{low:g}, {high:g}{']' if closed else ')'}"] = {
+            "count": count,
+            "recall": 100 * float((best[inside] > 0).mean()) if count else None,
+            "mean_iou": float(best[inside].mean()) if count else None,
+        }
+    return rows

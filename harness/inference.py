@@ -1,0 +1,71 @@
+"""Run a trained network over an image set, and judge it."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector import FCOS, ImageBatch
+from harness.data.base import ImageSet
+from harness.data.loader import Batch, eval_batches
+from harness.distributed import Processes
+from harness.evaluate import coco_metrics, object_bins
+from harness.protocol import Protocol
+
+Detections = dict[str, NDArray[Any]]
+
+
+def detect(
+    model: FCOS, images: ImageSet, protocol: Protocol, device: torch.device, workers: int, group: Processes
+) -> tuple[list[Detections], float]:
+    """Detections for every image of a set, in its order and in original pixels, on the main process.
+
+    Returns:
+        detections (empty on other processes) and milliseconds per image, loading excluded.
+    """
+    was_training = model.training
+    model.eval()
+    found: dict[int, Detections] = {}
+    seconds = 0.0
+    precision = torch.bfloat16 if protocol.schedule.precision == "bfloat16" else torch.float32
+    batches = eval_batches(images, protocol, workers=workers, rank=group.rank, world=group.world)
+    with torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=_lower(protocol)):
+        for batch in batches:
+            start = perf_counter()
+            results = model(ImageBatch(batch.images.to(device), tuple(batch.sizes)))
+            found.update(_to_original(batch, results, images))
+            seconds += perf_counter() - start
+    model.train(was_training)
+    done = len(found)
+    merged = {index: value for part in group.gather(found) for index, value in part.items()}
+    return [merged[index] for index in sorted(merged)], 1000 * seconds / max(done, 1)
+
+
+def judge(images: ImageSet, detections: list[Detections]) -> dict[str, Any]:
+    """All metrics of a record: COCO's, and recall by object shape where the set describes its objects."""
+    metrics: dict[str, Any] = dict(coco_metrics(images, detections))
+    bins = object_bins(images, detections)
+    return {**metrics, "bins": bins or None}
+
+
+def _lower(protocol: Protocol) -> bool:
+    return protocol.schedule.precision != "float32"
+
+
+def _to_original(batch: Batch, results: list[dict[str, torch.Tensor]], images: ImageSet) -> dict[int, Detections]:
+    """Undo the resizing: boxes over the scales, clipped to the original image."""
+    out = {}
+    for index, (x, y), result in zip(batch.indices, batch.scales, results, strict=True):
+        height, width = images.size(index)
+        boxes = result["boxes"].float().cpu().numpy() / np.array([x, y, x, y], dtype=np.float32)
+        boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
+        out[index] = {
+            "boxes": boxes,
+            "scores": result["scores"].float().cpu().numpy(),
+            "labels": result["labels"].cpu().numpy(),
+        }
+    return out

@@ -1,0 +1,58 @@
+"""Live progress of a run: a line that moves on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LOG_EVERY = 10.0  # s between lines where nobody watches live
+
+
+class Reporter:
+    """Shows steps, speed, time left, losses, positives per box and their mean IoU. Without a console it is silent.
+
+    Args:
+        console: where to; None shows nothing.
+        total: steps of the run.
+        done: steps already done.
+        batch_size: images per step.
+    """
+
+    def __init__(self, console: Console | None, total: int, done: int, batch_size: int) -> None:
+        self.console, self.total, self.batch_size = console, total, batch_size
+        self.start, self.first, self.last_line = monotonic(), done, 0.0
+        self.live: Progress | None = None
+        if console is not None and console.is_terminal:
+            self.live = Progress(
+                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"), console=console,
+            )  # fmt: skip
+            self.task = self.live.add_task("training", total=total, completed=done, detail="")
+            self.live.start()
+
+    def update(self, done: int, losses: Mapping[str, float], statistics: Mapping[str, float]) -> None:
+        """Show the state after `done` steps."""
+        if self.console is None:
+            return
+        elapsed = max(monotonic() - self.start, 1e-9)
+        rate = (done - self.first) / elapsed
+        detail = (
+            f"{rate * self.batch_size:.0f} img/s  "
+            + " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            + f"  {statistics.get('positives_per_box', 0):.1f} pos/box"
+            + f"  IoU {statistics.get('iou_of_positives', 0):.2f}"
+        )
+        if self.live is not None:
+            self.live.update(self.task, completed=done, detail=detail)
+        elif monotonic() - self.last_line > LOG_EVERY or done == self.total:
+            self.last_line = monotonic()
+            left = (self.total - done) / rate if rate > 0 else float("nan")
+            self.console.print(f"step {done}/{self.total}  {left:.0f} s left  {detail}", highlight=False)
+
+    def close(self) -> None:
+        """Stop drawing."""
+        if self.live is not None:
+            self.live.stop()

@@ -1,0 +1,124 @@
+"""The record of one run, schema 1: the only thing the leaderboard and every table are made from."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
+
+SCHEMA = 1
+
+Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ProtocolPart(_Part):
+    """The protocol in full, so that a record stands without the file it came from."""
+
+    name: str
+    note: str
+    hash: str
+    content: dict[str, Any]
+
+
+class SplitPart(_Part):
+    """One split of the data."""
+
+    split: str
+    images: Count
+    boxes: Count
+    checksum: str
+    warnings: dict[str, Count] = {}
+
+
+class DataPart(_Part):
+    """The data by title and checksum."""
+
+    kind: str
+    title: str
+    classes: list[str]
+    train: SplitPart
+    val: SplitPart
+
+    @field_validator("title")
+    @classmethod
+    def _no_path(cls, title: str) -> str:
+        if PurePosixPath(title).is_absolute() or PureWindowsPath(title).is_absolute():
+            raise ValueError("data is named by its title, never by an absolute path")
+        return title
+
+
+class BinPart(_Part):
+    """Objects of one attribute's bin."""
+
+    count: Count
+    recall: Points | None
+    mean_iou: Annotated[float, Field(ge=0, le=1)] | None
+
+
+class MetricsPart(_Part):
+    """Points, 0 to 100; null where no object defines the value."""
+
+    AP: Points | None
+    AP50: Points | None
+    AP75: Points | None
+    APs: Points | None
+    APm: Points | None
+    APl: Points | None
+    AR100: Points | None
+    bins: dict[str, dict[str, BinPart]] | None = None
+
+
+class CostPart(_Part):
+    """What the result cost; further figures may stand beside these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    step_ms: Amount  # median over the training steps
+    images_per_s: Amount
+    train_s: Amount
+    peak_memory_mb: Amount | None
+    parameters: Count  # of the evaluated network
+    assigner_parameters: Count
+    eval_ms_per_image: Amount
+
+
+class EnvironmentPart(_Part):
+    """Machine and versions, as `harness.environment` gives them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    device: str  # model of the processor or accelerator
+
+
+class SourcePart(_Part):
+    """The code that ran."""
+
+    commit: str | None
+    version: str | None
+
+
+class Record(_Part):
+    """One run, complete."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # UTC
+    protocol: ProtocolPart
+    data: DataPart
+    assigner: str
+    options: dict[str, Any]
+    changed_options: dict[str, Any]  # those that differ from the assigner's defaults
+    seed: int
+    metrics: MetricsPart
+    cost: CostPart
+    environment: EnvironmentPart
+    source: SourcePart
+    command: str
+    progress: dict[str, Any]

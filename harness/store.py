@@ -1,0 +1,254 @@
+"""The results store: one immutable JSON record per run, and the working files beside them.
+
+    results/runs/<run id>.json     records; a repeat of the same run is <run id>.2.json, .3.json ...
+    results/work/<run id>/         checkpoints, traces and weights of the run; not part of the record
+
+The run id is a function of everything that determines the result, so the same question always finds the same name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from harness.errors import UserError, did_you_mean
+from harness.protocol import Protocol, canonical_hash
+from harness.record import SCHEMA, Record
+
+if TYPE_CHECKING:
+    from harness.data.base import ImageSet
+
+_FILE_NAME = re.compile(r"(?P<run_id>.+?)(?:\.(?P<attempt>[2-9]|[1-9]\d+))?\.json")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that determines a run's result.
+
+    Attributes:
+        protocol: the frozen protocol.
+        data: what `data_record` gives.
+        assigner: its registered name.
+        options: all options of the assigner, defaults included, as plain JSON values.
+        seed: of initialisation, data order, augmentation and assigner noise.
+    """
+
+    protocol: Protocol
+    data: dict[str, Any]
+    assigner: str
+    options: dict[str, Any]
+    seed: int
+
+    @property
+    def run_id(self) -> str:
+        """``assigner-protocol-s<seed>-<hash>``; the hash covers content, the words are for people."""
+        content = {
+            "schema": SCHEMA,
+            "protocol": self.protocol.content(),
+            "data": {
+                "title": self.data["title"],
+                **{role: [self.data[role][key] for key in ("split", "checksum")] for role in ("train", "val")},
+            },
+            "assigner": self.assigner,
+            "options": self.options,
+            "seed": self.seed,
+        }
+        base = self.protocol.name.partition("+")[0]  # overrides are long; the hash tells them apart
+        return f"{_slug(self.assigner)}-{_slug(base)}-s{self.seed}-{canonical_hash(content, 10)}"
+
+
+def data_record(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
+    """What a record says of its data: title, classes and both splits with their checksums; no path.
+
+    Args:
+        kind: the reader: ``shapes``, ``coco`` or ``voc``.
+        train: images that are trained on.
+        val: images that are evaluated on.
+    """
+
+    def split(images: ImageSet) -> dict[str, Any]:
+        boxes = sum(len(images.annotations(index).boxes) for index in range(len(images)))
+        return {
+            "split": images.split,
+            "images": len(images),
+            "boxes": boxes,
+            "checksum": images.checksum(),
+            "warnings": dict(images.warnings),
+        }
+
+    return {
+        "kind": kind,
+        "title": train.title,
+        "classes": list(train.classes),
+        "train": split(train),
+        "val": split(val),
+    }
+
+
+class ResultsStore:
+    """Records and working files under one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.runs_dir = root / "runs"
+
+    def work_dir(self, run_id: str) -> Path:
+        """Where the run keeps its checkpoints, traces and weights. It may not exist yet."""
+        return self.root / "work" / run_id
+
+    def save(self, record: dict[str, Any]) -> Path:
+        """Write a record that no other ever replaces; a repeat of a run gets the next free number.
+
+        Any number of processes may save at once.
+
+        Returns:
+            The file that was written.
+
+        Raises:
+            ValueError: if the record is not of this schema (a fault of the program, not of the user).
+        """
+        Record.model_validate(record)
+        text = dump(record)  # as given: the model would quietly turn NaN into null
+        run_id = record["run_id"]
+        self.runs_dir.mkdir(parents=True, exist_ok=True)
+
+        def claim(temporary: Path) -> Path:
+            for attempt in count(1):
+                target = self.runs_dir / (f"{run_id}.json" if attempt == 1 else f"{run_id}.{attempt}.json")
+                try:
+                    os.link(temporary, target)  # unlike a rename, it fails where the name is taken
+                except FileExistsError:
+                    continue
+                temporary.unlink()
+                return target
+            raise AssertionError("unreachable: attempts are endless")
+
+        return _write(self.runs_dir, text, claim)
+
+    def load_all(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """All valid records, by run id and attempt, and one line for each file that is none."""
+        found, problems = [], []
+        for path in sorted(self.runs_dir.glob("*.json")):
+            if path.name.startswith("."):
+                continue  # a record being written
+            try:
+                found.append((_attempt(path), _read(path)))
+            except UserError as error:
+                problems.append(str(error))
+        return [record for _, record in sorted(found, key=lambda pair: pair[0])], problems
+
+    def find(self, run_id: str) -> dict[str, Any]:
+        """The newest record of a run, by its id or an unambiguous beginning of it.
+
+        Raises:
+            UserError: for none or several.
+        """
+        records = {record["run_id"]: record for record in self.load_all()[0]}  # later attempts replace earlier ones
+        matches = [known for known in records if known.startswith(run_id)] if run_id else []
+        if run_id in records or len(matches) == 1:
+            return records[run_id if run_id in records else matches[0]]
+        if matches:
+            raise UserError(f"run {run_id!r} is ambiguous: {', '.join(matches)}; give more of the name")
+        raise UserError(
+            f"no run {run_id!r} under {self.runs_dir}{did_you_mean(run_id, records)}; `harness ls runs` lists them"
+        )
+
+    @contextmanager
+    def lock(self, run_id: str) -> Iterator[None]:
+        """Hold the run's working directory for this process alone.
+
+        Raises:
+            UserError: if another process holds it.
+        """
+        path = self.work_dir(run_id) / "lock"
+        with ExitStack() as held:
+            try:
+                held.enter_context(exclusively(path, wait=False))
+            except BlockingIOError as error:
+                raise UserError(
+                    f"run {run_id} is in progress in another process ({path} is held); "
+                    "wait for it, or use another --results directory"
+                ) from error
+            yield
+
+
+@contextmanager
+def exclusively(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock file. The kernel frees it when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: if another process holds it and `wait` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def dump(value: object) -> str:
+    """JSON as every file of the store has it: sorted keys, two spaces, a final line end, no NaN."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that is there whole or not at all, replacing what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path.parent, text, lambda temporary: temporary.replace(path))
+
+
+def _write(folder: Path, text: str, publish: Callable[[Path], Path]) -> Path:
+    """Write and sync a temporary file in `folder`, then `publish` it under its name."""
+    temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        path = publish(temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
+    handle = os.open(folder, os.O_RDONLY)  # the name itself must outlive a power cut too
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable record: {error}") from error
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise UserError(f"{path} is not a record of schema {SCHEMA}")
+    try:
+        Record.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}") from error
+    if value["run_id"] != _attempt(path)[0]:
+        raise UserError(f"{path} holds the record of {value['run_id']}; a record must lie under its own name")
+    return value
+
+
+def _attempt(path: Path) -> tuple[str, int]:
+    match = _FILE_NAME.fullmatch(path.name)
+    if match is None:
+        raise UserError(f"{path} is no record")
+    return match["run_id"], int(match["attempt"] or 1)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")[:48].rstrip("-")

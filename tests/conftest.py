@@ -1,0 +1,33 @@
+"""Settings and fixtures of the whole test suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# The same examples on every machine and no deadline: a slow machine must not turn a test red.
+settings.register_profile(
+    "ci",
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+settings.load_profile("ci")
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real data sets: `ASSIGNER_ZOO_DATA`, or else ../shared/data beside the repository."""
+    root = Path(os.environ.get("ASSIGNER_ZOO_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no real data at {root}; set ASSIGNER_ZOO_DATA to run this test")
+    return root

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.data import open_data
+from harness.errors import UserError
+from harness.protocol import DataSection
+from tests.harness.data.folders import voc_object, voc_xml, write_image, write_voc
+
+ANNOTATIONS = {
+    "one": voc_xml(voc_object("dog", 11, 21, 40, 35), voc_object("cat", "1.5", 1, 80, "60.5", difficult="1")),
+    "two": voc_xml(voc_object("ant", 5, 5, 5, 5), voc_object("dog", 3, 3, 9, 2), voc_object("dog", 70, 50, 99, 99)),
+    "three": voc_xml(voc_object("zebra", 1, 1, 2, 2)),
+}
+SPLITS = {"trainval": "one\ntwo\n", "test": "three\n"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_voc(tmp_path / "farm", ANNOTATIONS, SPLITS)
+
+
+def open_role(root: Path, role: Any = "train", **data: Any):
+    return open_data(f"voc:{root}", DataSection(**data), role=role)
+
+
+def test_counts_pixels_from_one_with_corners_inside(root: Path) -> None:
+    images = open_role(root)
+    assert (images.title, images.split, len(images)) == ("farm", "trainval", 2)
+    assert images.name(0) == "JPEGImages/one.jpg"
+    assert images.size(0) == (60, 80)
+    assert images.load(0).shape == (60, 80, 3)
+    found = images.annotations(0)
+    assert found.boxes.tolist() == [[10, 20, 40, 35], [0.5, 0, 80, 60]]
+    assert found.area.tolist() == [450, 79.5 * 60]
+    assert found.difficult.tolist() == [False, True]
+    assert not found.crowd.any()
+
+
+def test_boxes_without_area_are_dropped_and_counted(root: Path) -> None:
+    images = open_role(root)
+    assert images.annotations(1).boxes.tolist() == [[69, 49, 80, 60]]
+    assert images.annotations(1).labels.tolist() == [images.classes.index("dog")]
+    assert images.warnings == {"boxes without area dropped": 2}
+
+
+def test_classes_are_those_of_every_split(root: Path) -> None:
+    assert open_role(root).classes == open_role(root, "val").classes == ("ant", "cat", "dog", "zebra")
+    assert open_role(root, train_images=1).classes == ("ant", "cat", "dog", "zebra")
+    write_voc(root, {"four": voc_xml(voc_object("bee", 1, 1, 5, 5))}, {"mine": "four\n"})
+    data = {"train_split": "mine"}
+    assert open_role(root, **data).classes == open_role(root, "val", **data).classes == (
+        "ant", "bee", "cat", "dog", "zebra"
+    )  # fmt: skip
+
+
+def test_annotations_of_another_split_may_be_held_back(root: Path) -> None:
+    (root / "Annotations" / "three.xml").unlink()
+    assert open_role(root).classes == ("ant", "cat", "dog")
+    with pytest.raises(UserError, match=r"annotation file .*three\.xml cannot be read: No such file"):
+        open_role(root, "val")
+
+
+def test_default_splits_fall_back(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, ANNOTATIONS, {"train": "one\n", "val": "two\n"})
+    assert open_role(root).split == "train"
+    assert open_role(root, "val").split == "val"
+    assert open_role(root, "val", val_split="train").split == "train"
+    with pytest.raises(UserError, match=r"no split 'vol', did you mean 'val'.*it has train, val"):
+        open_role(root, "val", val_split="vol")
+    (root / "ImageSets" / "Main" / "val.txt").unlink()
+    with pytest.raises(UserError, match="no default val split; it has train"):
+        open_role(root, "val")
+
+
+def test_lists_of_single_classes_have_a_mark_behind_the_id(root: Path) -> None:
+    write_voc(root, {"a 1b": voc_xml(voc_object("dog", 1, 1, 5, 5))}, {"dog_val": "one  1\r\n\r\nthree -1\na 1b\n"})
+    images = open_role(root, "val", val_split="dog_val")
+    assert [images.name(i) for i in range(3)] == ["JPEGImages/one.jpg", "JPEGImages/three.jpg", "JPEGImages/a 1b.jpg"]
+
+
+def test_checksum_follows_content(root: Path, tmp_path: Path) -> None:
+    other = write_voc(tmp_path / "copy", ANNOTATIONS, SPLITS)
+    assert open_role(root).checksum() == open_role(other).checksum() != open_role(root, "val").checksum()
+    (other / "Annotations" / "two.xml").write_text(voc_xml())
+    assert open_role(root).checksum() != open_role(other).checksum()
+
+
+def test_image_ids_are_unique_and_survive_truncation(root: Path) -> None:
+    ids = [open_role(root).image_id(i) for i in range(2)]
+    assert len(set(ids)) == 2
+    assert open_role(root, train_images=1).image_id(0) == ids[0]
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>'
+EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>'
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        ("<annotation>", "not plain well-formed XML"),
+        ("", "not plain well-formed XML"),
+        ('<?xml version="1.0" encoding="none"?><a/>', "not plain well-formed XML"),
+        (BOMB, "not plain well-formed XML: EntitiesForbidden"),
+        (EXTERNAL, "not plain well-formed XML: EntitiesForbidden"),
+        ("<annotation/>", "has no 'size'"),
+        (voc_xml(size="<size><width>80</width></size>"), "'height' must be a number, got None"),
+        (voc_xml(size="<size><width>80</width><height>0</height></size>"), "size must be whole numbers above 0"),
+        (voc_xml(size="<size><width>80</width><height>1e300</height></size>"), "size must be whole numbers above 0"),
+        (voc_xml(voc_object("", 1, 1, 2, 2)), "object 1 has no 'name'"),
+        (voc_xml("<object><name>dog</name></object>"), "object 1 has no 'bndbox'"),
+        (voc_xml(voc_object("dog", 1, 1, 9, 9), voc_object("dog", "x", 1, 2, 2)), "object 2: 'xmin' must be a number"),
+        (voc_xml(voc_object("dog", 1, "nan", 2, 2)), "object 1: 'ymin' must be a number, got 'nan'"),
+        (voc_xml(voc_object("dog", 1, 1, "inf", 2)), "object 1: 'xmax' must be a number, got 'inf'"),
+        (voc_xml(voc_object("dog", 1, 1, 2, "")), "object 1: 'ymax' must be a number"),
+        (voc_xml(voc_object("dog", 1, 1, 2, 2, difficult="yes")), "object 1: 'difficult' must be 0 or 1, got 'yes'"),
+    ],
+)
+def test_bad_annotations_are_one_line_that_says_where(root: Path, xml: str, message: str) -> None:
+    (root / "Annotations" / "two.xml").write_text(xml)
+    with pytest.raises(UserError, match=message) as caught:
+        open_role(root)
+    assert "two.xml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("one\n../one\n", r"trainval\.txt, line 2: '../one' must stay inside"),
+        ("/one\n", "line 1: '/one' must stay inside"),
+        ("one\ntwo\none\n", "line 3: 'one' occurs twice"),
+        ("missing\n", r"missing\.xml cannot be read"),
+        ("\n", "split 'trainval' of .* has no images"),
+    ],
+)
+def test_bad_split_files(root: Path, text: str, message: str) -> None:
+    (root / "ImageSets" / "Main" / "trainval.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_role(root)
+
+
+def test_binary_split_file(root: Path) -> None:
+    (root / "ImageSets" / "Main" / "trainval.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        open_role(root)
+
+
+def test_missing_image_and_no_class_at_all(root: Path, tmp_path: Path) -> None:
+    (root / "JPEGImages" / "two.jpg").unlink()
+    with pytest.raises(UserError, match=r"two\.jpg is missing"):
+        open_role(root)
+    write_image(root / "JPEGImages" / "two.png")
+    assert open_role(root).name(1) == "JPEGImages/two.png"
+    with pytest.raises(UserError, match="no class to learn"):
+        open_role(write_voc(tmp_path / "none", {"one": voc_xml()}, {"trainval": "one\n"}))
+
+
+def test_real_blood_cells(data_root: Path) -> None:
+    if not (data_root / "bccd").is_dir():
+        pytest.skip("no bccd")
+    train, test = (open_role(data_root / "bccd", role) for role in ("train", "val"))
+    assert (train.split, len(train), test.split, len(test)) == ("trainval", 292, "test", 72)
+    assert train.classes == test.classes == ("Platelets", "RBC", "WBC")
+    assert sum(len(train.annotations(i)) for i in range(292)) == 3943 - 2
+    assert sum(len(test.annotations(i)) for i in range(72)) == 945
+    assert train.warnings == {"boxes without area dropped": 2}
+    assert not test.warnings
+    assert test.load(0).shape == (480, 640, 3)
+
+
+def test_real_labelme_export(data_root: Path) -> None:
+    if not (data_root / "voc-mini").is_dir():
+        pytest.skip("no voc-mini")
+    images = open_role(data_root / "voc-mini")
+    assert (len(images), images.classes) == (3, ("bus", "car", "dog", "person"))
+    assert images.annotations(0).boxes[0].tolist() == pytest.approx([190, 106.369, 313, 329.369], abs=1e-3)
+    assert not any(images.annotations(i).difficult.any() for i in range(3))
+    assert all(images.load(i).shape[:2] == images.size(i) for i in range(3))

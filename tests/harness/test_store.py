@@ -1,0 +1,213 @@
+"""Records are immutable, complete and found again, whoever writes at the same time."""
+
+import json
+import multiprocessing
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from harness.errors import UserError
+from harness.protocol import load_protocol
+from harness.store import ResultsStore, RunSpec, data_record, dump, write_atomically
+from tests.harness.fakes import DATA, MemorySet, make_record, objects
+
+
+@pytest.fixture
+def protocol():
+    return load_protocol("tiny")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ResultsStore(tmp_path / "results")
+
+
+def spec(protocol, **changes):
+    return RunSpec(
+        **({"protocol": protocol, "data": DATA, "assigner": "iqdet", "options": {"p": 1}, "seed": 0} | changes)
+    )
+
+
+def test_a_run_id_is_readable_and_follows_from_content_alone(protocol):
+    run_id = spec(protocol).run_id
+    assert run_id.startswith("iqdet-tiny-s0-")
+    assert run_id == spec(protocol).run_id
+    moved = {**DATA, "train": {**DATA["train"], "warnings": {"odd": 1}}}
+    assert spec(protocol, data=moved).run_id == run_id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"assigner": "atss"},
+        {"options": {"p": 2}},
+        {"seed": 1},
+        {"data": {**DATA, "title": "other"}},
+        {"data": {**DATA, "val": {**DATA["val"], "checksum": "33"}}},
+        {"data": {**DATA, "train": {**DATA["train"], "split": "trainval"}}},
+    ],
+)
+def test_whatever_moves_a_result_moves_the_hash(protocol, changes):
+    assert spec(protocol, **changes).run_id.rsplit("-", 1)[1] != spec(protocol).run_id.rsplit("-", 1)[1]
+
+
+def test_a_changed_protocol_gives_a_name_that_a_file_can_have(protocol):
+    changed = load_protocol("tiny", ("schedule.steps=7", 'model.backbone="resnet18"'))
+    assert spec(changed).run_id.rsplit("-", 1)[1] != spec(protocol).run_id.rsplit("-", 1)[1]
+    assert spec(changed).run_id.startswith("iqdet-tiny-s0-")
+
+
+def test_the_data_part_counts_both_splits_and_holds_no_path():
+    train = MemorySet([objects([[0, 0, 9, 9]] * 3), objects()], split="train", checksum="t")
+    train.warnings["boxes without area dropped"] = 2
+    val = MemorySet([objects([[0, 0, 9, 9]])], checksum="v")
+    assert data_record("voc", train, val) == {
+        "kind": "voc",
+        "title": "memory",
+        "classes": ["a", "b"],
+        "train": {
+            "split": "train", "images": 2, "boxes": 3, "checksum": "t", "warnings": {"boxes without area dropped": 2},
+        },
+        "val": {"split": "val", "images": 1, "boxes": 1, "checksum": "v", "warnings": {}},
+    }  # fmt: skip
+
+
+def test_what_is_saved_is_what_is_loaded(store, protocol):
+    record = make_record(protocol)
+    path = store.save(record)
+    assert path == store.runs_dir / f"{record['run_id']}.json"
+    assert path.read_text() == dump(record)
+    assert store.load_all() == ([record], [])
+
+
+def test_a_repeat_never_replaces_a_record(store, protocol):
+    first, second = make_record(protocol, ap=30.0), make_record(protocol, ap=31.0)
+    before = store.save(first).read_bytes()
+    path = store.save(second)
+    assert path.name == f"{first['run_id']}.2.json"
+    assert (store.runs_dir / f"{first['run_id']}.json").read_bytes() == before
+    assert [r["metrics"]["AP"] for r in store.load_all()[0]] == [30.0, 31.0]
+
+
+def test_attempts_load_in_the_order_of_their_number(store, protocol):
+    for attempt in range(11):
+        store.save(make_record(protocol, ap=float(attempt)))
+    assert [r["metrics"]["AP"] for r in store.load_all()[0]] == [float(n) for n in range(11)]
+
+
+def _save_some(start, root, seed, count):
+    store, protocol = ResultsStore(root), load_protocol("tiny")
+    start.wait()
+    for attempt in range(count):
+        store.save(make_record(protocol, seed=seed % 2, ap=float(seed), progress={"writer": seed, "attempt": attempt}))
+
+
+def test_eight_processes_that_save_at_once_lose_nothing(store):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", __name__])  # import once, not eight times
+    start = context.Barrier(8)
+    writers = [context.Process(target=_save_some, args=(start, store.root, seed, 5)) for seed in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0] * 8
+    records, problems = store.load_all()
+    assert problems == []
+    written = {(r["progress"]["writer"], r["progress"]["attempt"]) for r in records}
+    assert written == {(writer, attempt) for writer in range(8) for attempt in range(5)}
+    assert all(path.suffix == ".json" for path in store.runs_dir.iterdir())
+
+
+def test_a_write_that_fails_leaves_nothing_behind(store, protocol, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(PermissionError):
+        store.save(make_record(protocol))
+    assert list(store.runs_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": 2},
+        {"run_id": "../outside"},
+        {"created": "yesterday"},
+        {"metrics": {"AP": -1.0}},
+        {"data": {**DATA, "title": "/home/me/data"}},
+        {"hostname": "here"},
+    ],
+)
+def test_what_is_no_record_is_not_saved(store, protocol, changes):
+    with pytest.raises(ValidationError):
+        store.save(make_record(protocol, **changes))
+    assert not store.runs_dir.exists()
+
+
+def test_a_number_that_is_none_is_not_saved(store, protocol):
+    with pytest.raises(ValueError, match="JSON"):
+        store.save(make_record(protocol, progress={"loss": float("nan")}))
+    assert not store.runs_dir.exists()
+
+
+def test_bad_files_are_named_and_left_out(store, protocol):
+    good = make_record(protocol)
+    whole = store.save(good).read_text()
+    (store.runs_dir / "cut.json").write_text(whole[: len(whole) // 2])
+    (store.runs_dir / "list.json").write_text("[]")
+    (store.runs_dir / "old.json").write_text(json.dumps(good | {"schema": 0}))
+    (store.runs_dir / "renamed.json").write_text(whole)
+    (store.runs_dir / "short.json").write_text(json.dumps({"schema": 1, "run_id": "short"}))
+    (store.runs_dir / "notes.txt").write_text("not a record, and not in the way")
+    records, problems = store.load_all()
+    assert records == [good]
+    assert len(problems) == 5
+    for name, line in zip(("cut", "list", "old", "renamed", "short"), problems, strict=True):
+        assert f"{name}.json" in line
+        assert "\n" not in line
+
+
+def test_an_empty_store_is_empty(store):
+    assert store.load_all() == ([], [])
+
+
+def test_find_takes_an_id_or_a_beginning(store, protocol):
+    for assigner, seed in (("center", 0), ("center", 1), ("atss", 0)):
+        store.save(make_record(protocol, assigner=assigner, seed=seed))
+    newest = make_record(protocol, assigner="atss", ap=50.0)
+    store.save(newest)
+    assert store.find("atss") == newest
+    assert store.find(newest["run_id"]) == newest
+    assert store.find("center-tiny-s1")["seed"] == 1
+    with pytest.raises(UserError, match="ambiguous"):
+        store.find("center")
+    with pytest.raises(UserError, match=f"did you mean '{newest['run_id']}'"):
+        store.find(newest["run_id"].replace("atss", "tass"))
+    with pytest.raises(UserError, match="no run ''"):
+        store.find("")
+
+
+def test_only_one_process_works_on_a_run(store):
+    with store.lock("a"):
+        with pytest.raises(UserError, match="in progress"), store.lock("a"):
+            pass
+        with store.lock("b"):
+            pass
+    with store.lock("a"):
+        pass
+
+
+def test_an_error_inside_the_lock_stays_what_it_is(store):
+    with pytest.raises(BlockingIOError), store.lock("a"):
+        raise BlockingIOError
+
+
+def test_writing_atomically_replaces_whole_files(tmp_path):
+    path = tmp_path / "folder" / "table.csv"
+    write_atomically(path, "one\n")
+    write_atomically(path, "two\n")
+    assert path.read_bytes() == b"two\n"
+    assert [p.name for p in path.parent.iterdir()] == ["table.csv"]
