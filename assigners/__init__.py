@@ -5,7 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from assigners.registry import BadOption, Entry, UnknownName, catalogue, create, parse_spec, resolve_options
+from assigners.registry import (
+    BadOption,
+    Entry,
+    NameClash,
+    RegistryError,
+    UnknownName,
+    catalogue,
+    create,
+    parse_spec,
+    resolve_options,
+)
 
 if TYPE_CHECKING:
     from assigners.contract import (
@@ -26,8 +36,8 @@ _CONTRACT = (
 )  # fmt: skip
 
 __all__ = [
-    "Assigner", "Assignment", "BadOption", "Declares", "Entry", "Grid", "HeadInfo", "Needs", "Predictions", "Samples",
-    "Step", "Targets", "UnknownName", "catalogue", "create", "parse_spec", "resolve_options",
+    "Assigner", "Assignment", "BadOption", "Declares", "Entry", "Grid", "HeadInfo", "NameClash", "Needs", "Predictions",
+    "RegistryError", "Samples", "Step", "Targets", "UnknownName", "catalogue", "create", "parse_spec", "resolve_options",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ works, and a named constant otherwise; each names its entry (A1-A34) in the list
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -155,7 +155,8 @@ class IQDet(Assigner):
         index, chosen = self._select(pool, score.detach(), mixture, usable, targets, step)
         losses = {"iq": self._iq_loss(grid, targets, predictions, mixture, inside, quality, drawn, index, chosen)}
         if step.progress < self.warmup:
-            return replace(self.warmup_assigner(grid, targets, predictions, step), losses=losses)
+            early = self.warmup_assigner.forward(grid, targets, predictions, step)
+            return replace(early, losses=losses)
 
         label = score.exp().clamp(0, 1)
         samples = self._samples(pool, label.detach() if self.detach_label else label, index, chosen)
@@ -288,8 +289,6 @@ class IQDet(Assigner):
             gt=pairs.gt, level=level, uv=uv, ok=exists, positive=~exists, label=q, class_weight=exists.to(q.dtype),
             box_weight=none, quality_weight=none,
         )  # fmt: skip
-        joined = {
-            name: torch.cat((getattr(samples, name), getattr(dense, name)))
-            for name in ("gt", "level", "uv", "ok", "positive", "label", "class_weight", "box_weight", "quality_weight")
-        }
+        names = ("gt", "level", "uv", "ok", "positive", "label", "class_weight", "box_weight", "quality_weight")
+        joined: dict[str, Any] = {n: torch.cat((getattr(samples, n), getattr(dense, n))) for n in names}
         return Samples(**joined), negative

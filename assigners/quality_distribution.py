@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from assigners.contract import Grid, Targets
+from assigners.roi import roi_align_levels
 
 Peak = Literal["gate", "sigmoid", "softmax"]
 
@@ -73,7 +73,7 @@ class QualityDistributionEncoder(nn.Module):
         super().__init__()
         self.roi, self.peak, self.components = roi, peak, components
         self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels * roi * roi, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
+            nn.Linear(channels * roi * roi, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
         )
         self.mu = nn.Linear(hidden, components * 2)
         self.sigma = nn.Linear(hidden, components * 2)
@@ -105,15 +105,8 @@ class QualityDistributionEncoder(nn.Module):
         Returns:
             Mixture of shape ``[N, L]`` in float32.
         """
-        rois = torch.cat((targets.image[:, None].to(targets.boxes.dtype), targets.boxes), dim=1)
-        pooled = [
-            roi_align(
-                feature.float(), rois, self.roi, spatial_scale=1 / stride, sampling_ratio=SAMPLING_RATIO, aligned=True
-            )
-            for feature, stride in zip(features, grid.strides, strict=True)
-        ]
-        hidden = self.layers(torch.cat(pooled)).unflatten(0, (len(pooled), targets.num_boxes))
-        hidden = hidden.transpose(0, 1)  # [N, L, hidden]
+        pooled = roi_align_levels(features, grid, targets, self.roi, SAMPLING_RATIO)
+        hidden = self.layers(pooled.flatten(2))  # [N, L, hidden]
         pi = self.pi(hidden)
         if self.gate is not None:
             log_pi = F.logsigmoid(self.gate(hidden)) + F.log_softmax(pi, dim=-1)

@@ -39,11 +39,19 @@ _BUILTIN = (
 )  # fmt: skip
 
 
-class UnknownName(LookupError):  # noqa: N818 - a lookup that failed, named for what the user sees
+class RegistryError(Exception):
+    """A name or option that cannot be used; the message says what to do."""
+
+
+class UnknownName(RegistryError):  # noqa: N818 - named for what the user sees
     """No assigner, or no option of an assigner, goes by that name."""
 
 
-class BadOption(ValueError):  # noqa: N818
+class NameClash(RegistryError):  # noqa: N818
+    """Two sources claim one name."""
+
+
+class BadOption(RegistryError):  # noqa: N818
     """An option's value does not fit its type or range."""
 
 
@@ -58,14 +66,14 @@ def find(name: str) -> Entry:
 
     Raises:
         UnknownName: with the nearest known name.
-        ValueError: if two sources claim the name.
+        NameClash: if two sources claim the name.
     """
     entries = [entry for entry in catalogue() if entry.name == name]
     if not entries:
         known = [entry.name for entry in catalogue()]
         raise UnknownName(f"unknown assigner {name!r}{_suggest(name, known)}; known: {', '.join(known)}")
     if len(entries) > 1:
-        raise ValueError(
+        raise NameClash(
             f"assigner {name!r} is claimed by {' and '.join(e.target for e in entries)}; uninstall or rename one"
         )
     return entries[0]

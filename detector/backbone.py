@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from difflib import get_close_matches
 
 import timm
 import torch
@@ -33,13 +34,12 @@ class PyramidBackbone(nn.Module):
 
     def __init__(self, name: str, channels: int, *, pretrained: bool, frozen_stages: int, frozen_bn: bool) -> None:
         super().__init__()
-        self.body = _features(name, pretrained)
-        self.fpn = FeaturePyramidNetwork(
-            self.body.feature_info.channels(), channels, extra_blocks=LastLevelP6P7(channels, channels)
-        )
+        self.body, widths = _features(name, pretrained)
+        self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelP6P7(channels, channels))
+        # Counted before the norms freeze: one without parameters would be no stage any more.
+        stages = [child for child in self.body.children() if next(child.parameters(), None) is not None]
         if frozen_bn:
             self.body = _freeze_batch_norm(self.body)
-        stages = [child for child in self.body.children() if next(child.parameters(), None) is not None]
         for stage in stages[:frozen_stages]:
             stage.requires_grad_(False)
 
@@ -49,10 +49,9 @@ class PyramidBackbone(nn.Module):
         return list(self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps))).values())
 
 
-def _features(name: str, pretrained: bool) -> nn.Module:
+def _features(name: str, pretrained: bool) -> tuple[nn.Module, list[int]]:
+    """The timm model and the channels of its maps at strides 8, 16 and 32."""
     if name not in timm.list_models():
-        from difflib import get_close_matches
-
         close = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise BackboneError(f"unknown backbone {name!r}; near names in timm: {', '.join(close) or 'none'}")
     try:
@@ -64,7 +63,7 @@ def _features(name: str, pretrained: bool) -> nn.Module:
     if min(wanted) < 0:
         raise BackboneError(f"backbone {name!r} has features at strides {reductions}; 8, 16 and 32 are needed")
     try:
-        return timm.create_model(name, features_only=True, out_indices=wanted, pretrained=pretrained)
+        body = timm.create_model(name, features_only=True, out_indices=wanted, pretrained=pretrained)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
@@ -72,6 +71,7 @@ def _features(name: str, pretrained: bool) -> nn.Module:
             f"pretrained weights of {name!r} could not be had ({type(error).__name__}); "
             "go online once, or set model.pretrained=false"
         ) from error
+    return body, list(body.feature_info.channels())
 
 
 def _freeze_batch_norm(module: nn.Module) -> nn.Module:

@@ -99,7 +99,9 @@ class FCOS(nn.Module):
         predictions = Predictions(logits, quality, distances, boxes, tuple(features))
         with torch.autocast(batch.pixels.device.type, enabled=False):
             assignment = self.assigner(grid, targets, self._visible(predictions), step or Step())
-            losses, self.statistics = detection_losses(self.loss_settings, grid, targets, predictions, assignment)
+            losses, self.statistics = detection_losses(
+                self.loss_settings, grid, targets, predictions, assignment, self.assigner.declares.replaces
+            )
         return losses
 
     def grid(self, features: Sequence[Tensor]) -> Grid:

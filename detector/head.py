@@ -30,12 +30,10 @@ class FCOSHead(nn.Module):
         self.distances = nn.Conv2d(channels, 4, 3, padding=1)
         self.quality = nn.Conv2d(channels, 1, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(num_levels))
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, std=0.01)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.logits.bias, -log((1 - PRIOR) / PRIOR))
+        for layer in (self.logits, self.distances, self.quality):
+            nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
+            nn.init.constant_(layer.bias, -log((1 - PRIOR) / PRIOR) if layer is self.logits else 0.0)
 
     def forward(self, features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Dense maps of all levels, flattened level-major and row-major.
@@ -58,12 +56,22 @@ def _flatten(maps: Tensor) -> Tensor:
     return maps.flatten(2).transpose(1, 2).float()
 
 
+def _groups(channels: int) -> int:
+    # Two channels a group at least: one alone on a map of a single cell has no variance, and torch refuses it.
+    groups = gcd(GROUPS, channels)
+    return groups if groups < channels else max(1, groups // 2)
+
+
 def _tower(channels: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(depth):
+        convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        # Under a norm only the direction of a weight matters, and a small weight turns fast: the usual std of 0.01
+        # would let the first steps of an adaptive optimiser scramble the tower.
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
         layers += [
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.GroupNorm(gcd(GROUPS, channels), channels),
+            convolution,
+            nn.GroupNorm(_groups(channels), channels),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

@@ -71,7 +71,8 @@ def postprocess(
     if settings.nms_iou is None:
         kept = score.argsort(descending=True, stable=True)
     else:
-        kept = batched_nms(box, score, image * num_classes + label, settings.nms_iou)
+        # It moves each image and class far from the others: in float32 a box out there loses its fractions of a pixel.
+        kept = batched_nms(box.double(), score.double(), image * num_classes + label, settings.nms_iou)
     kept = kept[image[kept].sort(stable=True).indices]  # by image, then by descending score
     counts = torch.bincount(image[kept], minlength=num_images).tolist()
     return [

@@ -69,7 +69,7 @@ def resolve_assigner(name: str, options: dict[str, Any]) -> tuple[dict[str, Any]
     try:
         resolved = assigners.resolve_options(name, options)
         assigners.create(name, assigners.HeadInfo(num_classes=1, channels=1), **resolved)  # checks ranges too
-    except (assigners.UnknownName, assigners.BadOption, ValueError) as error:
+    except (assigners.RegistryError, ValueError) as error:
         raise UserError(str(error)) from error
     defaults = assigners.resolve_options(name, {})
     return resolved, {key: value for key, value in resolved.items() if value != defaults[key]}

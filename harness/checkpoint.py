@@ -10,6 +10,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -18,6 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from harness.errors import UserError
+
+# What the readers raise for a file that is missing, cut short or overwritten; the unpickler knows many ways.
+_DAMAGE = (
+    OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, UnpicklingError,
+    SafetensorError,
+)  # fmt: skip
 
 
 @dataclass
@@ -46,6 +53,8 @@ def save_checkpoint(
 ) -> None:
     """Write to a neighbour, sync, then put it in place of the last one."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)  # a kill between the renames below left it: the only checkpoint until this one is written
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -87,7 +96,7 @@ def load_checkpoint(
         if ema is not None:
             ema.load_state_dict(load_file(folder / "ema.safetensors"))
         optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except _DAMAGE as error:
         raise UserError(
             f"checkpoint {folder} cannot be restored ({error}); delete the folder to start this run anew"
         ) from error
@@ -110,9 +119,10 @@ def load_network(path: Path) -> dict[str, Tensor]:
         UserError: if the file is missing or damaged.
     """
     try:
-        return load_file(path)
+        network: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"weights {path} cannot be read ({error}); train the run again") from error
+    return network
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -268,14 +268,12 @@ def computing(device: torch.device, threads: int | None) -> Iterator[None]:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(device.type == "cpu" or before[1])
     # Deterministic mode also fills every new tensor, to expose reads of unwritten memory; that is for debugging.
-    fill, torch.utils.deterministic.fill_uninitialized_memory = (
-        torch.utils.deterministic.fill_uninitialized_memory,
-        False,
-    )
+    debug: Any = torch.utils.deterministic
+    fill, debug.fill_uninitialized_memory = debug.fill_uninitialized_memory, False
     try:
         yield
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        debug.fill_uninitialized_memory = fill
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
 

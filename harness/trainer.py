@@ -265,7 +265,7 @@ def stop_signal(active: bool) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
     with suppress(ValueError):  # not in the main thread: signals are somebody else's business
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, note)

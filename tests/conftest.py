@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 # The same examples on every machine and no deadline: a slow machine must not turn a test red.
 settings.register_profile(
     "ci",
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

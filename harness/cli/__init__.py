@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from assigners.registry import BadOption, UnknownName
+from assigners.registry import RegistryError
 from harness.cli import eval as eval_verb
 from harness.cli import leaderboard as leaderboard_verb
 from harness.cli import ls as ls_verb
@@ -25,7 +25,7 @@ def _in_one_line() -> Iterator[None]:
         raise  # prints the help
     except click.UsageError as error:
         raise Stopped(f"error: {_joined(error.format_message())}", 2) from error
-    except (UserError, UnknownName, BadOption) as error:
+    except (UserError, RegistryError) as error:
         raise Stopped(f"error: {_joined(str(error))}", 2) from error
     except RunFailed as error:
         raise Stopped(f"error: {_joined(str(error))}", 1) from error

@@ -63,7 +63,13 @@ def test_narrow_maps(short, long, upright, seed):
     boxes = (np.round(boxes * 8) / 8).astype(np.float32)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     scene = Scene(
-        boxes=(boxes,), labels=(np.array([0, 1, 2]),), sizes=(sides,), image_ids=(1,), canvas=sides, seed=0, strides=(8, 16)
+        boxes=(boxes,),
+        labels=(np.array([0, 1, 2]),),
+        sizes=(sides,),
+        image_ids=(1,),
+        canvas=sides,
+        seed=0,
+        strides=(8, 16),
     )
     assert not disagreements(scene, answer(scene))
 

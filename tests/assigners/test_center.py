@@ -71,12 +71,14 @@ def test_a_radius_beyond_the_map_is_no_center_sampling(scene):
 
 @given(scenes(), RADII)
 def test_mirror_image(scene, radius):
-    height, width = scene.canvas
+    width = scene.canvas[1]
     assume(all(len({tuple(b) for b in boxes}) == len(boxes) for boxes in scene.boxes))
     # Boxes of one area are told apart by their place, which the mirror changes.
     areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in scene.boxes]
     assume(all(len(np.unique(a)) == len(a) for a in areas))
-    flipped = replace(scene, boxes=tuple((width - b[:, [2, 1, 0, 3]]) * [1, 0, 1, 0] + b * [0, 1, 0, 1] for b in scene.boxes))
+    flipped = replace(
+        scene, boxes=tuple((width - b[:, [2, 1, 0, 3]]) * [1, 0, 1, 0] + b * [0, 1, 0, 1] for b in scene.boxes)
+    )
     flipped = replace(flipped, boxes=tuple(b.astype(np.float32) for b in flipped.boxes))
     plain, mirrored = answer(scene, radius), answer(flipped, radius)
     for (rows_, columns), start in zip(scene.shapes, scene.grid.starts, strict=True):
@@ -92,7 +94,10 @@ def test_translation_by_the_coarsest_cell(scene, right, down, radius):
     here = replace(scene, canvas=canvas, sizes=(canvas,), boxes=(scene.boxes[0] + 256,))
     shift = np.array([right, down, right, down], dtype=np.float32) * 128
     there = replace(here, boxes=(here.boxes[0] + shift,))
-    a, b = rows(run(build("center", here, radius=radius), here)), rows(run(build("center", there, radius=radius), there))
+    a, b = (
+        rows(run(build("center", here, radius=radius), here)),
+        rows(run(build("center", there, radius=radius), there)),
+    )
     stride = np.array(here.strides)[a[:, 1].astype(int)]
     a[:, 2] += right * 128 / stride
     a[:, 3] += down * 128 / stride
@@ -122,7 +127,10 @@ def test_a_reach_of_exactly_64_px_belongs_to_one_level():
     """P3 has it here; the authors' ranges give it to P3 and P4, torchvision's to neither."""
     scene = one_image([[52, 56, 132, 136]])
     ours = answer(scene, radius=0.0)[0]
-    kinds = {c: fcos.assign(scene.points, scene.boxes[0], radius=0.0, convention=c) for c in ("half_open", "inclusive", "strict")}
+    kinds = {
+        c: fcos.assign(scene.points, scene.boxes[0], radius=0.0, convention=c)
+        for c in ("half_open", "inclusive", "strict")
+    }
     np.testing.assert_array_equal(ours, kinds["half_open"])
     assert (kinds["inclusive"] >= 0).sum() > (ours >= 0).sum() > (kinds["strict"] >= 0).sum()
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from assigners.contract import Grid, Samples
 from assigners.reader import corners, read, read_channel
@@ -90,8 +90,7 @@ def test_weights_are_a_partition_and_touch_the_oracles_cells(seed):
         height, width = SHAPES[int(level[k])]
         start = GRID.starts[int(level[k])]
         expected = {
-            start + row * width + column
-            for (row, column), w in corner_weights(*uv[k].tolist(), height, width).items()
+            start + row * width + column for (row, column), w in corner_weights(*uv[k].tolist(), height, width).items()
         }
         assert set(location[k][weight[k] > 0].tolist()) == expected
         assert ((location[k] >= start) & (location[k] < start + height * width)).all()

@@ -50,7 +50,7 @@ def examine(points: Points, box: Sequence[float], *, topk: int = 9, plus_one: bo
         members = np.flatnonzero(points.level == level)
         offset = points.xy[members] - np.array(center)
         squared = (offset**2).sum(axis=1)
-        order = sorted(range(len(members)), key=lambda i: (squared[i], members[i]))  # noqa: B023 - used at once
+        order = sorted(range(len(members)), key=lambda i: (squared[i], members[i]))
         if len(order) > topk and squared[order[topk - 1]] == squared[order[topk]]:
             tied = True
         chosen += [int(members[i]) for i in order[:topk]]
@@ -86,7 +86,7 @@ def assign(
         positives = result.positives
         within = [i for i in range(len(result.candidates)) if result.inside[i]]
         if fallback_max and not positives and within:
-            positives = [max(within, key=lambda i: (result.ious[i], -i))]  # noqa: B023 - used at once
+            positives = [max(within, key=lambda i: (result.ious[i], -i))]
         for i in positives:
             # Overlaps are compared as the float32 numbers that anyone computes in training.
             key: tuple[float, ...] = (-float(np.float32(result.ious[i])),)

@@ -38,8 +38,7 @@ def candidates(
     """Locations that satisfy a box's three conditions, before other boxes are looked at."""
     center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     found = []
-    for index in range(len(points)):
-        x, y = points.xy[index]
+    for index, (x, y) in enumerate(points.xy.tolist()):
         distances = sides((x, y), box)
         near = max(abs(x - center[0]), abs(y - center[1])) < radius * points.stride[index]
         if min(distances) <= 0 or (radius > 0 and not near):

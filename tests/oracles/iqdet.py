@@ -59,17 +59,14 @@ def bin_probabilities(mu: Array, sigma: Array, pi: Sequence[float], bins: int = 
 def component_shares(mu: Array, sigma: Array, pi: Sequence[float]) -> Array:
     """Share of each component in Q's integral over the box ``[K]``."""
     mass = np.array(
-        [
-            pi[k] * _mass(-1, 1, mu[k][0], sigma[k][0]) * _mass(-1, 1, mu[k][1], sigma[k][1])
-            for k in range(len(pi))
-        ]
+        [pi[k] * _mass(-1, 1, mu[k][0], sigma[k][0]) * _mass(-1, 1, mu[k][1], sigma[k][1]) for k in range(len(pi))]
     )
     return mass / mass.sum()
 
 
 def in_box_points(points: Points, box: Sequence[float]) -> list[int]:
     """Locations strictly inside a box, on all levels."""
-    return [i for i in range(len(points)) if min(sides(points.xy[i], box)) > 0]
+    return [i for i, point in enumerate(points.xy.tolist()) if min(sides(point, box)) > 0]
 
 
 def allowed_levels(

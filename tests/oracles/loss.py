@@ -1,4 +1,4 @@
-"""The shared class loss, channel by channel, cell by cell."""
+"""The shared loss, channel by channel, cell by cell, sample by sample."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log1p
 
-from tests.oracles.geometry import Array
+from tests.oracles.geometry import Array, area, iou
 from tests.oracles.iqdet import bilinear_read, corner_weights
 
 
-def quality_focal(logit: float, target: float, gamma: float = 2.0) -> float:
-    """``|y - s|^gamma * BCE(s, y)`` with ``s = sigmoid(z)`` (Li et al., "Generalized Focal Loss", eq. 4)."""
+def quality_focal(logit: float, target: float, gamma: float = 2.0, alpha: float | None = None) -> float:
+    """``|y - s|^gamma * BCE(s, y)`` with ``s = sigmoid(z)`` (Li et al., "Generalized Focal Loss", eq. 4).
+
+    Args:
+        alpha: weight of labelled points, ``1 - alpha`` of negatives, as in focal loss; None weighs both 1.
+    """
     s = 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))
     cross_entropy = max(logit, 0.0) - logit * target + log1p(exp(-abs(logit)))
-    return abs(target - s) ** gamma * cross_entropy
+    weight = 1.0 if alpha is None else (alpha if target > 0 else 1 - alpha)
+    return weight * abs(target - s) ** gamma * cross_entropy
+
+
+def giou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Generalised IoU of two xyxy boxes."""
+    overlap = iou(a, b)
+    hull = area((min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])))
+    union = area(a) + area(b)
+    union -= overlap * union / (1 + overlap)  # intersection = iou * union, union = sum - intersection
+    return overlap - (hull - union) / hull
 
 
 @dataclass(frozen=True)
@@ -36,14 +50,14 @@ def class_loss(
     samples: Sequence[Sample],
     *,
     owns: bool = True,
-    owners: Sequence[bool] | None = None,
     all_classes: bool = False,
+    alpha: float | None = None,
 ) -> float:
     """Class loss of one image (not divided).
 
     Args:
         logits: ``[R, C]``; negative_weight: ``[R]``.
-        owners: which samples take the cells that they read out of the negatives of their class; all where absent.
+        owns: samples take the cells that they read out of the negatives of their own class.
         all_classes: the other classes of a sample are supervised as zero at the sample.
     """
     maps, start = [], 0
@@ -51,8 +65,8 @@ def class_loss(
         maps.append(logits[start : start + height * width].reshape(height, width, -1))
         start += height * width
     owned: set[tuple[int, int, int, int]] = set()
-    for index, sample in enumerate(samples):
-        if owns and (owners is None or owners[index]):
+    for sample in samples:
+        if owns:
             for row, column in corner_weights(sample.u, sample.v, *shapes[sample.level]):
                 owned.add((sample.level, row, column, sample.channel))
     total, location = 0.0, 0
@@ -62,13 +76,13 @@ def class_loss(
                 for channel in range(logits.shape[1]):
                     if (level, row, column, channel) not in owned:
                         z = float(maps[level][row, column, channel])
-                        total += float(negative_weight[location]) * quality_focal(z, 0.0)
+                        total += float(negative_weight[location]) * quality_focal(z, 0.0, alpha=alpha)
                 location += 1
     for sample in samples:
         z = bilinear_read(maps[sample.level], sample.u, sample.v)
-        total += sample.weight * quality_focal(float(z[sample.channel]), sample.label)
+        total += sample.weight * quality_focal(float(z[sample.channel]), sample.label, alpha=alpha)
         if all_classes:
             for channel in range(logits.shape[1]):
                 if channel != sample.channel:
-                    total += sample.weight * quality_focal(float(z[channel]), 0.0)
+                    total += sample.weight * quality_focal(float(z[channel]), 0.0, alpha=alpha)
     return total

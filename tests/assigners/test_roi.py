@@ -1,0 +1,37 @@
+"""The pooled features of boxes against torchvision's RoIAlign."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import roi_align
+
+from assigners.roi import roi_align_levels
+from tests.strategies import CHANNELS, scenes
+
+
+@given(scenes(), st.sampled_from([1, 3, 7]), st.sampled_from([1, 2]))
+def test_equals_torchvision(scene, side, ratio):
+    targets, features = scene.targets(), scene.predictions().features
+    ours = roi_align_levels(features, scene.grid, targets, side, ratio)
+    assert ours.shape == (targets.num_boxes, len(features), side * side, CHANNELS)
+    rois = torch.cat((targets.image[:, None].float(), targets.boxes), dim=1)
+    for level, (feature, stride) in enumerate(zip(features, scene.strides, strict=True)):
+        theirs = roi_align(feature, rois, side, spatial_scale=1 / stride, sampling_ratio=ratio, aligned=True)
+        torch.testing.assert_close(ours[:, level], theirs.flatten(2).transpose(1, 2), rtol=0, atol=1e-4)
+
+
+@given(scenes(max_boxes=5, min_boxes=1))
+@settings(max_examples=10)
+def test_gradient_equals_torchvision(scene):
+    targets, features = scene.targets(), scene.predictions().features
+    probe = torch.randn(targets.num_boxes, len(features), 49, CHANNELS, generator=torch.Generator().manual_seed(1))
+    ours = torch.autograd.grad((roi_align_levels(features, scene.grid, targets, 7, 2) * probe).sum(), features)
+    rois = torch.cat((targets.image[:, None].float(), targets.boxes), dim=1)
+    total = torch.zeros(())
+    for level, (feature, stride) in enumerate(zip(features, scene.strides, strict=True)):
+        theirs = roi_align(feature, rois, 7, spatial_scale=1 / stride, sampling_ratio=2, aligned=True)
+        total = total + (theirs.flatten(2).transpose(1, 2) * probe[:, level]).sum()
+    for mine, yours in zip(ours, torch.autograd.grad(total, features), strict=True):
+        torch.testing.assert_close(mine, yours, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,34 @@
+"""RoIAlign on all levels, forward and backward: the embedding bag of `assigners.roi` beside torchvision's kernel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.ops import roi_align
+
+from assigners.roi import roi_align_levels
+from tests.bench.test_bench_assigners import scene
+
+
+def ours(features, grid, targets):
+    return roi_align_levels(features, grid, targets, 7, 2)
+
+
+def torchvision(features, grid, targets):
+    rois = torch.cat((targets.image[:, None].float(), targets.boxes), dim=1)
+    return torch.stack(
+        [roi_align(f, rois, 7, 1 / s, 2, aligned=True) for f, s in zip(features, grid.strides, strict=True)], dim=1
+    )
+
+
+@pytest.mark.benchmark(group="roi")
+@pytest.mark.parametrize("pool", [ours, torchvision])
+def test_forward_and_backward(benchmark, pool):
+    grid, targets, predictions = scene(30)
+    features = tuple(f[:, :64].clone().requires_grad_() for f in predictions.features)
+
+    def both():
+        return torch.autograd.grad(pool(features, grid, targets).square().sum(), features)
+
+    gradients = benchmark(both)
+    assert all(g.abs().sum() > 0 for g in gradients)

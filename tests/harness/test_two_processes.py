@@ -1,0 +1,48 @@
+"""Two processes under torchrun train as one does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from harness.store import ResultsStore
+from tests.harness.runs import DEADLINE, environment, request, run, trace_of, unshared_protocol, write_coco
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from tests.harness.runs import request, run, unshared_protocol
+
+torch.set_num_threads(1)
+for name in sys.argv[3:]:
+    run(request(Path(sys.argv[1]), name, unshared_protocol(), data=sys.argv[2]))
+"""
+NAMES = ("atss", "iqdet")
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path):
+    data = f"coco:{write_coco(tmp_path / 'data')}"
+    script = tmp_path / "shared.py"
+    script.write_text(SCRIPT)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*start, str(script), str(tmp_path / "two"), data, *NAMES], env=environment(), capture_output=True, text=True,
+        timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = {record["assigner"]: record for record in ResultsStore(tmp_path / "two").load_all()[0]}
+    for name in NAMES:
+        one, two = run(request(tmp_path / "one", name, unshared_protocol(), data=data)), records[name]
+        assert two["run_id"] == one.record["run_id"]
+        first, second = trace_of(one.work_dir), trace_of(tmp_path / "two" / "work" / two["run_id"])
+        assert len(first) == len(second) == 6
+        positives = [line["statistics"]["positives_per_box"] for line in first]
+        assert any(positives)
+        assert not all(positives)  # some steps have no box at all, more have none on one side
+        for a, b in zip(first, second, strict=True):
+            assert b["losses"] == pytest.approx(a["losses"], rel=1e-4, abs=1e-6)
+            assert b["statistics"] == pytest.approx(a["statistics"], rel=1e-3, abs=1e-5)
+        assert two["metrics"]["AP"] == pytest.approx(one.record["metrics"]["AP"], abs=0.5)
