@@ -36,8 +36,9 @@ _CONTRACT = (
 )  # fmt: skip
 
 __all__ = [
-    "Assigner", "Assignment", "BadOption", "Declares", "Entry", "Grid", "HeadInfo", "NameClash", "Needs", "Predictions",
-    "RegistryError", "Samples", "Step", "Targets", "UnknownName", "catalogue", "create", "parse_spec", "resolve_options",
+    "Assigner", "Assignment", "BadOption", "Declares", "Entry", "Grid", "HeadInfo", "NameClash", "Needs",
+    "Predictions", "RegistryError", "Samples", "Step", "Targets", "UnknownName", "catalogue", "create",
+    "parse_spec", "resolve_options",
 ]  # fmt: skip
 
 

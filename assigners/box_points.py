@@ -68,6 +68,10 @@ def draw(grid: Grid, targets: Targets, mixture: Mixture, count: int, step: Step)
     # Far from the origin float32 may round a draw next to a side onto it.
     xy = torch.maximum(torch.minimum(xy, torch.nextafter(high, low)), torch.nextafter(low, high))
     uv = xy / grid.level_stride[:, None, None] - grid.offset
+    # Within half a cell of the map's border there is nothing to interpolate with: the border cell stands in, and is
+    # decoded from where it is.
+    limit = torch.stack((grid.level_width, grid.level_height), dim=-1)[:, None] - 1
+    uv = torch.minimum(uv.clamp(min=0), limit.to(uv.dtype))
     return BoxPoints(uv, d, torch.ones_like(d[..., 0], dtype=torch.bool), on_grid=False)
 
 

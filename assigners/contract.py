@@ -285,8 +285,7 @@ class Samples:
     Attributes:
         gt: ``[S]`` int64 index into `Targets.boxes`; the loss gathers box, class and image from there.
         level: ``[S]`` int64.
-        uv: ``[S, 2]`` float32 (column, row) in cells of the level. Inside the image, yet possibly up to a cell beyond
-            the outermost locations: the reader clamps, decoding does not.
+        uv: ``[S, 2]`` float32 (column, row) in cells of the level, within ``[0, W-1] x [0, H-1]``.
         ok: ``[S]`` bool. The other rows do not exist: finite dummies without weight.
         positive: ``[S]`` bool, a subset of `ok`: rows that count for the normalisers. The remaining rows are
             negatives at float coordinates (IQDet's rejected draws).

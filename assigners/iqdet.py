@@ -142,7 +142,8 @@ class IQDet(Assigner):
         """
         if predictions is None or len(predictions.features) != grid.num_levels:
             raise ValueError("iqdet needs the detector's predictions and one feature map per level")
-        mixture = self.encoder(predictions.features, grid, targets)
+        with torch.autocast(grid.points.device.type, enabled=False):
+            mixture = self.encoder(predictions.features, grid, targets)
         usable = usable_levels(grid, targets, self.level_gate)
         drawn = draw(grid, targets, mixture, self.draws_per_level, step)
         drawn = replace(drawn, ok=drawn.ok & usable.unsqueeze(-1))

@@ -56,5 +56,6 @@ def sample_truncated(mixture: Mixture, noise: Tensor) -> Tensor:
 
 
 def _mirrored_cdf(mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Phi at the two box ends for the component mirrored to ``|mu|``."""
-    return torch.special.ndtr((-1 - mu.abs()) / sigma), torch.special.ndtr((1 - mu.abs()) / sigma)
+    """Phi at the two box ends for the component mirrored to ``|mu|``: by erfc, as ndtr is 0 from 8.5 sigma on."""
+    low, high = (mu.abs() + 1) / sigma, (mu.abs() - 1) / sigma
+    return 0.5 * torch.erfc(low / 2**0.5), 0.5 * torch.erfc(high / 2**0.5)

@@ -40,7 +40,7 @@ class Mixture:
     log_pi: Tensor
 
     def log_density(self, d: Tensor) -> Tensor:
-        """``log Q`` at points ``[..., P, 2]`` -> ``[..., P]``, finite also where Q underflows."""
+        """``log Q`` at points ``[..., P, 2]`` -> ``[..., P]``; finite where Q underflows, unless every pi is 0."""
         scaled = (d.unsqueeze(-2) - self.mu.unsqueeze(-3)) / self.sigma.unsqueeze(-3)  # [..., P, K, 2]
         return torch.logsumexp(self.log_pi.unsqueeze(-2) - scaled.square().sum(dim=-1) / 2, dim=-1)
 

@@ -36,7 +36,7 @@ def detect(
     with torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=_lower(protocol)):
         for batch in batches:
             start = perf_counter()
-            results = model(ImageBatch(batch.images.to(device), tuple(batch.sizes)))
+            results = model(ImageBatch(batch.images.to(device, memory_format=torch.channels_last), tuple(batch.sizes)))
             found.update(_to_original(batch, results, images))
             seconds += perf_counter() - start
     model.train(was_training)

@@ -170,9 +170,7 @@ class Trainer:
         torch.manual_seed(derived_seed(self.seed, "step", step, self.group.rank))
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(schedule, step)
-        pixels = batch.images.to(self.device, non_blocking=True)
-        if self.device.type == "cuda":
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
             losses = self.parallel(
                 ImageBatch(pixels, tuple(batch.sizes)), batch.targets, Step(self.seed, step, step / schedule.steps)

@@ -239,7 +239,7 @@ def test_it_learns_one_image_by_heart(name):
         name, classes=2, channels=16, frozen_bn=True, inference=InferenceSettings(score_threshold=0.1)
     ).train()  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    steps, history = 45, []
+    steps, history = 60, []
     for index in range(steps):
         losses = model([image], [target], Step(0, index, index / steps))
         total = torch.stack(list(losses.values())).sum()

@@ -37,7 +37,7 @@ def small_protocol(**changes: dict[str, Any]) -> Protocol:
 
 
 def unshared_protocol() -> Protocol:
-    """Without batch statistics, which no two processes share; SGD shows gradients of a wrong scale, AdamW hides them."""
+    """Without batch statistics, which no two processes share, and with SGD: AdamW hides gradients of a wrong scale."""
     return small_protocol(
         data={"train_images": None, "val_images": None},
         model={"frozen_bn": True},

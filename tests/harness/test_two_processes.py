@@ -12,13 +12,17 @@ from tests.harness.runs import DEADLINE, environment, request, run, trace_of, un
 
 SCRIPT = """
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 import torch
+from harness import engine
 from tests.harness.runs import request, run, unshared_protocol
 
 torch.set_num_threads(1)
-for name in sys.argv[3:]:
-    run(request(Path(sys.argv[1]), name, unshared_protocol(), data=sys.argv[2]))
+with engine.processes("cpu") as group:
+    engine.processes = lambda _: nullcontext(group)  # one group for all runs: torch cannot make it a second time
+    for name in sys.argv[3:]:
+        run(request(Path(sys.argv[1]), name, unshared_protocol(), data=sys.argv[2]))
 """
 NAMES = ("atss", "iqdet")
 
