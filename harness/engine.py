@@ -116,6 +116,7 @@ def _run(
     val: ImageSet,
 ) -> RunOutcome:
     protocol, work = request.protocol, store.work_dir(spec.run_id)
+    source = source_version()  # of the code that is loaded, not of what a checkout holds hours later
     workers = default_workers(request.workers)
     model = build_detector(protocol, len(train.classes), request.seed)
     assigner = attach_assigner(model, spec.assigner, spec.options, request.seed)
@@ -189,7 +190,7 @@ def _run(
             "eval_ms_per_image": milliseconds,
         },
         "environment": environment(device),
-        "source": source_version(),
+        "source": source,
         "command": request.command,
         "progress": {"steps": trainer.state.step, "curve": trainer.state.curve, **trainer.latest},
     }  # fmt: skip
