@@ -54,6 +54,8 @@ Select = Literal["topk", "joint", "multinomial", "topk_per_level"]
 Rejected = Literal["ignore", "zero", "zero_other_levels"]
 Inbox = Literal["negative_no_footprint", "ignore", "negative", "one_minus_q", "soft"]
 
+DRAWS_PER_POSITIVE = 4  # selection needs something to select from: with 1, a box on one level keeps whatever it drew
+
 
 class IQDet(Assigner):
     """QDE, L_IQ and QDS (registry name ``iqdet``).
@@ -61,7 +63,8 @@ class IQDet(Assigner):
     Args:
         head: of the detector.
         positives: per box over all levels, the paper's K = 12 (Table 5).
-        draws_per_level: per box and level; the paper's "fixed number" is not given (A7). None: as many as `positives`.
+        draws_per_level: per box and level; the paper's "fixed number" is not given (A7). None: `DRAWS_PER_POSITIVE`
+            times `positives`.
         components: of the mixture, the paper's 2.
         hidden: width of the encoder, not stated (A32). None: four times the head's channels.
         roi: side of the RoI feature, the paper's 7 (Table 3).
@@ -119,7 +122,7 @@ class IQDet(Assigner):
             raise ValueError(f"iqdet.warmup is {warmup}; it is a share of training, 0 to 1")
         if select_by == "loss" and iq_target == "iou":
             raise ValueError("iqdet.select_by=loss needs iqdet.iq_target=cls, reg or comb: the loss to select by")
-        self.positives, self.draws_per_level = positives, draws_per_level or positives
+        self.positives, self.draws_per_level = positives, draws_per_level or DRAWS_PER_POSITIVE * positives
         self.iq_weight, self.level_gate, self.lattice_side = iq_weight, level_gate, lattice_side
         self.select, self.rejected, self.inbox = select, rejected, inbox
         self.detach_label, self.iq_points, self.iq_target, self.select_by = (
