@@ -77,7 +77,7 @@ def test_ctrl_c_on_the_command_line(tmp_path):
     words = ["run", "-a", "center", "--protocol", "small.toml", "--device", "cpu", "--threads", "1", "--workers", "1"]
     child = subprocess.Popen(
         [sys.executable, "-m", "harness.cli", *words], cwd=tmp_path, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
     )  # fmt: skip
     try:
         wait_for(lambda: list(tmp_path.glob("results/work/*/checkpoint/state.json")), child)
