@@ -25,7 +25,7 @@ class PyramidBackbone(nn.Module):
         name: timm model name.
         channels: of every pyramid level.
         pretrained: load timm's weights.
-        frozen_stages: this many of the backbone's first top-level blocks are not trained.
+        frozen_stages: this many of the backbone's first top-level blocks are not trained, nor are their statistics.
         frozen_bn: batch norms of the backbone use fixed statistics and are not trained.
 
     Raises:
@@ -40,8 +40,16 @@ class PyramidBackbone(nn.Module):
         stages = [child for child in self.body.children() if next(child.parameters(), None) is not None]
         if frozen_bn:
             self.body = _freeze_batch_norm(self.body)
-        for stage in stages[:frozen_stages]:
+        self._frozen = tuple(stages[:frozen_stages])
+        for stage in self._frozen:
             stage.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> PyramidBackbone:
+        """Training mode for all but the frozen stages, whose batch norms keep their statistics."""
+        super().train(mode)
+        for stage in self._frozen:
+            stage.eval()
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``[B, 3, H, W]`` -> P3-P7, ``[B, D, H_l, W_l]``."""

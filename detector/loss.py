@@ -29,14 +29,14 @@ class LossSettings:
     """One form of every term for all assigners (protocol, section ``loss``).
 
     Attributes:
-        classification: the class loss for a label y in [0, 1] and s = sigmoid(z), all equal to focal loss (up to alpha)
-            for hard labels (A11): ``focal`` = a |y - s|^g BCE with a = alpha for samples with a label, 1 - alpha
-            for negatives; ``qfl`` = the same without alpha; ``focal_pt`` = focal with p_t = y s + (1 - y)(1 - s);
-            ``varifocal`` = y BCE for labelled samples, alpha s^g BCE for negatives; ``weighted`` = y times hard focal.
+        classification: the class loss for a label y in [0, 1] and s = sigmoid(z) (A11). ``focal`` = a |y - s|^g BCE
+            with a = alpha for samples with a label, 1 - alpha for negatives: focal loss itself where y is 0 or 1.
+            ``qfl`` = the same without alpha. ``focal_pt`` = focal with p_t = y s + (1 - y)(1 - s). ``weighted`` = y
+            times the hard focal loss. ``varifocal`` = y BCE for labelled samples, alpha s^g BCE for negatives.
         alpha, gamma: of focal loss.
         normaliser: what divides the class loss: the number of positives or the sum of their labels.
         class_weight, box_weight, quality_weight: of the three terms.
-        quality: meaning of the auxiliary branch.
+        quality: meaning of the auxiliary branch; ``objectness`` has no target of its own: the assigner replaces it.
     """
 
     classification: ClassForm = "focal"
@@ -46,7 +46,7 @@ class LossSettings:
     class_weight: float = 1.0
     box_weight: float = 1.0
     quality_weight: float = 1.0
-    quality: Literal["iou", "centerness"] = "iou"
+    quality: Literal["iou", "centerness", "objectness"] = "iou"
 
     def negative(self, logits: Tensor) -> Tensor:
         """f(z, 0), element-wise."""

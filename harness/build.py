@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import cos, pi
 from typing import Any
 
@@ -44,18 +45,22 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int) -> FCOS:
 def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: int) -> Assigner:
     """Build the assigner for this detector, in its own stream of randomness, and give it the detector to train.
 
-    What the assigner declares about score rule, quality branch and NMS becomes the detector's inference settings.
+    What the assigner declares about score rule, quality branch and NMS overrides the protocol's settings.
+
+    Raises:
+        ValueError: if an assigner without a target for the quality branch does not replace that branch's loss.
     """
     with _seeded(seed, f"assigner:{name}"):
         assigner = assigners.create(name, detector.head_info, **options)
+    declares = assigner.declares
+    if declares.quality == "objectness" and "quality" not in declares.replaces:
+        raise ValueError(f"assigner {name!r} declares objectness, which has no target, but does not replace its loss")
     detector.attach(assigner)
-    settings = detector.inference
-    detector.inference = InferenceSettings(
-        score_threshold=settings.score_threshold,
-        candidates_per_level=settings.candidates_per_level,
-        nms_iou=settings.nms_iou if assigner.declares.nms else None,
-        detections=settings.detections,
-        score=assigner.declares.score or settings.score,
+    detector.loss_settings = replace(detector.loss_settings, quality=declares.quality or detector.loss_settings.quality)
+    detector.inference = replace(
+        detector.inference,
+        nms_iou=detector.inference.nms_iou if declares.nms else None,
+        score=declares.score or detector.inference.score,
     )
     return assigner
 

@@ -170,3 +170,15 @@ def test_each_level_scales_its_own_distances_and_none_overflows():
     assert torch.equal(before[:, :4], after[:, :4])
     assert torch.isfinite(after).all()
     assert (after[:, 4:] > before[:, 4:]).all()
+
+
+def test_frozen_stages_keep_their_statistics():
+    body = PyramidBackbone("test_resnet", 16, pretrained=False, frozen_stages=1, frozen_bn=False)
+    body.train()
+    norms = [m for m in body.body.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    before = [norm.running_mean.clone() for norm in norms]
+    body(torch.randn(2, 3, 64, 64))
+    changed = [not torch.equal(a, norm.running_mean) for a, norm in zip(before, norms, strict=True)]
+    assert any(changed)
+    assert not all(changed)
+    assert all(norm.training == moved for norm, moved in zip(norms, changed, strict=True))
