@@ -122,6 +122,8 @@ class IQDet(Assigner):
             raise ValueError(f"iqdet.warmup is {warmup}; it is a share of training, 0 to 1")
         if select_by == "loss" and iq_target == "iou":
             raise ValueError("iqdet.select_by=loss needs iqdet.iq_target=cls, reg or comb: the loss to select by")
+        if select_by == "loss" and (select == "joint" or iq_points != "grid"):
+            raise ValueError("iqdet.select_by=loss selects grid points: iqdet.select=joint and iq_points need draws")
         self.positives, self.draws_per_level = positives, draws_per_level or DRAWS_PER_POSITIVE * positives
         self.iq_weight, self.level_gate, self.lattice_side = iq_weight, level_gate, lattice_side
         self.select, self.rejected, self.inbox = select, rejected, inbox

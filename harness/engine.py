@@ -119,7 +119,7 @@ def _run(
     source = source_version()  # of the code that is loaded, not of what a checkout holds hours later
     workers = default_workers(request.workers)
     model = build_detector(protocol, len(train.classes), request.seed)
-    assigner = attach_assigner(model, spec.assigner, spec.options, request.seed)
+    attach_assigner(model, spec.assigner, spec.options, request.seed)
     model.to(device).to(memory_format=torch.channels_last)  # the layout that convolutions like best, on a CPU too
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -166,8 +166,24 @@ def _run(
     about = {"run_id": spec.run_id, "classes": list(train.classes), "protocol": protocol.model_dump(mode="json"),
              "assigner": spec.assigner, "options": spec.options}  # fmt: skip
     save_network(work / NETWORK_FILE, trainer.evaluated.network_state(), about)
-    step_seconds = trainer.median_step_seconds
     record = {
+        **_about(spec, changed),
+        "metrics": metrics,
+        "cost": {**_cost(trainer, device), "eval_ms_per_image": milliseconds},
+        "environment": environment(device),
+        "source": source,
+        "command": request.command,
+        "progress": {"steps": trainer.state.step, "curve": trainer.state.curve, **trainer.latest},
+    }
+    path = store.save(record)
+    shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
+    return RunOutcome(record, path, work, write_leaderboard(store))
+
+
+def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of the question that the run answers."""
+    protocol = spec.protocol
+    return {
         "schema": SCHEMA,
         "run_id": spec.run_id,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -179,24 +195,22 @@ def _run(
         "options": spec.options,
         "changed_options": changed,
         "seed": spec.seed,
-        "metrics": metrics,
-        "cost": {
-            "step_ms": 1000 * step_seconds,
-            "images_per_s": protocol.schedule.batch_size / step_seconds if step_seconds else 0.0,
-            "train_s": trainer.state.seconds,
-            "peak_memory_mb": peak_memory_mb(device),
-            "parameters": sum(p.numel() for n, p in model.named_parameters() if not n.startswith("assigner.")),
-            "assigner_parameters": sum(p.numel() for p in assigner.parameters()),
-            "eval_ms_per_image": milliseconds,
-        },
-        "environment": environment(device),
-        "source": source,
-        "command": request.command,
-        "progress": {"steps": trainer.state.step, "curve": trainer.state.curve, **trainer.latest},
     }  # fmt: skip
-    path = store.save(record)
-    shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
-    return RunOutcome(record, path, work, write_leaderboard(store))
+
+
+def _cost(trainer: Trainer, device: torch.device) -> dict[str, float]:
+    """What training cost, in a record's terms."""
+    step_seconds, batch_size = trainer.median_step_seconds, trainer.protocol.schedule.batch_size
+    sizes = {name: parameter.numel() for name, parameter in trainer.model.named_parameters()}
+    assigner = sum(size for name, size in sizes.items() if name.startswith("assigner."))
+    return {
+        "step_ms": 1000 * step_seconds,
+        "images_per_s": batch_size / step_seconds if step_seconds else 0.0,
+        "train_s": trainer.state.seconds,
+        "peak_memory_mb": peak_memory_mb(device),
+        "parameters": sum(sizes.values()) - assigner,
+        "assigner_parameters": assigner,
+    }
 
 
 def evaluate_run(

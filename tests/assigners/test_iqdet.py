@@ -474,7 +474,12 @@ def test_every_reading_gives_a_sound_assignment(options, scene):
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"positives": 0}, "positives"), ({"warmup": 1.5}, "warmup"), ({"select_by": "loss"}, "iq_target")],
+    [
+        ({"positives": 0}, "positives"),
+        ({"warmup": 1.5}, "warmup"),
+        ({"select_by": "loss"}, "iq_target"),
+        ({"select_by": "loss", "iq_target": "cls", "select": "joint"}, "draws"),
+    ],
 )
 def test_bad_options_name_themselves(options, word):
     with pytest.raises(ValueError, match=word):
