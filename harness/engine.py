@@ -270,8 +270,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def default_workers(asked: int | None) -> int:
-    """Loading processes: as asked, else half the cores, at most 8."""
-    return asked if asked is not None else min(8, (os.cpu_count() or 1) // 2)
+    """Loading processes: as asked, else one less than half the cores, at most 8; on two cores they would only compete."""
+    return asked if asked is not None else max(0, min(8, (os.cpu_count() or 1) // 2 - 1))
 
 
 @contextmanager
