@@ -30,15 +30,17 @@ if TYPE_CHECKING:
         Step,
         Targets,
     )
+    from assigners.plain import DenseAssignment, PlainAssignment, assign
 
 _CONTRACT = (
     "Assigner", "Assignment", "Declares", "Grid", "HeadInfo", "Needs", "Predictions", "Samples", "Step", "Targets",
 )  # fmt: skip
+_PLAIN = ("DenseAssignment", "PlainAssignment", "assign")
 
 __all__ = [
-    "Assigner", "Assignment", "BadOption", "Declares", "Entry", "Grid", "HeadInfo", "NameClash", "Needs",
-    "Predictions", "RegistryError", "Samples", "Step", "Targets", "UnknownName", "catalogue", "create",
-    "parse_spec", "resolve_options",
+    "Assigner", "Assignment", "BadOption", "Declares", "DenseAssignment", "Entry", "Grid", "HeadInfo", "NameClash",
+    "Needs", "PlainAssignment", "Predictions", "RegistryError", "Samples", "Step", "Targets", "UnknownName", "assign",
+    "catalogue", "create", "parse_spec", "resolve_options",
 ]  # fmt: skip
 
 
@@ -46,4 +48,6 @@ def __getattr__(name: str) -> Any:
     # The contract needs torch; the catalogue must answer without it.
     if name in _CONTRACT:
         return getattr(import_module("assigners.contract"), name)
+    if name in _PLAIN:
+        return getattr(import_module("assigners.plain"), name)
     raise AttributeError(f"module 'assigners' has no attribute {name!r}")

@@ -35,7 +35,7 @@ class ATSS(Assigner):
     def __init__(self, head: HeadInfo, *, topk: int = 9, fallback_max: bool = False) -> None:
         super().__init__()
         if topk < 1:
-            raise ValueError(f"atss.topk is {topk}; it must be >= 1")
+            raise ValueError(f"topk is {topk}; it must be >= 1")
         self.topk = topk
         self.fallback_max = fallback_max
 

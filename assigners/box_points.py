@@ -6,15 +6,15 @@ Shape letters: N boxes, L levels, P points per box and level.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from assigners import noise
 from assigners.contract import Grid, Step, Targets, inside_range
-from assigners.mixture_sampler import sample_truncated
-from assigners.quality_distribution import Mixture
 
+LevelGate = Literal["contains_grid", "none", "fcos_range"]
 DRAW_STREAM, PHASE_STREAM, TIE_STREAM, RESAMPLE_STREAM = 1, 2, 3, 4  # independent uses of the noise
 
 
@@ -59,10 +59,8 @@ def box_noise(step: Step, stream: int, targets: Targets, *shape: int) -> Tensor:
     )
 
 
-def draw(grid: Grid, targets: Targets, mixture: Mixture, count: int, step: Step) -> BoxPoints:
-    """`count` continuous draws per box and level from its own distribution (QDS, sec. 3.2), without gradient (A13)."""
-    noise_ = box_noise(step, DRAW_STREAM, targets, grid.num_levels, count, 3)
-    d = sample_truncated(mixture.detach(), noise_)
+def at_offsets(grid: Grid, targets: Targets, d: Tensor) -> BoxPoints:
+    """Points at offsets ``[N, L, P, 2]`` in half sides, strictly inside (-1, 1)."""
     low, high = targets.boxes[:, None, None, :2], targets.boxes[:, None, None, 2:]
     xy = (low + high) / 2 + d * (high - low) / 2
     # Far from the origin float32 may round a draw next to a side onto it.
@@ -73,6 +71,19 @@ def draw(grid: Grid, targets: Targets, mixture: Mixture, count: int, step: Step)
     limit = torch.stack((grid.level_width, grid.level_height), dim=-1)[:, None] - 1
     uv = torch.minimum(uv.clamp(min=0), limit.to(uv.dtype))
     return BoxPoints(uv, d, torch.ones_like(d[..., 0], dtype=torch.bool), on_grid=False)
+
+
+def quantise(grid: Grid, targets: Targets, points: BoxPoints) -> BoxPoints:
+    """Each point moved to the nearest grid point of its level (A22); those that leave their box cease to exist.
+
+    Several points of a box may meet in one cell: the multiplicity is part of the sample.
+    """
+    uv = (points.uv + 0.5).floor()
+    limit = torch.stack((grid.level_width, grid.level_height), dim=-1)[:, None] - 1
+    uv = torch.minimum(uv, limit.to(uv.dtype))
+    xy = (uv + grid.offset) * grid.level_stride[:, None, None]
+    inside = ((xy > targets.boxes[:, None, None, :2]) & (xy < targets.boxes[:, None, None, 2:])).all(dim=-1)
+    return BoxPoints(uv, offset_in_half_sides(xy, targets.boxes[:, None, None]), points.ok & inside, on_grid=True)
 
 
 def lattice(grid: Grid, targets: Targets, side: int, step: Step) -> BoxPoints:
@@ -102,7 +113,7 @@ def offset_in_half_sides(xy: Tensor, boxes: Tensor) -> Tensor:
     return (xy - (boxes[..., :2] + boxes[..., 2:]) / 2) / ((boxes[..., 2:] - boxes[..., :2]) / 2)
 
 
-def usable_levels(grid: Grid, targets: Targets, gate: str) -> Tensor:
+def usable_levels(grid: Grid, targets: Targets, gate: LevelGate) -> Tensor:
     """The levels ``[N, L]`` on which a box may have samples; at least one, P3 where no level qualifies.
 
     ``contains_grid``: the box holds a grid point of the level. Elsewhere L_IQ has no target, so an unsupervised

@@ -37,7 +37,7 @@ class CenterSampling(Assigner):
     def __init__(self, head: HeadInfo, *, radius: float = 1.5) -> None:
         super().__init__()
         if radius < 0:
-            raise ValueError(f"center.radius is {radius}; it must be >= 0 (0 = no center sampling)")
+            raise ValueError(f"radius is {radius}; it must be >= 0 (0 = no center sampling)")
         self.radius = radius
         low = [RANGES[min(i, len(RANGES) - 1)] for i in range(len(head.strides))]
         self.register_buffer("low", torch.tensor(low), persistent=False)

@@ -360,6 +360,7 @@ class Declares:
     quality: Literal["iou", "centerness", "objectness"] | None = None
     score: Literal["sqrt_product", "product"] | None = None
     nms: bool = True
+    score_voting: bool = False  # boxes of detections are averaged over their neighbours
 
 
 @dataclass(frozen=True)
@@ -388,7 +389,7 @@ class Assigner(nn.Module, ABC):
     """
 
     needs: ClassVar[Needs] = Needs()
-    declares: ClassVar[Declares] = Declares()
+    declares: Declares = Declares()  # may depend on options
     options: dict[str, object]
 
     @abstractmethod

@@ -26,6 +26,25 @@ def aligned_iou(a: Tensor, b: Tensor, eps: float = 1e-9) -> Tensor:
     return intersection / (area_a + area_b - intersection).clamp(min=eps)
 
 
+def giou_loss(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
+    """``1 - GIoU`` of boxes ``[..., 4]`` taken in pairs (Rezatofighi et al., CVPR 2019): ``[...]`` in [0, 2].
+
+    The value and gradient of torchvision's `generalized_box_iou_loss`, which indexes by a mask and so makes the host
+    wait for the device in every training step.
+    """
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    overlap = (high > low).all(dim=-1)
+    intersection = torch.where(overlap, _area(low, high), 0)
+    union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - intersection
+    hull = _area(torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:]))
+    return 1 - (intersection / (union + eps) - (hull - union) / (hull + eps))
+
+
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    width, height = (high - low).unbind(-1)
+    return width * height
+
+
 def square_anchors(points: Tensor, stride: Tensor, scale: float = 8.0) -> Tensor:
     """One square of side ``scale * stride`` per point: the private prior of anchor-based rules (spec 0.2)."""
     half = (stride * (scale / 2)).unsqueeze(-1)

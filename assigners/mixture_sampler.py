@@ -55,6 +55,15 @@ def sample_truncated(mixture: Mixture, noise: Tensor) -> Tensor:
     return drawn.clamp(-EDGE, EDGE).float()
 
 
+def sample_uniform(low: Tensor, high: Tensor, noise: Tensor) -> Tensor:
+    """Draw uniformly between corners in half sides, broadcast to ``[..., M, 2]``, from the same noise.
+
+    Returns:
+        ``[..., M, 2]`` float32, strictly inside (-1, 1).
+    """
+    return (low + noise[..., 1:] * (high - low)).clamp(-EDGE, EDGE).float()
+
+
 def _mirrored_cdf(mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Phi at the two box ends for the component mirrored to ``|mu|``: by erfc, as ndtr is 0 from 8.5 sigma on."""
     low, high = (mu.abs() + 1) / sigma, (mu.abs() - 1) / sigma

@@ -35,7 +35,12 @@ class Entry:
 _BUILTIN = (
     Entry("center", "FCOS, center sampling or whole box", "Tian et al., ICCV", 2019, "assigners.center:CenterSampling"),
     Entry("atss", "Adaptive training sample selection", "Zhang et al., CVPR", 2020, "assigners.atss:ATSS"),
+    Entry("paa", "Probabilistic anchor assignment", "Kim and Lee, ECCV", 2020, "assigners.paa:PAA"),
     Entry("iqdet", "Instance-wise quality distribution sampling", "Ma et al., CVPR", 2021, "assigners.iqdet:IQDet"),
+    Entry("qd", "IQDet, draws rounded to the grid", "Ma et al., CVPR", 2021, "assigners.qd:QuantisedDistribution"),
+    Entry("uniform", "IQDet, uniform draws on the grid", "Ma et al., CVPR", 2021, "assigners.qd:UniformSampling"),
+    Entry("uniform_center", "Float draws, center square", "Ma et al., CVPR", 2021, "assigners.fixed_qd:UniformCenter"),
+    Entry("fixed_qd", "IQDet, nothing learned", "Ma et al., CVPR", 2021, "assigners.fixed_qd:FixedQuality"),
 )  # fmt: skip
 
 
@@ -51,7 +56,7 @@ class NameClash(RegistryError):  # noqa: N818
     """Two sources claim one name."""
 
 
-class BadOption(RegistryError):  # noqa: N818
+class BadOption(RegistryError, ValueError):  # noqa: N818
     """An option's value does not fit its type or range."""
 
 
@@ -98,17 +103,29 @@ def create(name: str, head: HeadInfo, **options: object) -> Assigner:
         UnknownName: for an unknown assigner or option.
         BadOption: for a value that does not fit.
     """
-    cls = load(name)
-    resolved = resolve_options(name, options)
-    assigner = cls(head, **resolved)
+    return build(load(name), name, head, options)
+
+
+def build(cls: type[Assigner], name: str, head: HeadInfo, options: Mapping[str, object]) -> Assigner:
+    """`create` for a class that need not be registered; `name` is for messages."""
+    resolved = convert_options(cls, name, options)
+    try:
+        assigner = cls(head, **resolved)
+    except ValueError as error:
+        raise BadOption(f"assigner {name!r}: {error}") from error
     assigner.options = resolved
     return assigner
 
 
 def resolve_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
     """All options of an assigner: defaults overridden by `options`, converted and checked."""
-    declared = option_defaults(name)
-    hints = get_type_hints(load(name).__init__)
+    return convert_options(load(name), name, options)
+
+
+def convert_options(cls: type[Assigner], name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """`resolve_options` for a class that need not be registered."""
+    declared = _declared(cls)
+    hints = get_type_hints(cls.__init__)
     for key in options:
         if key not in declared:
             raise UnknownName(
@@ -123,7 +140,11 @@ def resolve_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
 
 def option_defaults(name: str) -> dict[str, Any]:
     """Option names and defaults of an assigner, in the order of declaration."""
-    parameters = inspect.signature(load(name).__init__).parameters.values()
+    return _declared(load(name))
+
+
+def _declared(cls: type[Assigner]) -> dict[str, Any]:
+    parameters = inspect.signature(cls.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 

@@ -85,24 +85,29 @@ class FCOS(nn.Module):
             ValueError: in training without targets or assigner.
         """
         batch = images if isinstance(images, ImageBatch) else pad_images(images)
-        features = self.backbone(normalise(batch.pixels))
-        logits, distances, quality = self.head(features, STRIDES)
-        grid = self.grid(features)
-        boxes = decode(grid.points, distances)
+        grid, predictions = self.maps(batch)
         if not self.training:
-            return postprocess(self.inference, grid, logits, boxes, quality, batch.sizes)
+            return postprocess(
+                self.inference, grid, predictions.logits, predictions.boxes, predictions.quality, batch.sizes
+            )
         if self.assigner is None or targets is None:
             raise ValueError("training needs an assigner (FCOS.attach) and targets")
         if not isinstance(targets, Targets):
             targets = self.collate(targets, grid, batch.sizes)
         targets = targets.to(batch.pixels.device, non_blocking=True)
-        predictions = Predictions(logits, quality, distances, boxes, tuple(features))
         with torch.autocast(batch.pixels.device.type, enabled=False):
-            assignment = self.assigner(grid, targets, self._visible(predictions), step or Step())
+            assignment = self.assigner(grid, targets, self.visible(predictions), step or Step())
             losses, self.statistics = detection_losses(
                 self.loss_settings, grid, targets, predictions, assignment, self.assigner.declares.replaces
             )
         return losses
+
+    def maps(self, batch: ImageBatch) -> tuple[Grid, Predictions]:
+        """The dense maps of a batch, with gradient, and the grid that they lie on."""
+        features = self.backbone(normalise(batch.pixels))
+        logits, distances, quality = self.head(features, STRIDES)
+        grid = self.grid(features)
+        return grid, Predictions(logits, quality, distances, decode(grid.points, distances), tuple(features))
 
     def grid(self, features: Sequence[Tensor]) -> Grid:
         """The grid of feature maps, remembered by size and device."""
@@ -122,7 +127,7 @@ class FCOS(nn.Module):
             ignore=[t.get("ignore", empty) for t in targets],
         )
 
-    def _visible(self, predictions: Predictions) -> Predictions | None:
+    def visible(self, predictions: Predictions) -> Predictions | None:
         """The predictions as the assigner asked to see them."""
         assert self.assigner is not None
         needs = self.assigner.needs

@@ -15,10 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import generalized_box_iou_loss
 
 from assigners.contract import Assignment, Grid, Predictions, Samples, Targets, Term
-from assigners.geometry import aligned_iou, decode, ltrb
+from assigners.geometry import aligned_iou, decode, giou_loss, ltrb
 from assigners.reader import corners, flat_location, read, read_channel
 
 ClassForm = Literal["focal", "qfl", "focal_pt", "varifocal", "weighted"]
@@ -98,7 +97,7 @@ def detection_losses(
 
     labels = torch.where(samples.positive, samples.label, 0).sum().detach()
     positives = samples.positive.sum().to(labels.dtype)
-    box = torch.where(samples.ok, samples.box_weight * generalized_box_iou_loss(predicted, truth), 0).sum()
+    box = torch.where(samples.ok, samples.box_weight * giou_loss(predicted, truth), 0).sum()
     box_count = torch.where(samples.ok, samples.box_weight, 0).sum().detach()
     classification = _class_sum(settings, grid, targets, predictions, assignment, image)
     quality = _quality_sum(settings, grid, predictions, samples, image, points, truth, iou)

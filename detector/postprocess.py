@@ -10,6 +10,11 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from assigners.contract import Grid
+from assigners.geometry import aligned_iou
+
+VOTE_VARIANCE = 0.025  # of the overlap, in score voting (the authors' code)
+VOTE_OVERLAP = 0.01  # a neighbour overlaps by more than this
+VOTE_CHUNK = 100  # detections compared with all candidates at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class InferenceSettings:
         nms_iou: class-wise; None evaluates without NMS.
         detections: kept per image.
         score: ``sqrt_product`` or ``product`` of class score and quality.
+        score_voting: average the boxes of detections over their neighbours (`vote`).
     """
 
     score_threshold: float = 0.05
@@ -29,6 +35,7 @@ class InferenceSettings:
     nms_iou: float | None = 0.6
     detections: int = 100
     score: Literal["sqrt_product", "product"] = "sqrt_product"
+    score_voting: bool = False
 
 
 def postprocess(
@@ -75,7 +82,28 @@ def postprocess(
         kept = batched_nms(box.double(), score.double(), image * num_classes + label, settings.nms_iou)
     kept = kept[image[kept].sort(stable=True).indices]  # by image, then by descending score
     counts = torch.bincount(image[kept], minlength=num_images).tolist()
-    return [
-        {"boxes": box[rows], "scores": score[rows], "labels": label[rows]}
-        for rows in (part[: settings.detections] for part in kept.split(counts))
-    ]
+    chosen = torch.cat([part[: settings.detections] for part in kept.split(counts)])
+    final = vote(box, score, image * num_classes + label, chosen) if settings.score_voting else box[chosen]
+    counts = [min(count, settings.detections) for count in counts]
+    parts = zip(final.split(counts), score[chosen].split(counts), label[chosen].split(counts), strict=True)
+    return [{"boxes": boxes, "scores": scores, "labels": labels} for boxes, scores, labels in parts]
+
+
+def vote(boxes: Tensor, scores: Tensor, group: Tensor, chosen: Tensor) -> Tensor:
+    """Boxes of the `chosen` candidates ``[K]``, averaged over the candidates of their image and class.
+
+    A neighbour counts with ``score * exp(-(1 - IoU)^2 / VOTE_VARIANCE)`` (PAA, score voting).
+
+    Args:
+        boxes: ``[N, 4]``; scores, group: ``[N]``, the group being one class of one image.
+
+    Returns:
+        ``[K, 4]``.
+    """
+    voted = []
+    for rows in chosen.split(VOTE_CHUNK):
+        iou = aligned_iou(boxes[rows, None], boxes[None])  # [k, N]
+        near = (iou > VOTE_OVERLAP) & (group[rows, None] == group)
+        weight = torch.where(near, scores * torch.exp(-(1 - iou).square() / VOTE_VARIANCE), 0)
+        voted.append(weight @ boxes / weight.sum(dim=1, keepdim=True))
+    return torch.cat(voted) if voted else boxes[chosen]

@@ -45,7 +45,7 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int) -> FCOS:
 def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: int) -> Assigner:
     """Build the assigner for this detector, in its own stream of randomness, and give it the detector to train.
 
-    What the assigner declares about score rule, quality branch and NMS overrides the protocol's settings.
+    What the assigner declares about score rule, quality branch, NMS and voting overrides the protocol's settings.
 
     Raises:
         ValueError: if an assigner without a target for the quality branch does not replace that branch's loss.
@@ -61,6 +61,7 @@ def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: in
         detector.inference,
         nms_iou=detector.inference.nms_iou if declares.nms else None,
         score=declares.score or detector.inference.score,
+        score_voting=declares.score_voting,
     )
     return assigner
 

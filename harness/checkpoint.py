@@ -8,17 +8,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from harness.errors import UserError
+from harness.errors import UserError, reason, shorten, writing
 
 # What the readers raise for a file that is missing, cut short or overwritten; the unpickler knows many ways.
 _DAMAGE = (
@@ -57,14 +60,17 @@ def save_checkpoint(
         old.rename(folder)  # a kill between the renames below left it: the only checkpoint until this one is written
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file(_plain(model.state_dict()), fresh / "model.safetensors")
-    if ema is not None:
-        save_file(_plain(ema.state_dict()), fresh / "ema.safetensors")
-    torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
-    (fresh / "state.json").write_text(json.dumps(asdict(state)), "utf-8")
-    for path in (*fresh.iterdir(), fresh):
-        _sync(path)
+    with _whole(fresh):
+        fresh.mkdir(parents=True)
+        (fresh / "model.safetensors").write_bytes(save(_plain(model.state_dict())))
+        if ema is not None:
+            (fresh / "ema.safetensors").write_bytes(save(_plain(ema.state_dict())))
+        content = BytesIO()  # to a file, torch.save hides a full disk behind an error of its own
+        torch.save(optimizer.state_dict(), content)
+        (fresh / "optimizer.pt").write_bytes(content.getbuffer())
+        (fresh / "state.json").write_text(json.dumps(asdict(state)), "utf-8")
+        for path in (*fresh.iterdir(), fresh):
+            _sync(path)
     if folder.exists():
         folder.rename(old)  # a kill right here leaves `.old`, which `find_checkpoint` takes
     fresh.rename(folder)
@@ -78,6 +84,21 @@ def find_checkpoint(folder: Path) -> Path | None:
         if (candidate / "state.json").exists():
             return candidate
     return None
+
+
+def clear_checkpoint(folder: Path, *, allowed: bool) -> None:
+    """Make room for a run that begins anew; an interrupted one is not thrown away unasked.
+
+    Raises:
+        UserError: if there is a checkpoint and it may not be cleared.
+    """
+    found = find_checkpoint(folder)
+    if found is not None and not allowed:
+        raise UserError(
+            f"an unfinished run of this very kind lies at {found}: add --resume to go on, or --restart to begin anew"
+        )
+    for path in (folder, folder.with_name(folder.name + ".old"), folder.with_name(folder.name + ".new")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def load_checkpoint(
@@ -98,18 +119,19 @@ def load_checkpoint(
         optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
     except _DAMAGE as error:
         raise UserError(
-            f"checkpoint {folder} cannot be restored ({error}); delete the folder to start this run anew"
+            f"checkpoint {folder} cannot be restored ({shorten(reason(error))}); start the run anew with --restart"
         ) from error
     return state
 
 
 def save_network(path: Path, network: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write the evaluated network's weights, with what is needed to build it again in their header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    save_file(_plain(network), temporary, metadata={"about": json.dumps(about, sort_keys=True)})
-    _sync(temporary)
-    temporary.replace(path)
+    with _whole(temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(save(_plain(network), metadata={"about": json.dumps(about, sort_keys=True)}))
+        _sync(temporary)
+        temporary.replace(path)
 
 
 def load_network(path: Path) -> dict[str, Tensor]:
@@ -121,13 +143,26 @@ def load_network(path: Path) -> dict[str, Tensor]:
     try:
         network: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"weights {path} cannot be read ({error}); train the run again") from error
+        raise UserError(f"weights {path} cannot be read ({reason(error)}); train the run again") from error
     return network
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     # safetensors wants contiguous tensors that share no memory.
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Leave nothing of the file or folder `path` behind if it cannot be written entirely."""
+    try:
+        with writing(path):
+            yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        if path.is_file():
+            path.unlink()
+        raise
 
 
 def _sync(path: Path) -> None:

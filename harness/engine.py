@@ -18,22 +18,21 @@ from rich.console import Console
 
 from detector import FCOS
 from harness.build import attach_assigner, build_detector, resolve_assigner
-from harness.checkpoint import load_network, save_network
+from harness.checkpoint import clear_checkpoint, save_network
 from harness.data import open_data
 from harness.data.base import ImageSet
 from harness.data.loader import train_batches
 from harness.distributed import Processes, processes
 from harness.environment import environment, source_version
-from harness.errors import Interrupted, UserError
+from harness.errors import Interrupted, UserError, shorten
 from harness.inference import detect, judge
 from harness.leaderboard import write_leaderboard
 from harness.progress import Reporter
 from harness.protocol import Protocol
 from harness.record import SCHEMA
 from harness.store import ResultsStore, RunSpec, data_record
+from harness.trained import ASSIGNER_FILE, NETWORK_FILE, load_trained
 from harness.trainer import StopRequested, Trainer
-
-NETWORK_FILE = "network.safetensors"
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class RunRequest:
         device: ``auto``, ``cpu`` or ``cuda``.
         threads, workers: of the CPU and of loading; they change the speed alone (threads also the last bits).
         resume: go on from the last checkpoint if there is one.
+        restart: begin anew even if there is one.
         results: the results directory.
         command: the line that repeats this run, for the record.
         console: where progress is shown.
@@ -63,6 +63,7 @@ class RunRequest:
     threads: int | None = None
     workers: int | None = None
     resume: bool = False
+    restart: bool = False
     results: Path = Path("results")
     command: str = ""
     console: Console | None = None
@@ -90,6 +91,7 @@ def run(request: RunRequest) -> RunOutcome:
     options, changed = resolve_assigner(request.assigner, request.options)
     device = pick_device(request.device)
     train, val = open_splits(request.data, request.protocol)
+    say_warnings(request.console, train, val)
     spec = RunSpec(
         request.protocol,
         data_record(request.data.partition(":")[0], train, val),
@@ -127,7 +129,7 @@ def _run(
         model, protocol, spec.run_id, request.seed, device, group, work, train.name, request.checkpoint_seconds
     )
     if not request.resume and group.main:
-        _clear(work)
+        clear_checkpoint(trainer.checkpoint_folder, allowed=request.restart)
     console = request.console if group.main else None
     if request.resume and trainer.resume() and console is not None:
         console.print(f"continuing at step {trainer.state.step}", highlight=False)
@@ -166,6 +168,9 @@ def _run(
     about = {"run_id": spec.run_id, "classes": list(train.classes), "protocol": protocol.model_dump(mode="json"),
              "assigner": spec.assigner, "options": spec.options}  # fmt: skip
     save_network(work / NETWORK_FILE, trainer.evaluated.network_state(), about)
+    assigner = trainer.evaluated.assigner
+    if assigner is not None and (learnt := assigner.state_dict()):
+        save_network(work / ASSIGNER_FILE, learnt, about)
     record = {
         **_about(spec, changed),
         "metrics": metrics,
@@ -214,34 +219,39 @@ def _cost(trainer: Trainer, device: torch.device) -> dict[str, float]:
 
 
 def evaluate_run(
-    store: ResultsStore, run_id: str, *, data: str, device: str = "auto", workers: int | None = None
+    store: ResultsStore,
+    run_id: str,
+    *,
+    data: str,
+    device: str = "auto",
+    workers: int | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run's weights again, on its own validation split or on other data.
 
     Raises:
         UserError: if the run is unknown, its weights are not at hand or the data has other classes.
     """
-    record = store.find(run_id)
-    weights = store.work_dir(record["run_id"]) / NETWORK_FILE
-    if not weights.exists():
-        raise UserError(
-            f"run {record['run_id']} has a record but no weights at {weights}; train it here with: {record['command']}"
-        )
-    protocol = Protocol.model_validate({**record["protocol"]["content"], "name": record["protocol"]["name"]})
-    images = open_data(data, protocol.data, role="val")
-    if list(images.classes) != record["data"]["classes"]:
-        raise UserError(
-            f"{data} has classes {list(images.classes)}, the run was trained on {record['data']['classes']}"
-        )
     chosen = pick_device(device)
+    trained = load_trained(store, run_id, chosen)
+    images = open_data(data, trained.protocol.data, role="val")
+    say_warnings(console, images)
+    if images.classes != trained.classes:
+        known, learnt = (shorten(", ".join(classes)) for classes in (images.classes, trained.classes))
+        raise UserError(f"{data} has classes {known}, the run was trained on {learnt}; give data of the same classes")
     with computing(chosen, None):
-        model = build_detector(protocol, len(images.classes), record["seed"])
-        attach_assigner(model, record["assigner"], record["options"], record["seed"])
-        model.assigner = None
-        model.load_state_dict(load_network(weights))
-        model.to(chosen)
-        detections, _ = detect(model, images, protocol, chosen, default_workers(workers), Processes())
+        detections, _ = detect(trained.model, images, trained.protocol, chosen, default_workers(workers), Processes())
     return judge(images, detections)
+
+
+def say_warnings(console: Console | None, *splits: ImageSet) -> None:
+    """Show what was left out of the data, so that nobody has to find it in the record."""
+    if console is None:
+        return
+    for images in splits:
+        for what, count in sorted(images.warnings.items()):
+            line = f"warning: {count} {what} in {images.title}, split {images.split}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def open_splits(data: str, protocol: Protocol) -> tuple[ImageSet, ImageSet]:
@@ -252,7 +262,11 @@ def open_splits(data: str, protocol: Protocol) -> tuple[ImageSet, ImageSet]:
     """
     train, val = open_data(data, protocol.data, role="train"), open_data(data, protocol.data, role="val")
     if train.classes != val.classes:
-        raise UserError(f"{data}: the splits {train.split} and {val.split} have different classes")
+        alone = sorted({*train.classes} ^ {*val.classes}) or ["their order"]
+        raise UserError(
+            f"{data}: the splits {train.split} and {val.split} have different classes ({shorten(', '.join(alone))}); "
+            "give both the same categories"
+        )
     return train, val
 
 
@@ -270,7 +284,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def default_workers(asked: int | None) -> int:
-    """Loading processes: as asked, else one less than half the cores, at most 8; on two cores they would only compete."""
+    """Loading processes: as asked, else one less than half the cores, at most 8; on two cores they only compete."""
     return asked if asked is not None else max(0, min(8, (os.cpu_count() or 1) // 2 - 1))
 
 
@@ -298,12 +312,3 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _clear(work: Path) -> None:
-    """Forget an earlier attempt at this run, but for its lock."""
-    for path in work.iterdir() if work.exists() else ():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "lock":
-            path.unlink()

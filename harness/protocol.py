@@ -9,20 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import UserError, did_you_mean
+from harness.errors import UserError, did_you_mean, reason, shorten
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+_Listed = Field(strict=False)  # TOML has lists where Python has tuples; their members stay strict
+
+# Besides its own error, the parser meets numbers of thousands of digits and brackets of thousands of levels.
+_NO_TOML = (ValueError, RecursionError)
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Strict: "100", true or 100.0 as a number of steps is a slip, and a hash of infinity would be no JSON.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DataSection(_Section):
@@ -37,7 +44,7 @@ class DataSection(_Section):
     crowd: Literal["ignore", "drop"] = "ignore"  # crowd boxes: regions without negatives, or not there
     horizontal_flip: Share = 0.5
     vertical_flip: Share = 0.0
-    scale_jitter: tuple[float, float] = (1.0, 1.0)  # factor on short_edge, uniform
+    scale_jitter: Annotated[tuple[float, float], _Listed] = (1.0, 1.0)  # factor on short_edge, uniform
     crop: bool = False  # with jitter: crop or pad back to the un-jittered size
     color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0  # brightness, contrast, saturation
 
@@ -77,7 +84,7 @@ class ScheduleSection(_Section):
     batch_size: Positive = 16  # images per step over all processes
     steps: Positive = 90_000
     decay: Literal["step", "cosine"] = "step"
-    decay_at: tuple[Share, ...] = (2 / 3, 8 / 9)  # shares of `steps` after which lr is divided by 10
+    decay_at: Annotated[tuple[Share, ...], _Listed] = (2 / 3, 8 / 9)  # shares of `steps`; lr / 10 after each
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     warmup_factor: Share = 1 / 3
     clip_norm: Annotated[float, Field(ge=0)] = 0.0  # 0: off
@@ -151,9 +158,9 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
     if path.suffix == ".toml":
         origin = str(path)
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"protocol {origin} cannot be read: {error}") from error
+            raise UserError(f"protocol {shorten(origin)} cannot be read: {reason(error)}") from error
     else:
         known = builtin_protocols()
         if name_or_path not in known:
@@ -165,8 +172,8 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
         text = (resources.files("harness.protocols") / f"{name_or_path}.toml").read_text("utf-8")
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"protocol {origin} is not valid TOML: {error}") from error
+    except _NO_TOML as error:
+        raise UserError(f"protocol {origin} is not valid TOML: {reason(error)}") from error
     values.setdefault("name", path.stem)
     for override in overrides:
         _apply(values, override)
@@ -178,14 +185,30 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
         raise UserError(f"protocol {origin}: {_explain(error)}") from error
 
 
+def recorded_protocol(record: Mapping[str, Any]) -> Protocol:
+    """The protocol that a record holds.
+
+    Raises:
+        UserError: for one that this version does not know.
+    """
+    part = record["protocol"]
+    try:
+        return Protocol.model_validate({**part["content"], "name": part["name"]})
+    except ValidationError as error:
+        raise UserError(
+            f"the record of run {record['run_id']} holds a protocol of another version: {_explain(error)}; train it "
+            f"again with: {record['command']}"
+        ) from error
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not separator or not dot:
-        raise UserError(f"--set {override!r} is not of the form section.key=value, such as schedule.steps=100")
+        raise UserError(f"--set {shorten(override)!r} is not of the form section.key=value, such as schedule.steps=100")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except _NO_TOML:
         value = text.strip()
     if not isinstance(values.setdefault(section, {}), dict):
         raise UserError(f"--set {override!r}: {section!r} is not a section")
@@ -200,4 +223,4 @@ def _explain(error: ValidationError) -> str:
         model = section.annotation if section is not None and len(first["loc"]) > 1 else Protocol
         known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
         return f"unknown key {where!r}{did_you_mean(str(first['loc'][-1]), known)}"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')} (got {shorten(repr(first['input']))})"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from harness.errors import UserError, did_you_mean
+from harness.errors import UserError, did_you_mean, reason, writing
 from harness.protocol import Protocol, canonical_hash
 from harness.record import SCHEMA, Record
 
@@ -121,7 +121,6 @@ class ResultsStore:
         Record.model_validate(record)
         text = dump(record)  # as given: the model would quietly turn NaN into null
         run_id = record["run_id"]
-        self.runs_dir.mkdir(parents=True, exist_ok=True)
 
         def claim(temporary: Path) -> Path:
             for attempt in count(1):
@@ -134,7 +133,9 @@ class ResultsStore:
                 return target
             raise AssertionError("unreachable: attempts are endless")
 
-        return _write(self.runs_dir, text, claim)
+        with writing(self.runs_dir / f"{run_id}.json"):
+            self.runs_dir.mkdir(parents=True, exist_ok=True)
+            return _write(self.runs_dir, text, claim)
 
     def load_all(self) -> tuple[list[dict[str, Any]], list[str]]:
         """All valid records, by run id and attempt, and one line for each file that is none."""
@@ -152,12 +153,17 @@ class ResultsStore:
         """The newest record of a run, by its id or an unambiguous beginning of it.
 
         Raises:
-            UserError: for none or several.
+            UserError: for none or several, or a record of that name that cannot be read.
         """
-        records = {record["run_id"]: record for record in self.load_all()[0]}  # later attempts replace earlier ones
+        valid, problems = self.load_all()
+        records = {record["run_id"]: record for record in valid}  # later attempts replace earlier ones
         matches = [known for known in records if known.startswith(run_id)] if run_id else []
-        if run_id in records or len(matches) == 1:
-            return records[run_id if run_id in records else matches[0]]
+        chosen = matches[0] if len(matches) == 1 else run_id
+        for problem in problems:
+            if run_id and problem.startswith(str(self.runs_dir / chosen)):
+                raise UserError(f"{problem}; move it out of {self.runs_dir}")
+        if chosen in records:
+            return records[chosen]
         if matches:
             raise UserError(f"run {run_id!r} is ambiguous: {', '.join(matches)}; give more of the name")
         raise UserError(
@@ -190,8 +196,10 @@ def exclusively(path: Path, *, wait: bool) -> Iterator[None]:
     Raises:
         BlockingIOError: if another process holds it and `wait` is false.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
@@ -201,18 +209,19 @@ def dump(value: object) -> str:
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that is there whole or not at all, replacing what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path.parent, text, lambda temporary: temporary.replace(path))
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that is there whole or not at all, replacing what was there."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path.parent, content, lambda temporary: temporary.replace(path))
 
 
-def _write(folder: Path, text: str, publish: Callable[[Path], Path]) -> Path:
+def _write(folder: Path, content: str | bytes, publish: Callable[[Path], Path]) -> Path:
     """Write and sync a temporary file in `folder`, then `publish` it under its name."""
     temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         path = publish(temporary)
@@ -229,8 +238,8 @@ def _write(folder: Path, text: str, publish: Callable[[Path], Path]) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable record: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no readable record: {reason(error)}") from error
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         raise UserError(f"{path} is not a record of schema {SCHEMA}")
     try:

@@ -26,7 +26,7 @@ from harness.build import build_optimizer, derived_seed, learning_rate
 from harness.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from harness.data.loader import Batch
 from harness.distributed import Processes
-from harness.errors import RunFailed
+from harness.errors import RunFailed, writing
 from harness.progress import Reporter
 from harness.protocol import Protocol
 
@@ -243,11 +243,16 @@ class Trainer:
         if not self.group.main:
             yield None
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.trace_path.open("a", encoding="utf-8") as trace:
-            trace.truncate(self.state.trace_bytes)
-            trace.seek(0, os.SEEK_END)
-            yield trace
+        with writing(self.trace_path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.trace_path.open("a", encoding="utf-8") as trace:
+                trace.truncate(self.state.trace_bytes)
+                trace.seek(0, os.SEEK_END)
+                try:
+                    yield trace
+                finally:
+                    if trace.tell() == 0:  # stopped before the first step: nothing to leave behind
+                        self.trace_path.unlink()
 
 
 @contextmanager

@@ -55,7 +55,9 @@ def plugins(monkeypatch):
 
 def test_a_plugin_is_listed_created_and_told_its_options(plugins):
     plugins(everywhere=f"{HERE}:Everywhere")
-    assert [entry.name for entry in assigners.catalogue()] == ["center", "atss", "iqdet", "everywhere"]
+    names = [entry.name for entry in assigners.catalogue()]
+    assert names[-1] == "everywhere"
+    assert {"center", "atss", "iqdet"} < set(names)
     made = assigners.create("everywhere", HeadInfo(3, 8), share="0.25", wide="true")
     assert isinstance(made, Everywhere)
     assert made.options == {"share": 0.25, "wide": True}

@@ -10,11 +10,14 @@ import click
 
 from assigners.registry import RegistryError
 from harness.cli import eval as eval_verb
+from harness.cli import inspect as inspect_verb
 from harness.cli import leaderboard as leaderboard_verb
 from harness.cli import ls as ls_verb
+from harness.cli import predict as predict_verb
 from harness.cli import run as run_verb
+from harness.cli import verify as verify_verb
 from harness.cli.output import Stopped
-from harness.errors import Interrupted, RunFailed, UserError, did_you_mean
+from harness.errors import Interrupted, RunFailed, UserError, did_you_mean, is_text, shorten
 
 
 @contextmanager
@@ -49,6 +52,9 @@ class Verbs(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options before the verb."""
         with _in_one_line():
+            for word in args:
+                if not is_text(word):
+                    raise UserError(f"argument {shorten(word)!r} is no UTF-8 text, so no record can hold it; rename it")
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -76,9 +82,12 @@ def main() -> None:
       harness ls                           what there is
       harness run --assigner iqdet         train and evaluate on the embedded data, a few minutes
       harness run --assigner atss --data voc:VOCdevkit/VOC2007
+      harness predict shapes:3             detections drawn over an image
+      harness inspect --assigner atss      an assigner's samples drawn over an image
+      harness verify my_assigner.py        does it keep the contract?
       harness leaderboard                  every run so far, best first
     """
 
 
-for _verb in (run_verb, eval_verb, leaderboard_verb, ls_verb):
+for _verb in (run_verb, eval_verb, predict_verb, inspect_verb, verify_verb, leaderboard_verb, ls_verb):
     main.add_command(_verb.command)

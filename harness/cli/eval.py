@@ -38,7 +38,7 @@ def command(run: str, data: str | None, device: str, workers: int | None, result
 
     from harness.engine import evaluate_run
 
-    metrics = evaluate_run(store, run_id, data=data, device=device, workers=workers)
+    metrics = evaluate_run(store, run_id, data=data, device=device, workers=workers, console=screen)
     say(screen, f"run {run_id} on {data}")
     screen.print(metrics_table(metrics))
     for attribute, bins in (metrics.get("bins") or {}).items():

@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
 @click.command("leaderboard", short_help="Every run so far, best first.")
 @click.option("--check", is_flag=True, help="Write nothing; fail where leaderboard.csv differs from the records.")
+@click.option("--summary", is_flag=True, help="Show means and ranges over seeds, as Markdown; write nothing.")
 @click.option("--protocol", metavar="NAME|HASH", help="Show the rows of one protocol.")
 @results_option
 @json_option
-def command(check: bool, protocol: str | None, results: Path, as_json: bool) -> None:
+def command(check: bool, summary: bool, protocol: str | None, results: Path, as_json: bool) -> None:
     """Rebuild leaderboard.csv from the records and show it, best AP first.
 
     \b
     Examples:
       harness leaderboard
       harness leaderboard --protocol shapes-cpu --json
+      harness leaderboard --summary > table.md
       harness leaderboard --check
     """
+    if summary and (check or as_json):
+        raise UserError("--summary goes alone: --check and --json answer something else")
     screen = console(as_json)
     store = ResultsStore(results)
     records, problems = store.load_all()
@@ -44,6 +48,11 @@ def command(check: bool, protocol: str | None, results: Path, as_json: bool) -> 
     from harness.leaderboard import check_leaderboard, leaderboard, write_leaderboard
 
     table = _choose(leaderboard(records), protocol)
+    if summary:
+        from harness.summary import summary as summarise
+
+        click.echo(summarise(table), nl=False)
+        return
     if check:
         check_leaderboard(store)
         say(screen, f"{store.root / 'leaderboard.csv'} agrees with {len(records)} records")

@@ -49,6 +49,7 @@ OTHER_PROTOCOL = "small"
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; results depend on it.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that load images; results do not depend on it.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run, if there is one.")
+@click.option("--restart", is_flag=True, help="Begin anew although an interrupted run lies here.")
 @results_option
 @json_option
 def command(
@@ -64,6 +65,7 @@ def command(
     threads: int | None,
     workers: int | None,
     resume: bool,
+    restart: bool,
     results: Path,
     as_json: bool,
 ) -> None:
@@ -78,10 +80,12 @@ def command(
       harness run -a atss --data coco:data/coco --protocol my.toml --device cuda --resume
     """
     screen = console(as_json)
+    if resume and restart:
+        raise UserError("--resume goes on and --restart begins anew; give one of them")
     name, chosen = registry.parse_spec(assigner)
-    chosen |= dict(_pair(text) for text in options)
+    chosen |= dict(parse_pair(text) for text in options)
     registry.find(name)  # a wrong name is told before torch is loaded
-    protocol, origin = _protocol(data, protocol_name, overrides, train_split, val_split)
+    protocol, origin = choose_protocol(data, protocol_name, overrides, train_split, val_split)
     why = "" if protocol_name else f", the default for {data.partition(':')[0]}"
     say(screen, f"protocol {protocol.name} ({protocol.digest}{why})")
 
@@ -107,6 +111,7 @@ def command(
         threads=threads,
         workers=workers,
         resume=resume,
+        restart=restart,
         results=results,
         command=command_line(name, chosen, recorded),
         console=screen,
@@ -147,10 +152,10 @@ def _portable_protocol(origin: str) -> str:
     return _portable_path(origin) if origin.endswith(".toml") else origin
 
 
-def _protocol(
+def choose_protocol(
     data: str, name: str | None, overrides: tuple[str, ...], train_split: str | None, val_split: str | None
 ) -> tuple[Protocol, str]:
-    """The protocol, and the name or file it came from."""
+    """The protocol (that of the kind of data where none is named), and the name or file it came from."""
     origin = name or DEFAULT_PROTOCOLS.get(data.partition(":")[0], OTHER_PROTOCOL)
     protocol = load_protocol(origin, overrides)
     splits = {key: value for key, value in (("train_split", train_split), ("val_split", val_split)) if value}
@@ -158,7 +163,8 @@ def _protocol(
     return protocol.model_copy(update={"data": section}), origin
 
 
-def _pair(text: str) -> tuple[str, str]:
+def parse_pair(text: str) -> tuple[str, str]:
+    """An option ``key=value``."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--option {text!r} is not of the form key=value, such as positives=8")

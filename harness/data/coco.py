@@ -11,8 +11,17 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 
 from harness.data.base import Annotations, ImageSet
-from harness.data.files import MAX_SIDE, FolderSet, ImageFile, keep_boxes, open_folder, read_bytes, stays_inside
-from harness.errors import UserError, did_you_mean
+from harness.data.files import (
+    MAX_SIDE,
+    FolderSet,
+    ImageFile,
+    keep_boxes,
+    names_in,
+    open_folder,
+    read_bytes,
+    stays_inside,
+)
+from harness.errors import UserError, did_you_mean, is_text
 
 LAYOUT = "annotations/instances_SPLIT.json and images in SPLIT/"
 
@@ -51,11 +60,14 @@ def open_coco(folder: str, split: str | None, role: Literal["train", "val"], lim
 
 
 def _find_split(root: Path, split: str | None, role: str) -> str:
-    found = sorted(
-        path.name.removeprefix("instances_").removesuffix(".json")
-        for path in (root / "annotations").glob("instances_*.json")
-    )
-    listed = ", ".join(found) or "none"
+    found = [
+        name.removeprefix("instances_").removesuffix(".json")
+        for name in names_in(root / "annotations")
+        if name.startswith("instances_") and name.endswith(".json")
+    ]
+    if not found:
+        raise UserError(f"{root} has no annotation file; expected {LAYOUT}")
+    listed = ", ".join(found)
     if split is not None:
         if split not in found:
             raise UserError(f"{root} has no split {split!r}{did_you_mean(split, found)}; it has {listed} ({LAYOUT})")
@@ -95,7 +107,7 @@ class _Reader:
         names: dict[int, str] = {}
         for position, row in enumerate(self._tables["categories"]):
             identity, name = self._id(row, "category", position), row.get("name")
-            if not isinstance(name, str) or not name:
+            if not isinstance(name, str) or not name or not is_text(name):
                 raise self._fault(f"category {identity} needs a 'name', got {name!r}")
             if identity in names:
                 raise self._fault(f"category id {identity} occurs twice")
@@ -113,8 +125,13 @@ class _Reader:
                 raise self._fault(f"image id {identity} occurs twice")
             images[identity] = self._image(row, identity, split)
         objects: dict[int, list[Row]] = {identity: [] for identity in images}
+        known: set[int] = set()
         for position, row in enumerate(self._tables["annotations"]):
-            objects[self._owner(row, position, images)].append(row)
+            identity = self._id(row, "annotation", position)
+            if identity in known:
+                raise self._fault(f"annotation id {identity} occurs twice; give each object an id of its own")
+            known.add(identity)
+            objects[self._owner(row, identity, images)].append(row)
         chosen = list(images.items())[:limit]
         return [
             ImageFile(identity, name, size, self._objects(objects[identity], size)) for identity, (name, size) in chosen
@@ -128,9 +145,8 @@ class _Reader:
             raise self._fault(f"image {identity}: width and height must be above 0, got {width!r} and {height!r}")
         return f"{split}/{name}", (height, width)
 
-    def _owner(self, row: Row, position: int, images: dict[int, tuple[str, tuple[int, int]]]) -> int:
+    def _owner(self, row: Row, identity: int, images: dict[int, tuple[str, tuple[int, int]]]) -> int:
         """Check one annotation; the id of its image."""
-        identity = self._id(row, "annotation", position)
         image, category, box = row.get("image_id"), row.get("category_id"), row.get("bbox")
         if not _is_whole(image) or image not in images:
             raise self._fault(f"annotation {identity}: image_id {image!r} is not among 'images'")

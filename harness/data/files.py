@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from stat import S_ISREG
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from harness.data.base import Annotations, ImageSet
-from harness.errors import UserError
+from harness.errors import UserError, is_text, reason, shorten
 
 MAX_SIDE = 2**24  # px; float32 coordinates are exact to here
 
@@ -41,11 +43,7 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
     except _DAMAGED as error:
-        raise UserError(f"image {path} cannot be decoded: {_one_line(error)}; replace or remove it") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"image {path} cannot be decoded: {reason(error)}; replace or remove it") from error
 
 
 def read_bytes(path: Path, what: str) -> bytes:
@@ -55,9 +53,12 @@ def read_bytes(path: Path, what: str) -> bytes:
         UserError: if it cannot be read; `what` says in the message what the file is.
     """
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{what} {path} cannot be read: {error.strerror or _one_line(error)}") from error
+        regular = S_ISREG(path.stat().st_mode)  # reading a pipe would wait forever
+        if regular:
+            return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what} {path} cannot be read: {reason(error)}") from error
+    raise UserError(f"{what} {path} is a folder or a device; expected a file")
 
 
 def open_folder(folder: str, layout: str) -> Path:
@@ -66,16 +67,37 @@ def open_folder(folder: str, layout: str) -> Path:
     Raises:
         UserError: if there is none; `layout` says in the message what is expected inside.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise UserError(f"data folder {folder} does not exist; expected {layout}")
-    return root
+    try:
+        root = Path(folder).expanduser()
+        if root.is_dir():
+            return root
+        fault = "is not a folder" if root.exists() else "does not exist"
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home of nobody
+        fault = f"cannot be opened ({reason(error)})"
+    raise UserError(f"data folder {shorten(folder)} {fault}; expected {layout}")
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, sorted; nothing where there is none.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be read: {reason(error)}") from error
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a file name from an annotation is relative and never climbs, by the rules of any operating system."""
+    """Whether a file name from an annotation is relative and never climbs, by the rules of any operating system.
+
+    Symbolic links are followed: they are the doing of whoever laid out the folder, not of an annotation.
+    """
     path = PureWindowsPath(name)  # takes both kinds of slash
-    return bool(name.strip()) and not path.anchor and ".." not in path.parts and "\0" not in name
+    return bool(name.strip()) and not path.anchor and ".." not in path.parts and "\0" not in name and is_text(name)
 
 
 def keep_boxes(
@@ -89,9 +111,9 @@ def keep_boxes(
     empty = np.any(boxes[:, 2:] <= boxes[:, :2], axis=1)
     clipped = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)
     outside = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
-    for reason, rows in (("boxes without area dropped", empty), ("boxes outside the image dropped", outside)):
+    for fault, rows in (("boxes without area dropped", empty), ("boxes outside the image dropped", outside)):
         if rows.any():
-            warnings[reason] += int(rows.sum())
+            warnings[fault] += int(rows.sum())
     return clipped, ~(empty | outside)
 
 
@@ -132,6 +154,10 @@ class FolderSet(ImageSet):
         if not files:
             raise UserError(f"split {split!r} of {root} has no images")
         self.title, self.split = root.resolve().name, split
+        if not is_text(self.title):
+            raise UserError(
+                f"the name of data folder {self.title!r} is no UTF-8 text, so no record can hold it; rename it"
+            )
         self.classes, self.warnings = tuple(classes), warnings
         self._root, self._files, self._annotation_digest = root, tuple(files), annotation_digest
         self._bytes = [_file_size(root / file.name) for file in files]
@@ -168,6 +194,11 @@ class FolderSet(ImageSet):
 
 def _file_size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        found = path.stat()
+    except FileNotFoundError as error:
+        raise UserError(f"image {path} is missing; put it there or take it out of the annotations") from error
     except OSError as error:
-        raise UserError(f"image {path} is missing") from error
+        raise UserError(f"image {shorten(str(path))} cannot be read: {reason(error)}") from error
+    if not S_ISREG(found.st_mode):
+        raise UserError(f"image {path} is a folder or a device; expected a file")
+    return found.st_size

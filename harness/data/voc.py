@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,16 @@ import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
 from harness.data.base import Annotations, ImageSet
-from harness.data.files import MAX_SIDE, FolderSet, ImageFile, keep_boxes, open_folder, read_bytes, stays_inside
+from harness.data.files import (
+    MAX_SIDE,
+    FolderSet,
+    ImageFile,
+    keep_boxes,
+    names_in,
+    open_folder,
+    read_bytes,
+    stays_inside,
+)
 from harness.errors import UserError, did_you_mean
 
 LAYOUT = "Annotations/, JPEGImages/ and ImageSets/Main/SPLIT.txt"
@@ -69,7 +79,7 @@ def open_voc(
 
 
 def _find_split(lists: Path, split: str | None, role: str) -> str:
-    found = sorted(path.stem for path in lists.glob("*.txt"))
+    found = [name.removesuffix(".txt") for name in names_in(lists) if name.endswith(".txt")]
     for name in (split,) if split is not None else DEFAULT_SPLITS[role]:
         if name in found:
             return name
@@ -111,9 +121,9 @@ class _Parsed:
 def _class_names(root: Path, path: Path, parsed: dict[str, _Parsed]) -> set[str]:
     """Class names in the images of another split. Its annotations may be absent: VOC 2012 keeps those of test back."""
     names: set[str] = set()
-    for name in _read_list(path) if path.is_file() else ():
+    for name in _read_list(path) if os.path.isfile(path) else ():
         annotation = root / "Annotations" / f"{name}.xml"
-        if name not in parsed and annotation.is_file():
+        if name not in parsed and os.path.isfile(annotation):
             names.update(_parse(annotation).names)
     return names
 
@@ -180,6 +190,6 @@ def _image_file(
 def _image_name(root: Path, name: str) -> str:
     # By the id of the list alone: `filename`, `folder` and `path` in the XML are often left over from elsewhere.
     for suffix in SUFFIXES:
-        if (root / "JPEGImages" / f"{name}{suffix}").is_file():
+        if os.path.exists(root / "JPEGImages" / f"{name}{suffix}"):  # unlike Path's, it is no error without permission
             return f"JPEGImages/{name}{suffix}"
-    raise UserError(f"image {root / 'JPEGImages' / name}.jpg is missing")
+    return f"JPEGImages/{name}{SUFFIXES[0]}"  # named in the message that follows

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from assigners.geometry import aligned_iou, decode
+from assigners.contract import Assignment
+from assigners.geometry import aligned_iou, decode, giou_loss
 from assigners.reader import read
 from detector import LossSettings, loss
 from detector.loss import centerness, detection_losses
@@ -308,3 +310,41 @@ def test_only_their_own_image_feels_samples():
     )[0]
     assert set(touched.nonzero()[:, 2].tolist()) == {0}  # the class of box 2
     assert touched.shape[-1] == CLASSES
+
+
+def test_giou_is_torchvisions_in_value_and_gradient():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (50 * torch.rand(500, 4, generator=generator) for _ in range(2))
+    a[:, 2:] += a[:, :2]
+    b[:, 2:] += b[:, :2]
+    a[:20] = b[:20]  # equal
+    a[20:40, 2:] = a[20:40, :2]  # without area
+    a[40:60] += 500  # apart
+    a[60:80, 0] = b[60:80, 2]  # touching
+    ours, theirs = a.clone().requires_grad_(), a.clone().requires_grad_()
+    mine, known = giou_loss(ours, b), generalized_box_iou_loss(theirs, b)
+    assert torch.equal(mine, known)
+    mine.sum().backward()
+    known.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("quality", ["iou", "centerness"])
+@pytest.mark.parametrize("rows", [ON_GRID, FLOAT], ids=["grid", "float"])
+def test_nothing_in_the_loss_depends_on_data(rows, quality):
+    """Tensors without values: whatever makes the host wait for the device (`.item()`, indexing by a mask) raises."""
+    grid = make_grid()
+    targets, predictions = make_targets(grid), make_predictions(grid)
+    assignment = make_assignment(grid, rows, on_grid=rows is ON_GRID)
+    mode = FakeTensorMode(allow_non_fake_inputs=False)
+
+    def fake(data):
+        values = {f.name: getattr(data, f.name) for f in fields(data)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        return replace(data, **{name: mode.from_tensor(value.detach()) for name, value in tensors.items()})
+
+    arguments = fake(grid), fake(targets), fake(predictions)
+    assignment = Assignment(fake(assignment.samples), mode.from_tensor(assignment.negative_weight))
+    with mode:
+        losses, _ = detection_losses(LossSettings(quality=quality), *arguments, assignment)
+    assert {name: value.shape for name, value in losses.items()} == dict.fromkeys(("class", "box", "quality"), ())

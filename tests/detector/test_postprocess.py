@@ -8,7 +8,7 @@ from torchvision.ops import nms
 
 from assigners.contract import Grid
 from detector import InferenceSettings
-from detector.postprocess import postprocess
+from detector.postprocess import postprocess, vote
 
 SHAPES, STRIDES = ((6, 8), (3, 4)), (8, 16)
 SIZES = ((48, 64), (40, 50), (17, 64))
@@ -134,3 +134,38 @@ def test_the_place_in_the_batch_does_not_move_the_nms():
     alone = postprocess(settings, grid, logits[1:2], boxes[1:2], quality[1:2], ((800, 1333),))[0]
     for result in results[1:]:
         assert torch.equal(result["boxes"], alone["boxes"])
+
+
+def test_voting_averages_neighbours_of_the_same_group():
+    generator = torch.Generator().manual_seed(0)
+    corner = 20 * torch.rand(60, 2, generator=generator)
+    boxes = torch.cat((corner, corner + 5 + 20 * torch.rand(60, 2, generator=generator)), dim=1)
+    scores, group = torch.rand(60, generator=generator), torch.randint(0, 3, (60,), generator=generator)
+    chosen = torch.tensor([3, 41, 7, 12])
+    moved = vote(boxes, scores, group, chosen)
+    for result, index in zip(moved, chosen.tolist(), strict=True):
+        total, mean = 0.0, torch.zeros(4)
+        for other in range(60):
+            low, high = torch.maximum(boxes[index], boxes[other])[:2], torch.minimum(boxes[index], boxes[other])[2:]
+            common = (high - low).clamp(min=0).prod()
+            areas = [(boxes[i, 2:] - boxes[i, :2]).prod() for i in (index, other)]
+            iou = common / (sum(areas) - common)
+            if group[other] == group[index] and iou > 0.01:
+                weight = scores[other] * torch.exp(-((1 - iou) ** 2) / 0.025)
+                total, mean = total + weight, mean + weight * boxes[other]
+        torch.testing.assert_close(result, mean / total)
+
+
+def test_voting_moves_boxes_and_nothing_else():
+    maps = scene()
+    plain = postprocess(InferenceSettings(nms_iou=0.3, detections=20), *maps, SIZES)
+    voted = postprocess(InferenceSettings(nms_iou=0.3, detections=20, score_voting=True), *maps, SIZES)
+    for a, b in zip(plain, voted, strict=True):
+        assert torch.equal(a["scores"], b["scores"])
+        assert torch.equal(a["labels"], b["labels"])
+        assert not torch.equal(a["boxes"], b["boxes"])
+
+
+def test_voting_without_a_detection():
+    settings = InferenceSettings(score_threshold=1.0, score_voting=True)
+    assert [len(result["boxes"]) for result in postprocess(settings, *scene(), SIZES)] == [0, 0, 0]

@@ -32,13 +32,14 @@ class Request:
     threads: int | None
     workers: int | None
     resume: bool
+    restart: bool
     results: Path
     command: str
     console: Any
 
     def question(self):
         """Everything but where the answer goes and how this was asked."""
-        skipped = ("results", "command", "console", "workers", "resume", "data")
+        skipped = ("results", "command", "console", "workers", "resume", "restart", "data")
         return {name: value for name, value in vars(self).items() if name not in skipped}
 
 
@@ -67,7 +68,7 @@ def engine(monkeypatch):
         request.console.print("training")
         return Outcome(record, store.save(record), store.work_dir(record["run_id"]), store.root / "leaderboard.csv")
 
-    def evaluate_run(store, run_id, *, data, device, workers):
+    def evaluate_run(store, run_id, *, data, device, workers, console):
         module.requests.append((run_id, data, device, workers))
         return store.find(run_id)["metrics"]
 
@@ -324,7 +325,7 @@ def test_ls_lists_everything_or_one_thing(call, engine):
     assert hashes["tiny"] == load_protocol("tiny").digest
 
 
-@pytest.mark.parametrize("verb", ["run", "eval", "leaderboard", "ls"])
+@pytest.mark.parametrize("verb", ["run", "eval", "predict", "inspect", "leaderboard", "ls"])
 def test_every_verb_shows_examples_and_shares_its_options(call, verb):
     text = call(verb, "--help").stdout
     assert f"Examples:\n    harness {verb}" in text
@@ -332,7 +333,10 @@ def test_every_verb_shows_examples_and_shares_its_options(call, verb):
     assert "--results" in text
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["eval", "--help"], ["ls"], ["ls", "--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], *([v, "--help"] for v in ("run", "eval", "predict", "inspect")), ["ls"], ["ls", "--json"]],
+)
 def test_the_installed_command_answers_without_torch(tmp_path, words):
     script = Path(sys.executable).with_name("harness")
     if not script.exists():

@@ -29,7 +29,8 @@ def test_a_run_leaves_a_valid_record_and_what_belongs_to_it(undisturbed):
     assert record["cost"]["assigner_parameters"] > 0
     assert record["progress"]["steps"] == STEPS
     assert "iqdet" in outcome.leaderboard.read_text()
-    assert {path.name for path in outcome.work_dir.iterdir()} == {"lock", "metrics.jsonl", "network.safetensors"}
+    kept = {"lock", "metrics.jsonl", "network.safetensors", "assigner.safetensors"}
+    assert {path.name for path in outcome.work_dir.iterdir()} == kept
 
 
 def test_only_the_network_is_counted_and_saved(undisturbed):

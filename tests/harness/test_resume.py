@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(checkpointed, name, dama
     else:
         whole = path.read_bytes()
         path.write_bytes({"cut": whole[: len(whole) // 2], "rubbish": b"rubbish" * 40, "empty": b""}[damage])
-    with pytest.raises(UserError, match=r"checkpoint .* cannot be restored .*delete the folder") as mistake:
+    with pytest.raises(UserError, match=r"checkpoint .* cannot be restored .*--restart") as mistake:
         run(asked)
     assert str(work / "checkpoint") in str(mistake.value)
     assert path.exists() or damage == "gone"  # nothing is thrown away behind the user's back
@@ -158,9 +158,19 @@ def test_a_checkpoint_of_another_run_is_refused(checkpointed):
         run(asked)
 
 
-def test_without_resume_a_run_starts_anew(checkpointed, undisturbed):
+def test_an_unfinished_run_is_not_thrown_away_unasked(checkpointed, undisturbed):
+    work, asked = checkpointed
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="--resume to go on, or --restart") as mistake:
+        run(replace(asked, resume=False))
+    assert str(work / "checkpoint") in str(mistake.value)
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
+    assert files_of(run(asked)) == files_of(undisturbed("iqdet"))
+
+
+def test_restart_begins_anew(checkpointed, undisturbed):
     _, asked = checkpointed
-    assert files_of(run(replace(asked, resume=False))) == files_of(undisturbed("iqdet"))
+    assert files_of(run(replace(asked, resume=False, restart=True))) == files_of(undisturbed("iqdet"))
 
 
 def test_resume_without_a_checkpoint_starts_anew(tmp_path, undisturbed):

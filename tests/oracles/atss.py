@@ -50,7 +50,7 @@ def examine(points: Points, box: Sequence[float], *, topk: int = 9, plus_one: bo
         members = np.flatnonzero(points.level == level)
         offset = points.xy[members] - np.array(center)
         squared = (offset**2).sum(axis=1)
-        order = sorted(range(len(members)), key=lambda i: (squared[i], members[i]))
+        order = np.lexsort((members, squared)).tolist()  # by distance, ties by location
         if len(order) > topk and squared[order[topk - 1]] == squared[order[topk]]:
             tied = True
         chosen += [int(members[i]) for i in order[:topk]]

@@ -21,10 +21,16 @@ Convention = Literal["half_open", "inclusive", "strict"]
 ENDS = (64.0, 128.0, 256.0, 512.0)
 
 
-def in_range(reach: float, level: int, num_levels: int, convention: Convention = "half_open") -> bool:
+def in_range(
+    reach: float,
+    level: int,
+    num_levels: int,
+    convention: Convention = "half_open",
+    ends: Sequence[float] = ENDS,
+) -> bool:
     """Does a box reaching `reach` px from the point belong to the level?"""
-    low = ENDS[level - 1] if level > 0 else (0.0 if convention == "strict" else -1.0)
-    high = ENDS[level] if level < num_levels - 1 else np.inf
+    low = ends[level - 1] if level > 0 else (0.0 if convention == "strict" else -1.0)
+    high = ends[level] if level < num_levels - 1 else np.inf
     if convention == "half_open":
         return low < reach <= high
     if convention == "inclusive":
@@ -33,17 +39,24 @@ def in_range(reach: float, level: int, num_levels: int, convention: Convention =
 
 
 def candidates(
-    points: Points, box: Sequence[float], radius: float, num_levels: int, convention: Convention = "half_open"
+    points: Points,
+    box: Sequence[float],
+    radius: float,
+    num_levels: int,
+    convention: Convention = "half_open",
+    ends: Sequence[float] = ENDS,
 ) -> list[int]:
     """Locations that satisfy a box's three conditions, before other boxes are looked at."""
     center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     found = []
-    for index, (x, y) in enumerate(points.xy.tolist()):
+    inside = (points.xy > np.array(box[:2])).all(axis=1) & (points.xy < np.array(box[2:])).all(axis=1)
+    for index in np.flatnonzero(inside).tolist():
+        x, y = points.xy[index].tolist()
         distances = sides((x, y), box)
         near = max(abs(x - center[0]), abs(y - center[1])) < radius * points.stride[index]
-        if min(distances) <= 0 or (radius > 0 and not near):
+        if radius > 0 and not near:
             continue
-        if in_range(max(distances), int(points.level[index]), num_levels, convention):
+        if in_range(max(distances), int(points.level[index]), num_levels, convention, ends):
             found.append(index)
     return found
 
@@ -58,11 +71,13 @@ def assign(
     convention: Convention = "half_open",
     plus_one: bool = False,
     blind_area: bool = False,
+    ends: Sequence[float] = ENDS,
 ) -> NDArray[np.int64]:
     """Box index per location of one image, -1 where negative.
 
     Args:
         labels: break ties between boxes of equal coordinates (the product's rule); None leaves list order.
+        ends: upper ends of the levels' ranges in px but for the last, which is open. torchvision's are 8 strides.
         blind_area: compare areas as torchvision does, by ``1e8 - area`` in float32, whose steps are 8 px².
     """
     assigned = np.full(len(points), -1, dtype=np.int64)
@@ -73,7 +88,7 @@ def assign(
         if labels is not None:
             key = (*key, *box, float(labels[index]))
         key = (*key, float(index))
-        for location in candidates(points, box, radius, num_levels, convention):
+        for location in candidates(points, box, radius, num_levels, convention, ends):
             current = best[location]
             if current is None or key < current:
                 best[location], assigned[location] = key, index

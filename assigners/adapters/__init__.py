@@ -1,0 +1,1 @@
+"""Assigners inside other people's detectors."""

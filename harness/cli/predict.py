@@ -1,0 +1,149 @@
+"""``harness predict``: detect objects in images with the weights of a run, and draw them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.output import console, emit, json_option, points, results_option, say
+from harness.errors import UserError
+from harness.store import ResultsStore, dump, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.data.pictures import Picture, PictureSet
+    from harness.inference import Detections
+    from harness.trained import Trained
+
+JSON_FILE = "predictions.json"
+
+
+@click.command("predict", short_help="Detect objects in images and draw them.")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--run", "run_id", metavar="ID", help="A run, or the beginning of its id.  [default: the newest]")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("predictions"),
+    show_default="./predictions",
+    help="Folder of the pictures and predictions.json.",
+)
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least score that is shown."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@results_option
+@json_option
+def command(
+    images: tuple[str, ...],
+    run_id: str | None,
+    output: Path,
+    threshold: float,
+    device: str,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Detect objects in images with the weights of a run.
+
+    IMAGE is a file, a folder (all images in it), or shapes:INDEX, an image of the embedded data. Boxes are in pixels
+    of the image as it is stored. Nothing is written unless every image can be read.
+
+    \b
+    Examples:
+      harness predict shapes:3
+      harness predict photo.jpg scans/ --run iqdet-small-s0 --threshold 0.2
+      harness predict photo.jpg --output found --json
+    """
+    screen = console(as_json)
+
+    from harness.data.pictures import PictureSet, find_pictures
+    from harness.distributed import Processes
+    from harness.engine import computing, pick_device
+    from harness.inference import detect
+    from harness.trained import load_trained, newest_trained
+
+    store = ResultsStore(results)
+    chosen = pick_device(device)
+    trained = load_trained(store, run_id or newest_trained(store), chosen)
+    say(screen, f"run {trained.run_id}{'' if run_id else ', the newest with weights'}")
+    # One image at a time: padding to a common shape would let an image's neighbours move its scores.
+    evaluation = trained.protocol.evaluation.model_copy(update={"batch_size": 1})
+    protocol = trained.protocol.model_copy(update={"evaluation": evaluation})
+    pictures = find_pictures(images, protocol.data.short_edge)
+    _spare_the_originals(pictures, output)
+    shown = PictureSet(pictures, trained.classes, protocol.data.short_edge)
+    with computing(chosen, None):
+        detections, _ = detect(trained.model, shown, protocol, chosen, 0, Processes())
+    report = _report(trained, pictures, detections, threshold)
+    _write(output, report, shown)
+    screen.print(_table(report["images"]))
+    best = max((float(found["scores"].max()) for found in detections if len(found["scores"])), default=None)
+    if best is None:
+        least = protocol.evaluation.score_threshold
+        say(screen, f"no detection: no class probability is above {least:g} (evaluation.score_threshold of the run)")
+    elif best < threshold:
+        say(screen, f"no detection scores {threshold:g}; the best is {best:.3f}, lower --threshold to see it")
+    say(screen, f"pictures and {JSON_FILE} are in {output}")
+    if as_json:
+        emit(report)
+
+
+def _spare_the_originals(pictures: Sequence[Picture], output: Path) -> None:
+    written = {(output / f"{picture.stem}.png").resolve() for picture in pictures}
+    for picture in pictures:
+        if isinstance(picture.source, Path) and picture.source.resolve() in written:
+            raise UserError(f"image {picture.name} would be overwritten by a drawing; choose another --output")
+
+
+def _report(
+    trained: Trained, pictures: Sequence[Picture], detections: Sequence[Detections], threshold: float
+) -> dict[str, Any]:
+    """What predictions.json holds."""
+    images = []
+    for picture, found in zip(pictures, detections, strict=True):
+        rows = [row for row, score in enumerate(found["scores"]) if score >= threshold]
+        images.append({
+            "image": picture.name,
+            "picture": f"{picture.stem}.png",
+            "height": picture.size[0],
+            "width": picture.size[1],
+            "boxes": [[round(float(value), 3) for value in found["boxes"][row]] for row in rows],
+            "scores": [round(float(found["scores"][row]), 6) for row in rows],
+            "labels": [int(found["labels"][row]) for row in rows],
+            "names": [trained.classes[found["labels"][row]] for row in rows],
+        })  # fmt: skip
+    return {
+        "run_id": trained.run_id, "assigner": trained.record["assigner"], "classes": list(trained.classes),
+        "threshold": threshold, "images": images,
+    }  # fmt: skip
+
+
+def _write(output: Path, report: dict[str, Any], shown: PictureSet) -> None:
+    """A picture per image, then the file that names them all."""
+    from harness.render import Panel, colour_of, save_png, sheet
+
+    for index, row in enumerate(report["images"]):
+        panel = Panel(shown.load(index))
+        # The best last, so that its outline lies on top of the others'.
+        for box, score, label, name in reversed(
+            list(zip(row["boxes"], row["scores"], row["labels"], row["names"], strict=True))
+        ):
+            panel.box(box, f"{name} {score:.2f}", colour_of(label))
+        title = f"{Path(row['image']).name}   {report['run_id']}   score >= {report['threshold']:g}"
+        save_png(output / row["picture"], sheet([[panel]], title, []))
+    write_atomically(output / JSON_FILE, dump(report))
+
+
+def _table(images: Sequence[dict[str, Any]]) -> Table:
+    table = Table()
+    for name, justify in (("image", "left"), ("detections", "right"), ("best", "right"), ("picture", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in images:
+        best = points(max(row["scores"], default=None), 2)
+        table.add_row(Text(row["image"]), str(len(row["boxes"])), best, Text(row["picture"]))
+    return table

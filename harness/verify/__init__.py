@@ -1,0 +1,10 @@
+"""Is an assigner what it claims to be: the questions of the contract, and published answers to compare with.
+
+    scenes      hypothesis strategies of detection scenes
+    contract    the catalogue of checks; form, symmetry and running hold them
+    golden      cases with the answers of published implementations ("peers")
+    peers       which peer belongs to which assigner, and the NumPy oracle that imitates it
+    subject     the assigner in question, by name or from a file
+
+Hypothesis is imported here alone, so that nothing else of the harness waits for it.
+"""
