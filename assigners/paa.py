@@ -121,9 +121,10 @@ def anchor_score(targets: Targets, predictions: Predictions, gt: Tensor, cell: T
         gt, cell: ``[P]`` box and cell of the batch.
     """
     logits = predictions.logits.float().flatten(0, 1)[cell]
-    own = logits.gather(1, targets.labels[gt][:, None]).squeeze(1)
-    background = (1 - ALPHA) * (logits.sigmoid().pow(GAMMA) * F.softplus(logits)).sum(dim=1)
-    background = background - (1 - ALPHA) * own.sigmoid().pow(GAMMA) * F.softplus(own)
+    channel = targets.labels[gt][:, None]
+    own = logits.gather(1, channel).squeeze(1)
+    others = (logits.sigmoid().pow(GAMMA) * F.softplus(logits)).scatter(1, channel, 0)
+    background = (1 - ALPHA) * others.sum(dim=1)
     positive = ALPHA * torch.sigmoid(-own).pow(GAMMA) * F.softplus(-own)
     overlap = giou_loss(predictions.boxes.float().flatten(0, 1)[cell], targets.boxes[gt])
     return torch.nan_to_num(background + positive + overlap, nan=WORST).clamp(0, WORST)
