@@ -131,6 +131,10 @@ def usable_levels(grid: Grid, targets: Targets, gate: LevelGate) -> Tensor:
         high = grid.level_stride * 8  # 64, 128, 256, 512 and open
         index = torch.arange(grid.num_levels, device=boxes.device)
         usable = ((reach > high / 2) | (index == 0)) & ((reach <= high) | (index == grid.num_levels - 1))
+        # A narrow box at the border may lie beyond the level's last locations: a draw could only be read outside it.
+        size = torch.stack((grid.level_width, grid.level_height), dim=-1)
+        first, last = (edge * grid.level_stride[:, None] for edge in (grid.offset, size - 1 + grid.offset))
+        usable &= ((boxes[:, None, :2] < last) & (boxes[:, None, 2:] > first)).all(dim=-1)
     none = ~usable.any(dim=1, keepdim=True)
     return usable | (none & (torch.arange(grid.num_levels, device=boxes.device) == 0))
 

@@ -20,7 +20,7 @@ from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.geometry import ltrb
 
-RANGES = (-1.0, 64.0, 128.0, 256.0, 512.0)  # px, lower end of each level's reach; the last is open (FCOS sec. 3.2)
+FIRST_END = 64.0  # px, largest reach of the first level; each further level has twice that, the last all (FCOS sec. 3.2)
 
 
 class CenterSampling(Assigner):
@@ -39,7 +39,7 @@ class CenterSampling(Assigner):
         if radius < 0:
             raise ValueError(f"radius is {radius}; it must be >= 0 (0 = no center sampling)")
         self.radius = radius
-        low = [RANGES[min(i, len(RANGES) - 1)] for i in range(len(head.strides))]
+        low = [-1.0, *(FIRST_END * 2**level for level in range(len(head.strides) - 1))]
         self.register_buffer("low", torch.tensor(low), persistent=False)
         self.register_buffer("high", torch.tensor([*low[1:], float("inf")]), persistent=False)
         self.low: Tensor

@@ -25,6 +25,8 @@ from assigners.quality_distribution import Mixture, Peak, QualityDistributionEnc
 from assigners.quality_sampling import Inbox, QualitySampling, Rejected, Select, at_least_one
 from assigners.reader import read
 
+WORST = 1e4  # what a loss that is no number counts as (a diverging detector), like any loss beyond it
+
 
 class IQDet(QualitySampling):
     """QDE, L_IQ and QDS (registry name ``iqdet``).
@@ -140,7 +142,7 @@ class IQDet(QualitySampling):
             distances = read(predictions.distances, grid, image, level, uv, on_grid=points.on_grid)
             predicted = decode(grid.pixels(level, uv), distances)
             if self.iq_target == "iou":
-                return aligned_iou(predicted, truth).view(points.ok.shape)
+                return aligned_iou(predicted, truth).nan_to_num(0.0).view(points.ok.shape)
             loss = torch.zeros_like(predicted[:, 0])
             if self.iq_target in ("cls", "comb"):
                 logits = read(predictions.logits, grid, image, level, uv, on_grid=points.on_grid)
@@ -149,7 +151,7 @@ class IQDet(QualitySampling):
             if self.iq_target in ("reg", "comb"):
                 loss = loss + giou_loss(predicted, truth)
             # BCE needs [0, 1], not the [-1, 1] that the paper prints.
-            loss = loss.view(points.ok.shape)
+            loss = loss.nan_to_num(WORST, posinf=WORST).clamp(max=WORST).view(points.ok.shape)
             low = torch.where(points.ok, loss, torch.inf).amin(dim=(1, 2), keepdim=True)
             high = torch.where(points.ok, loss, -torch.inf).amax(dim=(1, 2), keepdim=True)
             return torch.where(points.ok, 1 - (loss - low) / (high - low).clamp(min=1e-9), 0)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +18,10 @@ from harness.checkpoint import clear_checkpoint, save_network
 from harness.data import open_data
 from harness.data.base import ImageSet
 from harness.data.loader import train_batches
+from harness.device import computing, default_workers, out_of_memory, peak_memory_mb, pick_device
 from harness.distributed import Processes, processes
 from harness.environment import environment, source_version
-from harness.errors import Interrupted, UserError, shorten
+from harness.errors import Interrupted, RunFailed, UserError, shorten
 from harness.inference import detect, judge
 from harness.leaderboard import write_leaderboard
 from harness.progress import Reporter
@@ -85,7 +82,7 @@ def run(request: RunRequest) -> RunOutcome:
 
     Raises:
         UserError: for a request that cannot be met.
-        RunFailed: if the loss or a gradient stops being finite.
+        RunFailed: if the loss or a gradient stops being finite, or memory runs out.
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     options, changed = resolve_assigner(request.assigner, request.options)
@@ -100,89 +97,113 @@ def run(request: RunRequest) -> RunOutcome:
         request.seed,
     )
     store = ResultsStore(request.results)
+    source = source_version()  # of the code that is loaded, not of what a checkout holds hours later
     with processes(device.type) as group, computing(device, request.threads):
         if group.world > 1 and device.type == "cuda":
             device = torch.device("cuda", group.local_rank)
         with store.lock(spec.run_id) if group.main else nullcontext():
-            return _run(request, spec, changed, store, device, group, train, val)
+            job = _Job(request, spec, store, device, group, train, val)
+            trainer = job.prepare()
+            job.fit(trainer)
+            return job.finish(trainer, source, changed)
 
 
-def _run(
-    request: RunRequest,
-    spec: RunSpec,
-    changed: dict[str, Any],
-    store: ResultsStore,
-    device: torch.device,
-    group: Processes,
-    train: ImageSet,
-    val: ImageSet,
-) -> RunOutcome:
-    protocol, work = request.protocol, store.work_dir(spec.run_id)
-    source = source_version()  # of the code that is loaded, not of what a checkout holds hours later
-    workers = default_workers(request.workers)
-    model = build_detector(protocol, len(train.classes), request.seed)
-    attach_assigner(model, spec.assigner, spec.options, request.seed)
-    model.to(device).to(memory_format=torch.channels_last)  # the layout that convolutions like best, on a CPU too
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    trainer = Trainer(
-        model, protocol, spec.run_id, request.seed, device, group, work, train.name, request.checkpoint_seconds
-    )
-    if not request.resume and group.main:
-        clear_checkpoint(trainer.checkpoint_folder, allowed=request.restart)
-    console = request.console if group.main else None
-    if request.resume and trainer.resume() and console is not None:
-        console.print(f"continuing at step {trainer.state.step}", highlight=False)
+@dataclass(frozen=True)
+class _Job:
+    """One process's part in a run: what `run` has opened, and the three things that are done with it."""
 
-    def evaluate(model: FCOS) -> tuple[dict[str, Any], float]:
-        detections, milliseconds = detect(model, val, protocol, device, workers, group)
-        return (judge(val, detections) if group.main else {}), milliseconds
+    request: RunRequest
+    spec: RunSpec
+    store: ResultsStore
+    device: torch.device
+    group: Processes
+    train: ImageSet
+    val: ImageSet
 
-    def intermediate() -> dict[str, float | None]:
-        return {name: value for name, value in evaluate(trainer.evaluated)[0].items() if name != "bins"}
+    @property
+    def work(self) -> Path:
+        return self.store.work_dir(self.spec.run_id)
 
-    batches = train_batches(
-        train,
-        protocol,
-        seed=request.seed,
-        start_step=trainer.state.step,
-        rank=group.rank,
-        world=group.world,
-        workers=workers,
-        pin=device.type == "cuda",
-    )
-    reporter = Reporter(console, protocol.schedule.steps, trainer.state.step, protocol.schedule.batch_size)
-    try:
-        trainer.fit(batches, reporter, intermediate)
-    except StopRequested:
-        command = request.command if "--resume" in request.command.split() else f"{request.command} --resume"
-        raise Interrupted(trainer.checkpoint_folder, command) from None
-    finally:
-        reporter.close()
+    def prepare(self) -> Trainer:
+        """The detector with its assigner, at the first step or where the last checkpoint left it."""
+        request, spec, device = self.request, self.spec, self.device
+        model = build_detector(spec.protocol, len(self.train.classes), spec.seed)
+        attach_assigner(model, spec.assigner, spec.options, spec.seed)
+        model.to(device).to(memory_format=torch.channels_last)  # the layout that convolutions like best, on a CPU too
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        trainer = Trainer(
+            model, spec.protocol, spec.run_id, spec.seed, device, self.group, self.work, self.train.name,
+            request.checkpoint_seconds,
+        )  # fmt: skip
+        if not request.resume and self.group.main:
+            clear_checkpoint(trainer.checkpoint_folder, allowed=request.restart)
+        if request.resume and trainer.resume():
+            self._say(f"continuing at step {trainer.state.step}")
+        return trainer
 
-    if console is not None:
-        console.print(f"evaluating {len(val)} images", highlight=False)
-    metrics, milliseconds = evaluate(trainer.evaluated)
-    if not group.main:
-        return RunOutcome()
-    about = {"run_id": spec.run_id, "classes": list(train.classes), "protocol": protocol.model_dump(mode="json"),
-             "assigner": spec.assigner, "options": spec.options}  # fmt: skip
-    save_network(work / NETWORK_FILE, trainer.evaluated.network_state(), about)
-    assigner = trainer.evaluated.assigner
-    if assigner is not None and (learnt := assigner.state_dict()):
-        save_network(work / ASSIGNER_FILE, learnt, about)
-    record = {
-        **_about(spec, changed),
-        "metrics": metrics,
-        "cost": {**_cost(trainer, device), "eval_ms_per_image": milliseconds},
-        "environment": environment(device),
-        "source": source,
-        "command": request.command,
-        "progress": {"steps": trainer.state.step, "curve": trainer.state.curve, **trainer.latest},
-    }
-    path = store.save(record)
-    shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
-    return RunOutcome(record, path, work, write_leaderboard(store))
+    def fit(self, trainer: Trainer) -> None:
+        """Train to the last step."""
+        request, protocol = self.request, self.spec.protocol
+        batches = train_batches(
+            self.train, protocol, seed=self.spec.seed, start_step=trainer.state.step, rank=self.group.rank,
+            world=self.group.world, workers=default_workers(request.workers), pin=self.device.type == "cuda",
+        )  # fmt: skip
+        console = request.console if self.group.main else None
+        reporter = Reporter(console, protocol.schedule.steps, trainer.state.step, protocol.schedule.batch_size)
+
+        def evaluate() -> dict[str, float | None]:
+            return {name: value for name, value in self.evaluate(trainer.evaluated)[0].items() if name != "bins"}
+
+        try:
+            trainer.fit(batches, reporter, evaluate)
+        except StopRequested:
+            command = request.command if "--resume" in request.command.split() else f"{request.command} --resume"
+            raise Interrupted(trainer.checkpoint_folder, command) from None
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise RunFailed(
+                f"out of memory on {self.device} at step {trainer.state.step}; lower schedule.batch_size or "
+                "data.short_edge (another protocol), or free memory and go on with --resume"
+            ) from error
+        finally:
+            reporter.close()
+
+    def finish(self, trainer: Trainer, source: dict[str, Any], changed: dict[str, Any]) -> RunOutcome:
+        """Evaluate, save the weights, write the record and the leaderboard."""
+        self._say(f"evaluating {len(self.val)} images")
+        metrics, milliseconds = self.evaluate(trainer.evaluated)
+        if not self.group.main:
+            return RunOutcome()
+        spec, model = self.spec, trainer.evaluated
+        about = {"run_id": spec.run_id, "classes": list(self.train.classes), "options": spec.options,
+                 "protocol": spec.protocol.model_dump(mode="json"), "assigner": spec.assigner}  # fmt: skip
+        save_network(self.work / NETWORK_FILE, model.network_state(), about)
+        if model.assigner is not None and (learnt := model.assigner.state_dict()):
+            save_network(self.work / ASSIGNER_FILE, learnt, about)
+        record = {
+            **_about(spec, changed),
+            "metrics": metrics,
+            "cost": {**_cost(trainer, self.device), "eval_ms_per_image": milliseconds},
+            "environment": environment(self.device),
+            "source": source,
+            "command": self.request.command,
+            "progress": {"steps": trainer.state.step, "curve": trainer.state.curve, **trainer.latest},
+        }
+        path = self.store.save(record)
+        shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
+        return RunOutcome(record, path, self.work, write_leaderboard(self.store))
+
+    def evaluate(self, model: FCOS) -> tuple[dict[str, Any], float]:
+        """Metrics (on the main process) and milliseconds per image."""
+        workers = default_workers(self.request.workers)
+        detections, milliseconds = detect(model, self.val, self.spec.protocol, self.device, workers, self.group)
+        return (judge(self.val, detections) if self.group.main else {}), milliseconds
+
+    def _say(self, text: str) -> None:
+        if self.request.console is not None and self.group.main:
+            self.request.console.print(text, highlight=False)
 
 
 def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
@@ -268,47 +289,3 @@ def open_splits(data: str, protocol: Protocol) -> tuple[ImageSet, ImageSet]:
             "give both the same categories"
         )
     return train, val
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one.
-
-    Raises:
-        UserError: if a GPU is asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu, or install a CUDA build of torch")
-    return torch.device(name)
-
-
-def default_workers(asked: int | None) -> int:
-    """Loading processes: as asked, else one less than half the cores, at most 8; on two cores they only compete."""
-    return asked if asked is not None else max(0, min(8, (os.cpu_count() or 1) // 2 - 1))
-
-
-@contextmanager
-def computing(device: torch.device, threads: int | None) -> Iterator[None]:
-    """Thread count and, on the CPU, deterministic kernels; both are put back afterwards."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(device.type == "cpu" or before[1])
-    # Deterministic mode also fills every new tensor, to expose reads of unwritten memory; that is for debugging.
-    debug: Any = torch.utils.deterministic
-    fill, debug.fill_uninitialized_memory = debug.fill_uninitialized_memory, False
-    try:
-        yield
-    finally:
-        debug.fill_uninitialized_memory = fill
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory so far: of the allocator on a GPU, of the whole process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage / (2**20 if sys.platform == "darwin" else 2**10)

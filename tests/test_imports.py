@@ -13,7 +13,7 @@ from tests.harness.runs import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ALLOWED = {
-    "assigners": {"assigners", "torch", "torchvision"},
+    "assigners": {"assigners", "torch"},
     "detector": {"assigners", "detector", "torch", "torchvision", "timm"},
 }
 
@@ -41,12 +41,6 @@ def test_a_package_imports_only_what_lies_below_it(package):
     for path in files(package):
         foreign = {name.partition(".")[0] for name in imported(path)} - sys.stdlib_module_names
         assert foreign <= ALLOWED[package], path
-
-
-def test_assigners_take_nothing_from_torchvision_but_its_operators():
-    for path in files("assigners"):
-        vision = [name for name in imported(path) if name.partition(".")[0] == "torchvision"]
-        assert all(name.startswith("torchvision.ops.") for name in vision), path
 
 
 def test_no_assigner_knows_another_packages_tests_or_the_harness():

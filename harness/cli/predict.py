@@ -62,8 +62,8 @@ def command(
     screen = console(as_json)
 
     from harness.data.pictures import PictureSet, find_pictures
+    from harness.device import computing, pick_device
     from harness.distributed import Processes
-    from harness.engine import computing, pick_device
     from harness.inference import detect
     from harness.trained import load_trained, newest_trained
 

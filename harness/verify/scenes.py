@@ -130,14 +130,6 @@ class Scene:
             image_ids=(self.image_ids[image],),
         )
 
-    def empty(self) -> Self:
-        """The same images without boxes."""
-        return replace(
-            self,
-            boxes=tuple(np.zeros((0, 4), np.float32) for _ in self.boxes),
-            labels=tuple(np.zeros(0, np.int64) for _ in self.labels),
-        )
-
     def describe(self) -> str:
         """The scene in one line, complete unless it has many boxes."""
         images = []

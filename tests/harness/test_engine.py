@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from harness.engine import evaluate_run, pick_device
-from harness.errors import UserError
+from harness.device import pick_device
+from harness.engine import evaluate_run
+from harness.errors import RunFailed, UserError
 from harness.record import Record
 from harness.store import ResultsStore
+from harness.trainer import Trainer
 from tests.harness.runs import STEPS, request, run, small_protocol, trace_of, write_coco
 
 
@@ -106,3 +108,25 @@ def test_one_image_alone_in_the_last_batch(tmp_path, channels):
         model={"channels": channels, "frozen_bn": True},
     )
     assert run(request(tmp_path, "atss", protocol)).record["metrics"]["AP"] is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_running_out_of_memory_is_told_in_one_line(tmp_path, monkeypatch, error):
+    def step(*_):
+        raise error
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    with pytest.raises(RunFailed, match=r"out of memory on cpu at step 0; lower schedule\.batch_size"):
+        run(request(tmp_path, "center"))
+
+
+def test_other_errors_keep_their_traceback(tmp_path, monkeypatch):
+    def step(*_):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    with pytest.raises(RuntimeError, match="a defect"):
+        run(request(tmp_path, "center"))

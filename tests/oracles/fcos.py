@@ -18,7 +18,7 @@ Convention = Literal["half_open", "inclusive", "strict"]
 """Ends of the scale ranges: the product's ``low < reach <= high``, mmdet's and the authors' ``low <= reach <= high``
 (a reach of exactly 64 px serves two levels), torchvision's ``low < reach < high`` (it serves none)."""
 
-ENDS = (64.0, 128.0, 256.0, 512.0)
+ENDS = tuple(64.0 * 2**level for level in range(16))  # FCOS's 64 to 512, and on for deeper pyramids
 
 
 def in_range(
