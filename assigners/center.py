@@ -20,7 +20,7 @@ from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.geometry import ltrb
 
-FIRST_END = 64.0  # px, largest reach of the first level; each further level has twice that, the last all (FCOS sec. 3.2)
+FIRST_END = 64.0  # px, largest reach of the first level; each further one has twice that, the last all (FCOS sec. 3.2)
 
 
 class CenterSampling(Assigner):
