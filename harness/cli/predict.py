@@ -34,7 +34,7 @@ JSON_FILE = "predictions.json"
     help="Folder of the pictures and predictions.json.",
 )
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least score that is shown."
+    "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score that is shown."
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @results_option
