@@ -77,9 +77,16 @@ def allowed_levels(
         return [True] * num_levels
     if gate == "fcos_range":
         reach = max(box[2] - box[0], box[3] - box[1]) / 2
-        return [in_range(reach, level, num_levels) for level in range(num_levels)]
+        fits = [in_range(reach, level, num_levels) and reaches(points, level, box) for level in range(num_levels)]
+        return fits if any(fits) else [level == 0 for level in range(num_levels)]
     held = {int(points.level[i]) for i in in_box_points(points, box)}
     return [level in held for level in range(num_levels)] if held else [level == 0 for level in range(num_levels)]
+
+
+def reaches(points: Points, level: int, box: Sequence[float]) -> bool:
+    """Does the box meet the rectangle that the level's locations span?"""
+    x, y = points.xy[points.level == level].T
+    return box[0] < x.max() and box[2] > x.min() and box[1] < y.max() and box[3] > y.min()
 
 
 def bce(probability: float, target: float) -> float:
