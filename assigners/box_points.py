@@ -14,7 +14,7 @@ from torch import Tensor
 from assigners import noise
 from assigners.contract import Grid, Step, Targets, inside_range
 
-LevelGate = Literal["contains_grid", "none", "fcos_range"]
+LevelGate = Literal["contains_grid", "contains_cell", "none", "fcos_range"]
 DRAW_STREAM, PHASE_STREAM, TIE_STREAM, RESAMPLE_STREAM = 1, 2, 3, 4  # independent uses of the noise
 
 
@@ -117,8 +117,9 @@ def usable_levels(grid: Grid, targets: Targets, gate: LevelGate) -> Tensor:
     """The levels ``[N, L]`` on which a box may have samples; at least one, P3 where no level qualifies.
 
     ``contains_grid``: the box holds a grid point of the level. Elsewhere L_IQ has no target, so an unsupervised
-    Q could win the selection, and no location could represent the box at inference. ``fcos_range``: half the
-    longer side lies in the level's FCOS range. ``none``: all levels, the letter of the paper.
+    Q could win the selection, and no location could represent the box at inference. ``contains_cell``: it holds 2 x 2
+    of them, so that there is a place inside that is interpolated from the inside alone. ``fcos_range``: half the longer
+    side lies in the level's FCOS range. ``none``: all levels, the letter of the paper.
     """
     boxes = targets.boxes
     if gate == "none":

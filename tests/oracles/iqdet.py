@@ -70,7 +70,10 @@ def in_box_points(points: Points, box: Sequence[float]) -> list[int]:
 
 
 def allowed_levels(
-    points: Points, box: Sequence[float], num_levels: int, gate: Literal["contains_grid", "none", "fcos_range"]
+    points: Points,
+    box: Sequence[float],
+    num_levels: int,
+    gate: Literal["contains_grid", "contains_cell", "none", "fcos_range"],
 ) -> list[bool]:
     """Which levels may serve a box."""
     if gate == "none":
@@ -79,8 +82,12 @@ def allowed_levels(
         reach = max(box[2] - box[0], box[3] - box[1]) / 2
         fits = [in_range(reach, level, num_levels) and reaches(points, level, box) for level in range(num_levels)]
         return fits if any(fits) else [level == 0 for level in range(num_levels)]
-    held = {int(points.level[i]) for i in in_box_points(points, box)}
-    return [level in held for level in range(num_levels)] if held else [level == 0 for level in range(num_levels)]
+    found = [
+        [points.xy[i] for i in in_box_points(points, box) if points.level[i] == level] for level in range(num_levels)
+    ]
+    side = 2 if gate == "contains_cell" else 1
+    held = [all(len({place[axis] for place in places}) >= side for axis in (0, 1)) for places in found]
+    return held if any(held) else [level == 0 for level in range(num_levels)]
 
 
 def reaches(points: Points, level: int, box: Sequence[float]) -> bool:
