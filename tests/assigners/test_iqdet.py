@@ -18,7 +18,7 @@ from tests.assigners.test_center import one_image
 from tests.oracles import iqdet
 from tests.strategies import Scene, scenes
 
-GATES = st.sampled_from(["contains_grid", "none", "fcos_range"])
+GATES = st.sampled_from(["contains_grid", "contains_cell", "none", "fcos_range"])
 EVERY_POINT = 48  # columns of the largest map: the lattice of L_IQ then is the whole grid
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 6}
 
