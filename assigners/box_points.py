@@ -124,9 +124,9 @@ def usable_levels(grid: Grid, targets: Targets, gate: LevelGate) -> Tensor:
     boxes = targets.boxes
     if gate == "none":
         return torch.ones(boxes.shape[0], grid.num_levels, dtype=torch.bool, device=boxes.device)
-    if gate == "contains_grid":
+    if gate in ("contains_grid", "contains_cell"):
         first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
-        usable = (last > first).all(dim=-1)
+        usable = (last - first >= (2 if gate == "contains_cell" else 1)).all(dim=-1)
     else:
         reach = (boxes[:, None, 2:] - boxes[:, None, :2]).amax(dim=-1) / 2
         high = grid.level_stride * 8  # 64, 128, 256, 512 and open
