@@ -97,7 +97,7 @@ class IQDet(QualitySampling):
             ValueError: without predictions or features.
         """
         if predictions is None or len(predictions.features) != grid.num_levels:
-            raise ValueError("iqdet needs the detector's predictions and one feature map per level")
+            raise ValueError(f"{type(self).__name__} needs the detector's predictions and one feature map per level")
         with torch.autocast(grid.points.device.type, enabled=False):
             mixture: Mixture = self.encoder(predictions.features, grid, targets)
             return mixture

@@ -160,7 +160,7 @@ class _Job:
         except StopRequested:
             command = request.command if "--resume" in request.command.split() else f"{request.command} --resume"
             raise Interrupted(trainer.checkpoint_folder, command) from None
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             raise RunFailed(

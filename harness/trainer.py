@@ -226,14 +226,16 @@ class Trainer:
             pending.step % self.trace_every == 0 or pending.step + 1 == self.protocol.schedule.steps
         ):
             line = {"step": pending.step, "lr": learning_rate(self.protocol.schedule, pending.step), **self.latest}
-            trace.write(json.dumps(line) + "\n")
+            with writing(self.trace_path):
+                trace.write(json.dumps(line) + "\n")
 
     def _save(self, trace: Any) -> None:
         if not self.group.main:
             return
-        trace.flush()
-        os.fsync(trace.fileno())
-        self.state.trace_bytes = trace.tell()
+        with writing(self.trace_path):
+            trace.flush()
+            os.fsync(trace.fileno())
+            self.state.trace_bytes = trace.tell()
         self.state.step_seconds = list(self.step_seconds)
         save_checkpoint(self.checkpoint_folder, self.state, self.model, self.optimizer, self.ema)
 
@@ -245,14 +247,17 @@ class Trainer:
             return
         with writing(self.trace_path):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self.trace_path.open("a", encoding="utf-8") as trace:
+            trace = self.trace_path.open("a", encoding="utf-8")
+        try:
+            with writing(self.trace_path):
                 trace.truncate(self.state.trace_bytes)
                 trace.seek(0, os.SEEK_END)
-                try:
-                    yield trace
-                finally:
-                    if trace.tell() == 0:  # stopped before the first step: nothing to leave behind
-                        self.trace_path.unlink()
+            yield trace
+        finally:
+            with writing(self.trace_path):
+                trace.close()
+                if self.trace_path.stat().st_size == 0:  # stopped before the first step: nothing to leave behind
+                    self.trace_path.unlink()
 
 
 @contextmanager

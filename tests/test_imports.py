@@ -30,6 +30,14 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def assert_runs(code: str) -> None:
+    """In a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def files(package: str) -> list[Path]:
     found = sorted((REPOSITORY / package).rglob("*.py"))
     assert found
@@ -57,10 +65,7 @@ def test_listing_needs_no_torch(module):
         "heavy = {'torch', 'torchvision', 'timm', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert_runs(code)
 
 
 def test_an_adapter_needs_nothing_of_the_detector_it_is_for():
@@ -69,10 +74,7 @@ def test_an_adapter_needs_nothing_of_the_detector_it_is_for():
         "foreign = {'torchvision', 'timm', 'detector', 'harness'} & set(sys.modules)\n"
         "assert not foreign, foreign"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert_runs(code)
 
 
 def test_the_contract_is_reached_through_the_package():

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     import torch
 
+    from assigners.quality_distribution import Mixture
     from detector import FCOS
     from harness.data.base import ImageSet
-    from harness.inspection import View
+    from harness.inspection import Drawn, View
     from harness.protocol import Protocol
 
 Rows = list[dict[str, Any]]
@@ -75,13 +76,8 @@ def command(
       harness inspect -a paa --run center-small-s0 --data voc:VOCdevkit/VOC2007 --image 000005
     """
     screen = console(as_json)
-    if assigner is None and run_id is None:
-        raise UserError("name an assigner with --assigner, or a run with --run; `harness ls` lists both")
-    if run_id is not None and (protocol_name or overrides):
-        raise UserError("--run brings its own protocol; leave out --protocol and --set")
     target = output or Path("inspect.png")
-    if target.suffix.lower() != ".png":
-        raise UserError(f"--output {target} must end in .png")
+    _check_words(assigner, run_id, bool(protocol_name or overrides), target)
     name, chosen = registry.parse_spec(assigner) if assigner else (None, {})
     chosen |= dict(parse_pair(text) for text in options)
     if name is not None:
@@ -91,7 +87,7 @@ def command(
     from harness.device import computing, pick_device
     from harness.engine import say_warnings
     from harness.explain import explain
-    from harness.inspection import assign, box_rows, find_image, look, mixture_rows, mixtures, sample_rows
+    from harness.inspection import assign, box_rows, find_image, look, mixtures
     from harness.inspection_sheet import draw
     from harness.render import save_png
 
@@ -132,13 +128,30 @@ def command(
         say(screen, explanation.text)
     say(screen, f"picture {target}")
     if as_json:
-        emit({
-            **state, "data": data, "split": images.split, "image": view.name, "height": view.original[0],
-            "width": view.original[1], "input_height": view.size[0], "input_width": view.size[1],
-            "strides": list(view.grid.strides), "seed": seed, "picture": str(target), "boxes": rows,
-            "samples": sample_rows(view, drawn), "mixture": mixture_rows(view, *mixture) if mixture else None,
-            "explanation": explanation.as_json() if explanation else None,
-        })  # fmt: skip
+        asked = {"data": data, "split": images.split, "seed": seed, "picture": str(target)}
+        told = {"boxes": rows, "explanation": explanation.as_json() if explanation else None}
+        emit({**state, **asked, **told, **_drawn_json(view, drawn, mixture)})
+
+
+def _check_words(assigner: str | None, run_id: str | None, protocol_given: bool, target: Path) -> None:
+    """Refuse words that do not go together."""
+    if assigner is None and run_id is None:
+        raise UserError("name an assigner with --assigner, or a run with --run; `harness ls` lists both")
+    if run_id is not None and protocol_given:
+        raise UserError("--run brings its own protocol; leave out --protocol and --set")
+    if target.suffix.lower() != ".png":
+        raise UserError(f"--output {target} must end in .png")
+
+
+def _drawn_json(view: View, drawn: Drawn, mixture: tuple[Mixture, torch.Tensor] | None) -> dict[str, Any]:
+    """What the picture shows, as numbers."""
+    from harness.inspection import mixture_rows, sample_rows
+
+    return {
+        "image": view.name, "height": view.original[0], "width": view.original[1], "input_height": view.size[0],
+        "input_width": view.size[1], "strides": list(view.grid.strides), "samples": sample_rows(view, drawn),
+        "mixture": mixture_rows(view, *mixture) if mixture else None,
+    }  # fmt: skip
 
 
 def _step(seed: int, protocol: Protocol, *, trained: bool) -> Any:

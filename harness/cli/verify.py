@@ -161,7 +161,7 @@ def _contract_table(subject: Subject, outcomes: Sequence[Outcome]) -> Table:
 
 def _show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict], missing: str | None) -> None:
     table = Table(title="points equal of those compared, outside tie and fragile", title_justify="left")
-    for column in ("case", "peer", "its own conventions", "oracle = peer", "oracle = it", "labels, losses", "result"):
+    for column in ("case", "peer", "its own conventions", "oracle = peer", "oracle = it", "labels", "result"):
         table.add_column(column, justify="right" if "=" in column or column == "its own conventions" else "left")
     table.add_column("what happened", overflow="fold")
     left: dict[str, dict[str, int]] = {}  # reason, peer, cases

@@ -17,7 +17,6 @@ from harness.verify.peers import PEERS, ZOO, OracleInput, Oracles, Peer
 from harness.verify.subject import Subject
 
 JITTERS = 4  # times that inputs are moved to see where rounding decides
-LOSS_TOLERANCE = 1e-4  # relative
 Status = Literal["agrees", "differs", "information", "not covered"]
 
 
@@ -43,7 +42,7 @@ class Verdict:
         zoo: the assigner, with its own conventions, against the peer.
         oracle: the oracle, with the peer's conventions, against the peer; None without an oracle.
         product: the assigner against the oracle with the zoo's conventions; None without an oracle.
-        further: soft labels and losses that both yield.
+        further: soft labels that both yield.
         reason: what differs first, or why nothing was compared.
     """
 
@@ -128,7 +127,7 @@ def _compared(seen: _Seen, answer: PeerAnswer, row: Peer | None, told: Verdict, 
 
 
 def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Count]:
-    """Soft labels where both learn the same box, and losses."""
+    """Soft labels where both learn the same box."""
     found = {}
     assert seen.answer is not None
     assert seen.assigned is not None
@@ -136,11 +135,6 @@ def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Count]:
         same = answer.comparable & (seen.assigned == answer.assigned) & (answer.assigned >= 0)
         near = np.abs(soft_labels(seen.case, seen.answer) - answer.arrays["soft"]) <= row.soft_tolerance
         found["soft"] = Count(int(same.sum()), int((same & near).sum()))
-    for theirs, ours in row.losses.items():
-        if theirs in answer.arrays and ours in seen.answer.losses:
-            total, expected = seen.answer.losses[ours][0].item(), float(answer.arrays[theirs].sum())
-            close = abs(total - expected) <= LOSS_TOLERANCE * max(abs(expected), 1e-12)
-            found[theirs] = Count(1, int(close))
     return found
 
 

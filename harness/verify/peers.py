@@ -90,7 +90,6 @@ class Peer:
         options: of the assigner, where they are fixed and not the defaults.
         hyper: options of the assigner that the file tells, by their names there.
         soft: its soft label is what the assigner calls label.
-        losses: its loss arrays, with the assigner's name of the term.
         soft_tolerance: absolute.
     """
 
@@ -99,7 +98,6 @@ class Peer:
     options: Options = field(default_factory=dict)
     hyper: Mapping[str, str] = field(default_factory=dict)
     soft: bool = False
-    losses: Mapping[str, str] = field(default_factory=dict)
     soft_tolerance: float = 1e-4
 
     def asked(self, told: Options) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from assigners.contract import Assignment
 from assigners.qd import UniformSampling
 from tests.assigners.common import build, map_tensors, permuted, pixels, rows, run
 from tests.assigners.test_center import one_image
-from tests.assigners.test_iqdet import Seen, effective_negatives
+from tests.assigners.test_iqdet import Seen, assert_masks_equal_the_oracle
 from tests.oracles import iqdet
 from tests.oracles import quality_sampling as oracle
 from tests.strategies import Scene, scenes
@@ -445,17 +445,7 @@ def test_many_rounded_draws_around_the_centre_are_the_center_sampling_points(sce
 )
 @settings(max_examples=4)
 def test_masks_equal_the_oracle(name, scene, mode):
-    answer = run(build(name, scene, inbox=mode), scene)
-    targets, s = scene.targets(), answer.samples
-    for image in range(scene.num_images):
-        offset = sum(targets.counts[:image])
-        mine = torch.nonzero(s.positive & (targets.image[s.gt] == image)).flatten().tolist()
-        positives = [(int(s.gt[k]) - offset, int(s.level[k]), *s.uv[k].tolist()) for k in mine]
-        expected = iqdet.negatives(
-            scene.points, scene.shapes, scene.boxes[image].astype(np.float64), scene.labels[image].tolist(), positives,
-            scene.num_classes, mode,
-        )  # fmt: skip
-        np.testing.assert_array_equal(effective_negatives(scene, answer, image), expected)
+    assert_masks_equal_the_oracle(scene, run(build(name, scene, inbox=mode), scene), mode)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from harness.build import attach_assigner, build_detector
 from harness.device import pick_device
 from harness.engine import evaluate_run
 from harness.errors import RunFailed, UserError
@@ -130,3 +131,11 @@ def test_other_errors_keep_their_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(RuntimeError, match="a defect"):
         run(request(tmp_path, "center"))
+
+
+@pytest.mark.parametrize("voting", [False, True])
+def test_what_an_assigner_declares_reaches_inference(voting):
+    model = build_detector(small_protocol(), 3, 0)
+    attach_assigner(model, "paa", {"score_voting": voting}, 0)
+    assert model.inference.score_voting is voting
+    assert model.inference.nms_iou == small_protocol().evaluation.nms_iou

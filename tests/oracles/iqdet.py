@@ -82,9 +82,8 @@ def allowed_levels(
         reach = max(box[2] - box[0], box[3] - box[1]) / 2
         fits = [in_range(reach, level, num_levels) and reaches(points, level, box) for level in range(num_levels)]
         return fits if any(fits) else [level == 0 for level in range(num_levels)]
-    found = [
-        [points.xy[i] for i in in_box_points(points, box) if points.level[i] == level] for level in range(num_levels)
-    ]
+    inside = in_box_points(points, box)
+    found = [[points.xy[i] for i in inside if points.level[i] == level] for level in range(num_levels)]
     side = 2 if gate == "contains_cell" else 1
     held = [all(len({place[axis] for place in places}) >= side for axis in (0, 1)) for places in found]
     return held if any(held) else [level == 0 for level in range(num_levels)]

@@ -259,18 +259,6 @@ def examine(
     return Result(own, cost, divide(own, cost, points.level, len(boxes), topk=topk, convention=convention))
 
 
-def assign(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 9,
-    threshold: float = 0.1,
-    convention: Convention = "zoo",
-) -> Indices:
+def assign(points: Points, boxes: Array, logits: Array, predicted: Array, **asked: Any) -> Indices:
     """Box index per location of one image, -1 where negative (arguments as `examine`)."""
-    return examine(
-        points, boxes, logits, predicted, labels=labels, topk=topk, threshold=threshold, convention=convention
-    ).assigned
+    return examine(points, boxes, logits, predicted, **asked).assigned
