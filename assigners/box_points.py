@@ -116,17 +116,21 @@ def offset_in_half_sides(xy: Tensor, boxes: Tensor) -> Tensor:
 def usable_levels(grid: Grid, targets: Targets, gate: LevelGate) -> Tensor:
     """The levels ``[N, L]`` on which a box may have samples; at least one, P3 where no level qualifies.
 
-    ``contains_grid``: the box holds a grid point of the level. Elsewhere L_IQ has no target, so an unsupervised
-    Q could win the selection, and no location could represent the box at inference. ``contains_cell``: it holds 2 x 2
-    of them, so that there is a place inside that is interpolated from the inside alone. ``fcos_range``: half the longer
-    side lies in the level's FCOS range. ``none``: all levels, the letter of the paper.
+    ``contains_cell``: the box holds 2 x 2 grid points of the level, so that some place inside is interpolated from the
+    inside alone; on coarser levels neighbouring objects share the cells that their samples read. Where no level
+    does, as ``contains_grid``: it holds one. Elsewhere L_IQ has no target, so an unsupervised Q could win the selection.
+    ``fcos_range``: half the longer side lies in the level's FCOS range. ``none``: all levels, the letter of the paper.
     """
     boxes = targets.boxes
     if gate == "none":
         return torch.ones(boxes.shape[0], grid.num_levels, dtype=torch.bool, device=boxes.device)
     if gate in ("contains_grid", "contains_cell"):
         first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
-        usable = (last - first >= (2 if gate == "contains_cell" else 1)).all(dim=-1)
+        held = (last - first).amin(dim=-1)  # [N, L] grid points along the shorter side
+        usable = held >= 1
+        if gate == "contains_cell":
+            cell = held >= 2
+            usable &= cell | ~cell.any(dim=1, keepdim=True)
     else:
         reach = (boxes[:, None, 2:] - boxes[:, None, :2]).amax(dim=-1) / 2
         high = grid.level_stride * 8  # 64, 128, 256, 512 and open

@@ -60,7 +60,7 @@ class IQDet(QualitySampling):
         roi: int = 7,
         iq_weight: float = 1.0,
         peak: Peak = "gate",
-        level_gate: LevelGate = "contains_grid",
+        level_gate: LevelGate = "contains_cell",
         select: Select = "topk",
         rejected: Rejected = "ignore",
         inbox: Inbox = "negative_no_footprint",

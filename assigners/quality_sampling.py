@@ -81,7 +81,7 @@ class QualitySampling(Assigner):
         *,
         positives: int = 12,
         draws_per_level: int | None = None,
-        level_gate: LevelGate = "contains_grid",
+        level_gate: LevelGate = "contains_cell",
         select: Select = "topk",
         rejected: Rejected = "ignore",
         inbox: Inbox = "negative_no_footprint",

@@ -111,7 +111,7 @@ def test_the_best_draws_over_all_levels_are_kept(scene, positives, draws):
         assert torch.equal(weight, s.positive.float())
     for gt, box in enumerate(scene.targets().boxes.double().tolist()):
         mine = (s.ok & (s.gt == gt)).numpy()
-        levels = sum(iqdet.allowed_levels(scene.points, box, len(scene.shapes), "contains_grid"))
+        levels = sum(iqdet.allowed_levels(scene.points, box, len(scene.shapes), "contains_cell"))
         assert mine.sum() == levels * draws
         assert s.positive.numpy()[mine].sum() == min(positives, levels * draws)
         known = mine & ~np.isnan(q)
@@ -200,7 +200,7 @@ def test_best_of_each_level(scene):
     _, answer, _ = traced(scene, select="topk_per_level", positives=4, draws_per_level=9)
     s = answer.samples
     for gt, box in enumerate(scene.targets().boxes.double().tolist()):
-        allowed = iqdet.allowed_levels(scene.points, box, len(scene.shapes), "contains_grid")
+        allowed = iqdet.allowed_levels(scene.points, box, len(scene.shapes), "contains_cell")
         counts = torch.bincount(s.level[s.ok & (s.gt == gt)], minlength=len(allowed))
         assert counts.tolist() == [4 * yes for yes in allowed]
 
@@ -259,7 +259,7 @@ def test_rejected_draws_of_other_levels(scene):
 @given(scenes(min_boxes=1), st.sampled_from(["cls", "reg", "comb"]))
 @settings(max_examples=15)
 def test_selection_by_loss_takes_grid_points_inside(scene, target):
-    _, answer, _ = traced(scene, select_by="loss", iq_target=target)
+    _, answer, _ = traced(scene, select_by="loss", iq_target=target, level_gate="contains_grid")
     s = answer.samples
     assert s.on_grid
     assert torch.equal(s.uv, s.uv.round())
@@ -320,7 +320,7 @@ def test_readings_of_the_mask_contain_each_other(scene):
 @given(scenes(**SMALL))
 @settings(max_examples=15)
 def test_in_box_weights_of_one_minus_q(scene):
-    _, answer, seen = traced(scene, inbox="one_minus_q")
+    _, answer, seen = traced(scene, inbox="one_minus_q", level_gate="contains_grid")
     expected = np.ones((scene.num_images, len(scene.points)))
     image = scene.targets().image.tolist()
     for gt, location in pair_list(scene, scene.targets().boxes):
@@ -333,7 +333,7 @@ def test_in_box_weights_of_one_minus_q(scene):
 @given(scenes(**SMALL))
 @settings(max_examples=15)
 def test_soft_in_box_labels(scene):
-    _, answer, seen = traced(scene, inbox="soft")
+    _, answer, seen = traced(scene, inbox="soft", level_gate="contains_grid")
     s = answer.samples
     grid_rows = torch.nonzero(s.ok & ~s.positive).flatten()
     pairs = pair_list(scene, scene.targets().boxes)

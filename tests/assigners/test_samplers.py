@@ -87,7 +87,7 @@ def test_number_and_levels_of_positives(name, scene):
     assert torch.equal(s.positive, s.ok)
     number = counts(scene, answer)
     assert (number <= 12).all() if name in ROUNDED else (number == 12).all()
-    gate = "fcos_range" if name == "uniform_center" else "contains_grid"
+    gate = "fcos_range" if name == "uniform_center" else "contains_cell"
     for gt, box in enumerate(scene.targets().boxes.double().tolist()):
         allowed = iqdet.allowed_levels(scene.points, box, len(scene.shapes), gate)
         assert set(s.level[s.ok & (s.gt == gt)].tolist()) <= {level for level, yes in enumerate(allowed) if yes}
@@ -366,7 +366,7 @@ def test_other_selections(name, select):
     assert torch.isfinite(s.label).all()
     assert ((s.label >= 0) & (s.label <= 1)).all()
     number = counts(scene, answer)
-    levels = [sum(iqdet.allowed_levels(scene.points, box, 5, "contains_grid")) for box in scene.boxes[0].tolist()]
+    levels = [sum(iqdet.allowed_levels(scene.points, box, 5, "contains_cell")) for box in scene.boxes[0].tolist()]
     most = np.array([4 * n if select == "topk_per_level" else 4 for n in levels])
     assert (number <= most).all()
     if name == "fixed_qd":
@@ -407,7 +407,7 @@ def test_many_draws_without_copies_are_the_best_grid_points(name, seed):
     def quality(location: int) -> float:
         return seen.quality(0, int(levels[location]), scene.points.xy[location])
 
-    allowed = iqdet.allowed_levels(scene.points, box, 5, "contains_grid")
+    allowed = iqdet.allowed_levels(scene.points, box, 5, "contains_cell")
     theirs = [q for q, _ in oracle.best_grid_points(scene.points, box, allowed, quality, 12)]
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 

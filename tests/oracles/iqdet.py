@@ -84,9 +84,11 @@ def allowed_levels(
         return fits if any(fits) else [level == 0 for level in range(num_levels)]
     inside = in_box_points(points, box)
     found = [[points.xy[i] for i in inside if points.level[i] == level] for level in range(num_levels)]
-    side = 2 if gate == "contains_cell" else 1
-    held = [all(len({place[axis] for place in places}) >= side for axis in (0, 1)) for places in found]
-    return held if any(held) else [level == 0 for level in range(num_levels)]
+    for side in (2, 1) if gate == "contains_cell" else (1,):
+        held = [all(len({place[axis] for place in places}) >= side for axis in (0, 1)) for places in found]
+        if any(held):
+            return held
+    return [level == 0 for level in range(num_levels)]
 
 
 def reaches(points: Points, level: int, box: Sequence[float]) -> bool:
