@@ -118,7 +118,7 @@ def usable_levels(grid: Grid, targets: Targets, gate: LevelGate) -> Tensor:
 
     ``contains_cell``: the box holds 2 x 2 grid points of the level, so that some place inside is interpolated from the
     inside alone; on coarser levels neighbouring objects share the cells that their samples read. Where no level
-    does, as ``contains_grid``: it holds one. Elsewhere L_IQ has no target, so an unsupervised Q could win the selection.
+    does, as ``contains_grid``: it holds one. Elsewhere L_IQ has no target: an unsupervised Q could win the selection.
     ``fcos_range``: half the longer side lies in the level's FCOS range. ``none``: all levels, the letter of the paper.
     """
     boxes = targets.boxes

@@ -21,9 +21,10 @@ from assigners.atss import ATSS
 from assigners.box_points import BoxPoints, LevelGate, lattice, usable_levels
 from assigners.contract import Assignment, Grid, HeadInfo, Needs, Predictions, Step, Targets, Term
 from assigners.geometry import aligned_iou, decode, giou_loss
-from assigners.quality_distribution import Mixture, Peak, QualityDistributionEncoder, quality_loss
+from assigners.quality_distribution import Learn, Mixture, Peak, QualityDistributionEncoder, quality_loss
 from assigners.quality_sampling import Inbox, QualitySampling, Rejected, Select, at_least_one
 from assigners.reader import read
+from assigners.roi import Extractor
 
 WORST = 1e4  # what a loss that is no number counts as (a diverging detector), like any loss beyond it
 
@@ -45,6 +46,8 @@ class IQDet(QualitySampling):
         select_by: positives by Q, or by the smallest loss over the in-box grid points (A16, second reading).
         warmup: share of training in which ATSS assigns while the encoder learns (A31).
         lattice_side: L_IQ sees at most this many grid points squared per box and level.
+        extractor: of the RoI feature (Table 3).
+        learn: which parameters of the distribution the encoder predicts (Table 2).
     """
 
     needs = Needs(predictions=True, features=True)
@@ -70,6 +73,8 @@ class IQDet(QualitySampling):
         select_by: Literal["q", "loss"] = "q",
         warmup: float = 0.0,
         lattice_side: int = 8,
+        extractor: Extractor = "roi_align",
+        learn: Learn = "mu_sigma_peak",
     ) -> None:
         super().__init__(
             positives=positives, draws_per_level=draws_per_level, level_gate=level_gate, select=select,
@@ -87,8 +92,9 @@ class IQDet(QualitySampling):
         self.warmup = warmup
         self.warmup_assigner = ATSS(head)
         self.encoder = QualityDistributionEncoder(
-            head.channels, components=components, hidden=hidden or 4 * head.channels, roi=roi, peak=peak
-        )
+            head.channels, components=components, hidden=hidden or 4 * head.channels, roi=roi, peak=peak,
+            extractor=extractor, learn=learn,
+        )  # fmt: skip
 
     def quality(self, grid: Grid, targets: Targets, predictions: Predictions | None) -> Mixture:
         """What the encoder predicts.

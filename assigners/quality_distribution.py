@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assigners.contract import Grid, Targets
-from assigners.roi import roi_align_levels
+from assigners.roi import Extractor, box_features
 
 Peak = Literal["gate", "sigmoid", "softmax"]
+Learn = Literal["mu_sigma_peak", "mu_sigma", "mu"]
 
 SIGMA_MIN = 0.05  # half sides; A6 leaves the floor open: under one P3 cell for boxes up to 320 px
 MU_INIT = 0.15  # half sides; +-MU_INIT on x keeps two components apart at the start (not in the paper)
@@ -64,34 +65,47 @@ class QualityDistributionEncoder(nn.Module):
         channels: of the FPN maps.
         components: K, the paper's 2.
         hidden: width of the two layers; the paper does not state it.
-        roi: side of the pooled feature, the paper's 7.
+        roi: side of the pooled feature, the paper's 7 (Table 3).
+        extractor: how it is pooled (`box_features`; Table 3).
+        learn: what is predicted (Table 2). Where sigma is not, it is `SIGMA_INIT`; where the peak is not, each
+            component's is 1 / K, so that Q is at most 1. The paper gives neither.
         peak: what pi is (A3). ``softmax``: it sums to 1. ``sigmoid``: each is free, Q may exceed 1. ``gate``: softmax
             times one gate, so that Q stays below 1 and a level can be muted.
     """
 
-    def __init__(self, channels: int, *, components: int, hidden: int, roi: int, peak: Peak) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        components: int,
+        hidden: int,
+        roi: int,
+        peak: Peak,
+        extractor: Extractor = "roi_align",
+        learn: Learn = "mu_sigma_peak",
+    ) -> None:
         super().__init__()
-        self.roi, self.peak, self.components = roi, peak, components
-        self.layers = nn.Sequential(
-            nn.Linear(channels * roi * roi, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
-        )
+        self.roi, self.extractor, self.peak, self.components = roi, extractor, peak, components
+        bins = 1 if extractor == "roi_align_mean" else roi * roi
+        self.layers = nn.Sequential(nn.Linear(channels * bins, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.mu = nn.Linear(hidden, components * 2)
-        self.sigma = nn.Linear(hidden, components * 2)
-        self.pi = nn.Linear(hidden, components)
-        self.gate = nn.Linear(hidden, 1) if peak == "gate" else None
+        self.sigma = nn.Linear(hidden, components * 2) if learn != "mu" else None
+        self.pi = nn.Linear(hidden, components) if learn == "mu_sigma_peak" else None
+        self.gate = nn.Linear(hidden, 1) if learn == "mu_sigma_peak" and peak == "gate" else None
         self._initialise()
 
     def _initialise(self) -> None:
-        heads = [self.mu, self.sigma, self.pi] + ([self.gate] if self.gate is not None else [])
-        for layer in heads:
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        for layer in (self.mu, self.sigma, self.pi, self.gate):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
         with torch.no_grad():
             self.mu.bias.view(-1, 2)[:, 0] = torch.linspace(-MU_INIT, MU_INIT, self.components)
-            self.sigma.bias.fill_(log(torch.expm1(torch.tensor(SIGMA_INIT - SIGMA_MIN)).item()))
+            if self.sigma is not None:
+                self.sigma.bias.fill_(log(torch.expm1(torch.tensor(SIGMA_INIT - SIGMA_MIN)).item()))
             if self.gate is not None:
                 self.gate.bias.fill_(log(PEAK_INIT / (1 - PEAK_INIT)))
-            elif self.peak == "sigmoid":
+            elif self.pi is not None and self.peak == "sigmoid":
                 each = PEAK_INIT / self.components
                 self.pi.bias.fill_(log(each / (1 - each)))
 
@@ -105,18 +119,22 @@ class QualityDistributionEncoder(nn.Module):
         Returns:
             Mixture of shape ``[N, L]`` in float32.
         """
-        pooled = roi_align_levels(features, grid, targets, self.roi, SAMPLING_RATIO)
+        pooled = box_features(features, grid, targets, self.roi, SAMPLING_RATIO, self.extractor)
         hidden = self.layers(pooled.flatten(2))  # [N, L, hidden]
+        mu = self.mu(hidden).unflatten(-1, (self.components, 2))
+        if self.sigma is None:
+            sigma = torch.full_like(mu, SIGMA_INIT)
+        else:
+            sigma = SIGMA_MIN + F.softplus(self.sigma(hidden)).unflatten(-1, (self.components, 2))
+        return Mixture(mu=mu, sigma=sigma, log_pi=self._log_pi(hidden))
+
+    def _log_pi(self, hidden: Tensor) -> Tensor:
+        if self.pi is None:
+            return hidden.new_full((*hidden.shape[:-1], self.components), -log(self.components))
         pi = self.pi(hidden)
         if self.gate is not None:
-            log_pi = F.logsigmoid(self.gate(hidden)) + F.log_softmax(pi, dim=-1)
-        else:
-            log_pi = F.logsigmoid(pi) if self.peak == "sigmoid" else F.log_softmax(pi, dim=-1)
-        return Mixture(
-            mu=self.mu(hidden).unflatten(-1, (self.components, 2)),
-            sigma=SIGMA_MIN + F.softplus(self.sigma(hidden)).unflatten(-1, (self.components, 2)),
-            log_pi=log_pi,
-        )
+            return F.logsigmoid(self.gate(hidden)) + F.log_softmax(pi, dim=-1)
+        return F.logsigmoid(pi) if self.peak == "sigmoid" else F.log_softmax(pi, dim=-1)
 
 
 ONE_MINUS_FLOOR = 1e-2  # of 1 - Q, below which log(1 - Q) goes on along its tangent

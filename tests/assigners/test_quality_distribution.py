@@ -297,3 +297,20 @@ def test_the_extremes_of_the_noise():
 def test_components_without_mass_are_not_drawn():
     drawn = sample_truncated(single([[-0.5, 0.0], [0.5, 0.0]], [[0.01, 0.01]] * 2, [0.5, 0.0]), noise(8, count=2000))[0]
     assert (drawn[:, 0] < 0).all()
+
+
+@given(scenes(min_boxes=1, max_boxes=3), st.sampled_from(["mu_sigma", "mu"]))
+@settings(max_examples=6)
+def test_what_is_not_learnt_is_constant(scene, learn):
+    encoder = QualityDistributionEncoder(CHANNELS, components=2, hidden=16, roi=7, peak="gate", learn=learn)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    mixture = encoder(scene.predictions().features, scene.grid, scene.targets())
+    torch.testing.assert_close(mixture.log_pi.exp(), torch.full_like(mixture.log_pi, 0.5))
+    names = {name.partition(".")[0] for name, _ in encoder.named_parameters()}
+    assert names == {"layers", "mu", *(["sigma"] if learn == "mu_sigma" else [])}
+    if learn == "mu":
+        assert (mixture.sigma == 0.5).all()
+    else:
+        assert mixture.sigma.std() > 0

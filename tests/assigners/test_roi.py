@@ -1,13 +1,13 @@
-"""The pooled features of boxes against torchvision's RoIAlign."""
+"""The pooled features of boxes against torchvision's RoIAlign and RoIPool."""
 
 from __future__ import annotations
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import roi_align
+from torchvision.ops import roi_align, roi_pool
 
-from assigners.roi import roi_align_levels
+from assigners.roi import box_features, roi_align_levels, roi_pool_levels
 from tests.strategies import CHANNELS, scenes
 
 
@@ -35,3 +35,30 @@ def test_gradient_equals_torchvision(scene):
         total = total + (theirs.flatten(2).transpose(1, 2) * probe[:, level]).sum()
     for mine, yours in zip(ours, torch.autograd.grad(total, features), strict=True):
         torch.testing.assert_close(mine, yours, rtol=1e-4, atol=1e-4)
+
+
+@given(scenes(), st.sampled_from([1, 3, 7, 14]))
+@settings(max_examples=20)
+def test_roi_pool_equals_torchvision_with_its_gradient(scene, side):
+    targets, features = scene.targets(), scene.predictions().features
+    ours = roi_pool_levels(features, scene.grid, targets, side)
+    rois = torch.cat((targets.image[:, None].float(), targets.boxes), dim=1)
+    levels = zip(features, scene.strides, strict=True)
+    theirs = torch.stack([roi_pool(f, rois, side, 1 / s).flatten(2).transpose(1, 2) for f, s in levels], dim=1)
+    assert torch.equal(ours, theirs)
+    if targets.num_boxes:
+        for mine, yours in zip(
+            torch.autograd.grad(ours.square().sum(), features), torch.autograd.grad(theirs.square().sum(), features),
+            strict=True,
+        ):  # fmt: skip
+            torch.testing.assert_close(mine, yours, rtol=1e-4, atol=1e-3)
+
+
+@given(scenes(min_boxes=1))
+@settings(max_examples=5)
+def test_the_mean_leaves_nothing_of_where(scene):
+    targets, features = scene.targets(), scene.predictions().features
+    mean = box_features(features, scene.grid, targets, 7, 2, "roi_align_mean")
+    assert mean.shape == (targets.num_boxes, len(features), 1, CHANNELS)
+    mirrored = box_features(features, scene.grid, targets, 7, 2, "roi_align").flip(2).mean(dim=2, keepdim=True)
+    torch.testing.assert_close(mean, mirrored)
