@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -168,8 +169,10 @@ def parse_spec(text: str) -> tuple[str, dict[str, str]]:
     return name.strip(), options
 
 
-def _plugins() -> list[EntryPoint]:
-    return sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.name, p.value))
+@cache
+def _plugins() -> tuple[EntryPoint, ...]:
+    """Of the packages that are installed when a name is first used: looking through them all takes its time."""
+    return tuple(sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.name, p.value)))
 
 
 def _origin(plugin: EntryPoint) -> str:

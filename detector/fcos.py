@@ -13,7 +13,7 @@ from detector.backbone import STRIDES, PyramidBackbone
 from detector.head import FCOSHead
 from detector.images import ImageBatch, normalise, pad_images
 from detector.loss import LossSettings, detection_losses
-from detector.postprocess import InferenceSettings, postprocess
+from detector.postprocess import Candidates, InferenceSettings, find_candidates, postprocess
 
 
 class FCOS(nn.Module):
@@ -25,7 +25,7 @@ class FCOS(nn.Module):
 
     Args:
         num_classes: C.
-        backbone, pretrained, frozen_stages, frozen_bn: see `PyramidBackbone`.
+        backbone, pretrained, frozen_stages, frozen_bn, deformable_stages, weights: see `PyramidBackbone`.
         channels: of the pyramid and the head.
         head_depth: convolutions per tower.
         point_offset: position of a location within its cell.
@@ -40,6 +40,8 @@ class FCOS(nn.Module):
         pretrained: bool = False,
         frozen_stages: int = 0,
         frozen_bn: bool = False,
+        deformable_stages: Sequence[int] = (),
+        weights: Mapping[str, Tensor] | None = None,
         channels: int = 256,
         head_depth: int = 4,
         point_offset: float = 0.5,
@@ -48,8 +50,9 @@ class FCOS(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = PyramidBackbone(
-            backbone, channels, pretrained=pretrained, frozen_stages=frozen_stages, frozen_bn=frozen_bn
-        )
+            backbone, channels, pretrained=pretrained, frozen_stages=frozen_stages, frozen_bn=frozen_bn,
+            deformable_stages=deformable_stages, weights=weights,
+        )  # fmt: skip
         self.head = FCOSHead(channels, num_classes, head_depth, len(STRIDES))
         self.head_info = HeadInfo(num_classes=num_classes, channels=channels, strides=STRIDES)
         self.point_offset = point_offset
@@ -101,6 +104,11 @@ class FCOS(nn.Module):
                 self.loss_settings, grid, targets, predictions, assignment, self.assigner.declares.replaces
             )
         return losses
+
+    def candidates(self, batch: ImageBatch) -> Candidates:
+        """What evaluation finds in a batch before NMS, so that several views of an image can be merged."""
+        grid, maps = self.maps(batch)
+        return find_candidates(self.inference, grid, maps.logits, maps.boxes, maps.quality, batch.sizes)
 
     def maps(self, batch: ImageBatch) -> tuple[Grid, Predictions]:
         """The dense maps of a batch, with gradient, and the grid that they lie on."""

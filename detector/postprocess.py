@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,8 @@ from assigners.geometry import aligned_iou
 
 VOTE_VARIANCE = 0.025  # of the overlap, in score voting (the authors' code)
 VOTE_OVERLAP = 0.01  # a neighbour overlaps by more than this
-VOTE_CHUNK = 100  # detections compared with all candidates at a time: bounds the memory
+VOTE_CHUNK = 100  # detections compared with all candidates at a time, or fewer ...
+VOTE_PAIRS = 2**25  # ... so that there are no more pairs than this at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,21 @@ class InferenceSettings:
     score_voting: bool = False
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What a batch might hold, before NMS.
+
+    Attributes:
+        image: ``[N]`` int64 position in the batch; label: ``[N]`` int64; score: ``[N]``.
+        box: ``[N, 4]`` xyxy, with sides > 0.
+    """
+
+    image: Tensor
+    label: Tensor
+    score: Tensor
+    box: Tensor
+
+
 def postprocess(
     settings: InferenceSettings,
     grid: Grid,
@@ -46,14 +63,24 @@ def postprocess(
     quality: Tensor,
     sizes: tuple[tuple[int, int], ...],
 ) -> list[dict[str, Tensor]]:
-    """Detections of a batch.
+    """Detections of a batch: `find_candidates`, then `suppress`; arguments as there."""
+    found = find_candidates(settings, grid, logits, boxes, quality, sizes)
+    return suppress(settings, found, num_images=len(logits), num_classes=logits.shape[-1])
+
+
+def find_candidates(
+    settings: InferenceSettings,
+    grid: Grid,
+    logits: Tensor,
+    boxes: Tensor,
+    quality: Tensor,
+    sizes: tuple[tuple[int, int], ...],
+) -> Candidates:
+    """The best (location, class) pairs of each level.
 
     Args:
         logits ``[B, R, C]``, boxes ``[B, R, 4]``, quality ``[B, R]`` logits.
-        sizes: ``(height, width)`` of each image; boxes are clipped to it.
-
-    Returns:
-        Per image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` descending, ``labels`` ``[n]``, n <= `settings.detections`.
+        sizes: ``(height, width)`` of each image; boxes are clipped to it, and dropped where nothing is left.
     """
     num_images, _, num_classes = logits.shape
     probability = logits.sigmoid()
@@ -68,22 +95,37 @@ def postprocess(
     image = torch.arange(num_images, device=value.device)[:, None].expand_as(value)
     keep = value >= 0
     image, index, value = image[keep], index[keep], value[keep]
-    label, location = index % num_classes, index // num_classes
-
-    limits = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=boxes.dtype, device=boxes.device)
-    box = torch.minimum(boxes[image, location].clamp(min=0), limits[image])
-    solid = ((box[:, 2:] - box[:, :2]) > 0).all(dim=1)
-    image, label, value, box = image[solid], label[solid], value[solid], box[solid]
     score = value.sqrt() if settings.score == "sqrt_product" else value
+    return clipped(Candidates(image, index % num_classes, score, boxes[image, index // num_classes]), sizes)
+
+
+def clipped(found: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
+    """The candidates cut to their images of ``(height, width)`` pixels, without those of which nothing is left."""
+    limits = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=found.box.dtype, device=found.box.device)
+    box = torch.minimum(found.box.clamp(min=0), limits[found.image])
+    solid = ((box[:, 2:] - box[:, :2]) > 0).all(dim=1)
+    return Candidates(found.image[solid], found.label[solid], found.score[solid], box[solid])
+
+
+def suppress(
+    settings: InferenceSettings, found: Candidates, *, num_images: int, num_classes: int
+) -> list[dict[str, Tensor]]:
+    """Class-wise NMS (or none), the best of each image, and score voting where the settings ask for it.
+
+    Returns:
+        Per image ``boxes`` ``[n, 4]``, ``scores`` ``[n]`` descending, ``labels`` ``[n]``, n <= `settings.detections`.
+    """
+    image, label, score, box = found.image, found.label, found.score, found.box
+    group = image * num_classes + label
     if settings.nms_iou is None:
         kept = score.argsort(descending=True, stable=True)
     else:
         # It moves each image and class far from the others: in float32 a box out there loses its fractions of a pixel.
-        kept = batched_nms(box.double(), score.double(), image * num_classes + label, settings.nms_iou)
+        kept = batched_nms(box.double(), score.double(), group, settings.nms_iou)
     kept = kept[image[kept].sort(stable=True).indices]  # by image, then by descending score
     counts = torch.bincount(image[kept], minlength=num_images).tolist()
     chosen = torch.cat([part[: settings.detections] for part in kept.split(counts)])
-    final = vote(box, score, image * num_classes + label, chosen) if settings.score_voting else box[chosen]
+    final = vote(box, score, group, chosen) if settings.score_voting else box[chosen]
     counts = [min(count, settings.detections) for count in counts]
     parts = zip(final.split(counts), score[chosen].split(counts), label[chosen].split(counts), strict=True)
     return [{"boxes": boxes, "scores": scores, "labels": labels} for boxes, scores, labels in parts]
@@ -101,7 +143,7 @@ def vote(boxes: Tensor, scores: Tensor, group: Tensor, chosen: Tensor) -> Tensor
         ``[K, 4]``.
     """
     voted = []
-    for rows in chosen.split(VOTE_CHUNK):
+    for rows in chosen.split(max(1, min(VOTE_CHUNK, VOTE_PAIRS // max(len(boxes), 1)))):
         iou = aligned_iou(boxes[rows, None], boxes[None])  # [k, N]
         near = (iou > VOTE_OVERLAP) & (group[rows, None] == group)
         weight = torch.where(near, scores * torch.exp(-(1 - iou).square() / VOTE_VARIANCE), 0)

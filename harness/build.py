@@ -15,23 +15,30 @@ from detector import FCOS, InferenceSettings, LossSettings
 from detector.backbone import BackboneError
 from harness.errors import UserError
 from harness.protocol import EvaluationSection, LossSection, Protocol, ScheduleSection, canonical_hash
+from harness.weights import read_weights
 
 
-def build_detector(protocol: Protocol, num_classes: int, seed: int) -> FCOS:
+def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train: bool = True) -> FCOS:
     """The shared detector; the same seed gives every assigner the same initial weights.
 
+    Args:
+        to_train: with the weights to start from, where the protocol has some; a run's own weights need none below.
+
     Raises:
-        UserError: for a backbone that cannot be built.
+        UserError: for a backbone that cannot be built, or weights that are not at hand.
     """
     model, evaluation = protocol.model, protocol.evaluation
+    weights = _weights(protocol) if to_train and model.weights_sha256 else None
     with _seeded(seed, "detector"):
         try:
             return FCOS(
                 num_classes,
                 backbone=model.backbone,
-                pretrained=model.pretrained,
+                pretrained=model.pretrained and to_train,
                 frozen_stages=model.frozen_stages,
                 frozen_bn=model.frozen_bn,
+                deformable_stages=model.deformable_stages,
+                weights=weights,
                 channels=model.channels,
                 head_depth=model.head_depth,
                 point_offset=model.point_offset,
@@ -39,7 +46,8 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int) -> FCOS:
                 inference=_inference(evaluation),
             )
         except BackboneError as error:
-            raise UserError(f"protocol {protocol.name}: {error}") from error
+            of_file = f", file {model.weights}" if weights is not None else ""
+            raise UserError(f"protocol {protocol.name}{of_file}: {error}") from error
 
 
 def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: int) -> Assigner:
@@ -125,6 +133,16 @@ class _seeded:  # noqa: N801 - reads as a statement
 
     def __exit__(self, *details: Any) -> None:
         self.fork.__exit__(*details)
+
+
+def _weights(protocol: Protocol) -> dict[str, torch.Tensor]:
+    model = protocol.model
+    if not model.weights:
+        raise UserError(
+            f"protocol {protocol.name} starts from weights of SHA-256 {model.weights_sha256}; name the file of them "
+            "with --set model.weights=FILE"
+        )
+    return read_weights(model.weights, model.weights_sha256)
 
 
 def _loss(section: LossSection, quality: Any) -> LossSettings:

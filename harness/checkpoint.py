@@ -5,10 +5,11 @@ Weights are safetensors; the optimiser's state is read with ``weights_only``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from harness.errors import UserError, reason, shorten, writing
 
 # What the readers raise for a file that is missing, cut short or overwritten; the unpickler knows many ways.
-_DAMAGE = (
+DAMAGE = (
     OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, UnpicklingError,
     SafetensorError,
 )  # fmt: skip
@@ -41,6 +42,11 @@ class TrainState:
         seconds: of training so far.
         step_seconds: the latest step times.
         curve: evaluations so far, by step.
+        initial_weights: digest of the detector before the first step.
+        batches: digest of all batches so far, this process's share.
+        trained_by: the code that did these steps, in the order in which each came to them: what
+            `harness.environment.source_version` says of it, and the version of torch.
+        command: the line that goes on from here.
     """
 
     run_id: str
@@ -49,6 +55,10 @@ class TrainState:
     seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
     curve: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    initial_weights: str | None = None
+    batches: int | None = 0
+    trained_by: list[dict[str, str | None]] = field(default_factory=list)
+    command: str = ""
 
 
 def save_checkpoint(
@@ -110,18 +120,58 @@ def load_checkpoint(
         UserError: for a checkpoint that is damaged or of another run.
     """
     try:
-        state = TrainState(**json.loads((folder / "state.json").read_text("utf-8")))
+        saved = json.loads((folder / "state.json").read_text("utf-8"))
+        state = TrainState(**{"batches": None, **saved})  # a version that took no digest leaves its steps unknown
         if state.run_id != run_id:
             raise UserError(f"checkpoint {folder} is of run {state.run_id}, not {run_id}")
         model.load_state_dict(load_file(folder / "model.safetensors"))
         if ema is not None:
             ema.load_state_dict(load_file(folder / "ema.safetensors"))
         optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(
             f"checkpoint {folder} cannot be restored ({shorten(reason(error))}); start the run anew with --restart"
         ) from error
     return state
+
+
+def note_code(state: TrainState, source: Mapping[str, str | None]) -> None:
+    """Note that this code trains from here on.
+
+    Args:
+        source: what `harness.environment.source_version` gives.
+    """
+    now = _with_torch(source)
+    if not state.trained_by and state.step:
+        state.trained_by.append({})  # a checkpoint of a version that took no note
+    if now not in state.trained_by:
+        state.trained_by.append(now)
+
+
+def earlier_code(state: TrainState, source: Mapping[str, str | None]) -> list[str]:
+    """The code other than this that `note_code` noted: its commit, and torch's version where that differs."""
+    now = _with_torch(source)
+    return [_named(code, now) for code in state.trained_by if code != now]
+
+
+def _with_torch(source: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {**source, "torch": str(torch.__version__)}
+
+
+def _named(code: Mapping[str, str | None], now: Mapping[str, str | None]) -> str:
+    if not code:
+        return "an earlier version"  # which took no note of its commit
+    name = code.get("commit") or f"version {code.get('version')}"
+    return name if code.get("torch") == now["torch"] else f"{name} with torch {code.get('torch')}"
+
+
+def weights_digest(network: Mapping[str, Tensor]) -> str:
+    """Twelve hex digits of the SHA-256 of all tensors by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]
 
 
 def save_network(path: Path, network: dict[str, Tensor], about: dict[str, Any]) -> None:

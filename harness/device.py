@@ -6,7 +6,8 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,8 +51,20 @@ def computing(device: torch.device, threads: int | None) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1])
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_mb` begin anew, so that a run does not answer for those before it in the same process.
+
+    On the CPU only Linux can; elsewhere the peak stays that of the whole process.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # no such file on other systems, or read-only in a sandbox
+            Path("/proc/self/clear_refs").write_text("5")  # 5: the peak of resident memory
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory so far: of the allocator on a GPU, of the whole process on the CPU."""
+    """Largest memory since `reset_peak_memory`: of the allocator on a GPU, of the whole process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,28 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from assigners.contract import Assigner, Declares
 from detector import FCOS
 from harness.build import attach_assigner, build_detector, resolve_assigner
-from harness.checkpoint import clear_checkpoint, save_network
+from harness.checkpoint import clear_checkpoint, earlier_code, note_code, save_network
+from harness.coco_results import needs_coco, write_results
 from harness.data import open_data
 from harness.data.base import ImageSet
 from harness.data.loader import train_batches
-from harness.device import computing, default_workers, out_of_memory, peak_memory_mb, pick_device
+from harness.details import make_details, save_details
+from harness.device import computing, default_workers, out_of_memory, peak_memory_mb, pick_device, reset_peak_memory
 from harness.distributed import Processes, processes
 from harness.environment import environment, source_version
 from harness.errors import Interrupted, RunFailed, UserError, shorten
-from harness.inference import detect, judge
+from harness.evaluate import coco_metrics
+from harness.inference import Detections, detect, judge
 from harness.leaderboard import write_leaderboard
 from harness.progress import Reporter
 from harness.protocol import Protocol
 from harness.record import SCHEMA
 from harness.store import ResultsStore, RunSpec, data_record
 from harness.trained import ASSIGNER_FILE, NETWORK_FILE, load_trained
-from harness.trainer import StopRequested, Trainer
+from harness.trainer import TRACE_FILE, StopRequested, Trainer
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class RunRequest:
 
     Attributes:
         assigner, options: by name; options as text or values.
-        data: ``shapes``, ``coco:DIR`` or ``voc:DIR``.
+        data: ``shapes``, ``coco:DIR``, ``voc:DIR`` or ``wider:DIR``.
         protocol: what is equal across assigners.
         seed: of everything random.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -47,6 +51,7 @@ class RunRequest:
         restart: begin anew even if there is one.
         results: the results directory.
         command: the line that repeats this run, for the record.
+        again: the line that goes on with it in this very place; `command` with --resume where empty.
         console: where progress is shown.
         checkpoint_seconds: between checkpoints.
     """
@@ -63,6 +68,7 @@ class RunRequest:
     restart: bool = False
     results: Path = Path("results")
     command: str = ""
+    again: str = ""
     console: Console | None = None
     checkpoint_seconds: float = 30.0
 
@@ -103,7 +109,7 @@ def run(request: RunRequest) -> RunOutcome:
             device = torch.device("cuda", group.local_rank)
         with store.lock(spec.run_id) if group.main else nullcontext():
             job = _Job(request, spec, store, device, group, train, val)
-            trainer = job.prepare()
+            trainer = job.prepare(source)
             job.fit(trainer)
             return job.finish(trainer, source, changed)
 
@@ -124,14 +130,13 @@ class _Job:
     def work(self) -> Path:
         return self.store.work_dir(self.spec.run_id)
 
-    def prepare(self) -> Trainer:
+    def prepare(self, source: dict[str, Any]) -> Trainer:
         """The detector with its assigner, at the first step or where the last checkpoint left it."""
         request, spec, device = self.request, self.spec, self.device
+        reset_peak_memory(device)
         model = build_detector(spec.protocol, len(self.train.classes), spec.seed)
         attach_assigner(model, spec.assigner, spec.options, spec.seed)
         model.to(device).to(memory_format=torch.channels_last)  # the layout that convolutions like best, on a CPU too
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
         trainer = Trainer(
             model, spec.protocol, spec.run_id, spec.seed, device, self.group, self.work, self.train.name,
             request.checkpoint_seconds,
@@ -140,6 +145,12 @@ class _Job:
             clear_checkpoint(trainer.checkpoint_folder, allowed=request.restart)
         if request.resume and trainer.resume():
             self._say(f"continuing at step {trainer.state.step}")
+        note_code(trainer.state, source)
+        if earlier := earlier_code(trainer.state, source):
+            told = f"trained so far by {', '.join(earlier)}; this is {source['commit'] or source['version']}"
+            self._say(f"warning: {told}; the record will name both, --restart begins anew")
+        again = request.again or request.command
+        trainer.state.command = again if "--resume" in again.split() else f"{again} --resume"
         return trainer
 
     def fit(self, trainer: Trainer) -> None:
@@ -153,13 +164,13 @@ class _Job:
         reporter = Reporter(console, protocol.schedule.steps, trainer.state.step, protocol.schedule.batch_size)
 
         def evaluate() -> dict[str, float | None]:
-            return {name: value for name, value in self.evaluate(trainer.evaluated)[0].items() if name != "bins"}
+            detections, _ = self.detect(trainer.evaluated)
+            return coco_metrics(self.val, detections) if self.group.main else {}
 
         try:
             trainer.fit(batches, reporter, evaluate)
         except StopRequested:
-            command = request.command if "--resume" in request.command.split() else f"{request.command} --resume"
-            raise Interrupted(trainer.checkpoint_folder, command) from None
+            raise Interrupted(trainer.checkpoint_folder, trainer.state.command) from None
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -173,7 +184,7 @@ class _Job:
     def finish(self, trainer: Trainer, source: dict[str, Any], changed: dict[str, Any]) -> RunOutcome:
         """Evaluate, save the weights, write the record and the leaderboard."""
         self._say(f"evaluating {len(self.val)} images")
-        metrics, milliseconds = self.evaluate(trainer.evaluated)
+        detections, milliseconds = self.detect(trainer.evaluated)
         if not self.group.main:
             return RunOutcome()
         spec, model = self.spec, trainer.evaluated
@@ -184,26 +195,28 @@ class _Job:
             save_network(self.work / ASSIGNER_FILE, learnt, about)
         record = {
             **_about(spec, changed),
-            "metrics": metrics,
+            "metrics": judge(self.val, detections),
             "cost": {**_cost(trainer, self.device), "eval_ms_per_image": milliseconds},
             "environment": environment(self.device),
-            "source": source,
+            "declares": _declared(trainer.model.assigner),
+            "source": {**source, "earlier": earlier_code(trainer.state, source)},
+            "equal": {"initial_weights": trainer.state.initial_weights, "batches": _hex(trainer.state.batches)},
             "command": self.request.command,
             "progress": {"steps": trainer.state.step, "curve": trainer.state.curve, **trainer.latest},
         }
         path = self.store.save(record)
+        save_details(self.store, make_details(spec.run_id, self.val, detections, trainer.trace_path))
         shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
         return RunOutcome(record, path, self.work, write_leaderboard(self.store))
 
-    def evaluate(self, model: FCOS) -> tuple[dict[str, Any], float]:
-        """Metrics (on the main process) and milliseconds per image."""
+    def detect(self, model: FCOS) -> tuple[list[Detections], float]:
+        """Detections (on the main process) and milliseconds per image."""
         workers = default_workers(self.request.workers)
-        detections, milliseconds = detect(model, self.val, self.spec.protocol, self.device, workers, self.group)
-        return (judge(self.val, detections) if self.group.main else {}), milliseconds
+        return detect(model, self.val, self.spec.protocol, self.device, workers, self.group)
 
     def _say(self, text: str) -> None:
         if self.request.console is not None and self.group.main:
-            self.request.console.print(text, highlight=False)
+            self.request.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
@@ -222,6 +235,22 @@ def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
         "changed_options": changed,
         "seed": spec.seed,
     }  # fmt: skip
+
+
+def _declared(assigner: Assigner | None) -> dict[str, Any]:
+    """What the assigner changes besides the assignment, as JSON values; what it leaves alone is absent."""
+    usual = Declares()
+    declares = usual if assigner is None else assigner.declares
+    changed = {field.name: getattr(declares, field.name) for field in fields(usual)}
+    return {
+        name: sorted(value) if isinstance(value, frozenset) else value
+        for name, value in changed.items()
+        if value != getattr(usual, name)
+    }
+
+
+def _hex(digest: int | None) -> str | None:
+    return None if digest is None else f"{digest:08x}"
 
 
 def _cost(trainer: Trainer, device: torch.device) -> dict[str, float]:
@@ -247,21 +276,51 @@ def evaluate_run(
     device: str = "auto",
     workers: int | None = None,
     console: Console | None = None,
-) -> dict[str, Any]:
+    details: bool = False,
+    val_split: str | None = None,
+    results_json: Path | None = None,
+) -> dict[str, Any] | None:
     """Evaluate a finished run's weights again, on its own validation split or on other data.
 
+    Args:
+        details: also write the run's file of details; the data must be its own.
+        val_split: another split than the run's own.
+        results_json: also write the detections as COCO results; the data may then be images without annotations.
+
+    Returns:
+        The metrics; ``None`` where there are no annotations.
+
     Raises:
-        UserError: if the run is unknown, its weights are not at hand or the data has other classes.
+        UserError: if the run is unknown, its weights are not at hand, the data has other classes, or is not COCO's
+            where results are to be written.
     """
     chosen = pick_device(device)
     trained = load_trained(store, run_id, chosen)
-    images = open_data(data, trained.protocol.data, role="val")
+    section = trained.protocol.data
+    if val_split is not None:
+        section = section.model_copy(update={"val_split": val_split})
+    images = open_data(data, section, role="val", annotated=results_json is None)
+    listed = needs_coco(images) if results_json is not None else None
     say_warnings(console, images)
     if images.classes != trained.classes:
         known, learnt = (shorten(", ".join(classes)) for classes in (images.classes, trained.classes))
         raise UserError(f"{data} has classes {known}, the run was trained on {learnt}; give data of the same classes")
+    if details and images.checksum() != trained.record["data"]["val"]["checksum"]:
+        raise UserError(
+            f"{data} is not what {run_id} was evaluated on (another checksum): --details needs its own data"
+        )
     with computing(chosen, None):
         detections, _ = detect(trained.model, images, trained.protocol, chosen, default_workers(workers), Processes())
+    if details:
+        trace = store.work_dir(trained.run_id) / TRACE_FILE
+        save_details(store, make_details(trained.run_id, images, detections, trace))
+    if results_json is not None and listed is not None:
+        count = write_results(results_json, listed, detections)
+        if console is not None:
+            told = f"{count} detections in {len(images)} images written to {results_json}"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
+        if not listed.annotated:
+            return None
     return judge(images, detections)
 
 

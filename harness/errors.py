@@ -12,6 +12,10 @@ class UserError(Exception):
     """What is wrong, where, and what to type next, in one line."""
 
 
+class InProgress(UserError):  # noqa: N818
+    """Another process holds what this one was to work on; nothing was touched."""
+
+
 class RunFailed(Exception):  # noqa: N818
     """A run stopped for a reason of its own (a non-finite loss): exit code 1, one line, nothing lost."""
 

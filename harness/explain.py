@@ -18,7 +18,7 @@ from assigners.geometry import aligned_iou
 from detector import FCOS
 from harness.inspection import FIRST_LEVEL, Drawn, View, assign, fate
 
-Verdict = Literal["too small", "crowd", "ignored", "positive", "no location", "taken", "rule"]
+Verdict = Literal["too small", "crowd", "difficult", "ignored", "positive", "no location", "taken", "rule"]
 
 GROWTH = (1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # factors on both sides that are tried
 MOST_REMOVED = 16  # boxes taken away in search of the one that has the places
@@ -106,10 +106,12 @@ def _never_assigned(view: View, row: int, status: str) -> Explanation:
             "side under 1 px are dropped before any assigner sees them; a larger data.short_edge would keep it"
         )
         return Explanation(row, "too small", text)
+    what = "a crowd region" if view.objects.crowd[row] else "a difficult object"
     if status == "ignored":
-        text = f"box {row} is a crowd region: no object to learn, and the locations inside are no negatives"
+        text = f"box {row} is {what}: no object to learn, and the locations inside are no negatives"
         return Explanation(row, "ignored", text)
-    return Explanation(row, "crowd", f"box {row} is a crowd region, and the protocol drops these (data.crowd = drop)")
+    key: Literal["crowd", "difficult"] = "crowd" if view.objects.crowd[row] else "difficult"
+    return Explanation(row, key, f"box {row} is {what}, and the protocol drops these (data.{key} = drop)")
 
 
 def _holders(lonely: Drawn, drawn: Drawn, own: int) -> Counter[int]:

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from detector import FCOS, ImageBatch
+from detector.postprocess import Candidates
 from harness.data.base import ImageSet
 from harness.data.loader import Batch, eval_batches
 from harness.distributed import Processes
 from harness.evaluate import coco_metrics, object_bins
+from harness.multiscale import merge, search, view_sections
 from harness.protocol import Protocol
 
 Detections = dict[str, NDArray[Any]]
@@ -24,20 +26,33 @@ def detect(
 ) -> tuple[list[Detections], float]:
     """Detections for every image of a set, in its order and in original pixels, on the main process.
 
+    Where the protocol tests at several scales or mirrors, an image's detections come from all its views.
+
     Returns:
         detections (empty on other processes) and milliseconds per image, loading excluded.
     """
+    sections, flip = view_sections(protocol), protocol.evaluation.test_flip
     was_training = model.training
     model.eval()
     found: dict[int, Detections] = {}
     seconds = 0.0
     precision = torch.bfloat16 if protocol.schedule.precision == "bfloat16" else torch.float32
-    batches = eval_batches(images, protocol, workers=workers, rank=group.rank, world=group.world)
+    batches = eval_batches(
+        images, protocol, sections=sections, workers=workers, rank=group.rank, world=group.world
+    )  # fmt: skip
+    parts: list[Candidates] = []
     with torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=_lower(protocol)):
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             start = perf_counter()
-            results = model(ImageBatch(batch.images.to(device, memory_format=torch.channels_last), tuple(batch.sizes)))
-            found.update(_to_original(batch, results, images))
+            pixels = batch.images.to(device, memory_format=torch.channels_last)
+            if len(sections) == 1 and not flip:
+                found.update(_to_original(batch, model(ImageBatch(pixels, tuple(batch.sizes))), images))
+            else:
+                parts += search(model, batch, pixels, [images.size(index) for index in batch.indices], flip=flip)
+                if number % len(sections) == 0:  # that was the last view of these images
+                    results = merge(model, parts, len(batch.indices), protocol.evaluation.nms_iou)
+                    found.update(zip(batch.indices, map(_on_host, results), strict=True))
+                    parts = []
             seconds += perf_counter() - start
     model.train(was_training)
     done = len(found)
@@ -61,11 +76,15 @@ def _to_original(batch: Batch, results: list[dict[str, torch.Tensor]], images: I
     out = {}
     for index, (x, y), result in zip(batch.indices, batch.scales, results, strict=True):
         height, width = images.size(index)
-        boxes = result["boxes"].float().cpu().numpy() / np.array([x, y, x, y], dtype=np.float32)
-        boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
-        out[index] = {
-            "boxes": boxes,
-            "scores": result["scores"].float().cpu().numpy(),
-            "labels": result["labels"].cpu().numpy(),
-        }
+        detections = _on_host(result)
+        boxes = detections["boxes"] / np.array([x, y, x, y], dtype=np.float32)
+        out[index] = detections | {"boxes": np.clip(boxes, 0, np.array([width, height, width, height], np.float32))}
     return out
+
+
+def _on_host(result: dict[str, torch.Tensor]) -> Detections:
+    return {
+        "boxes": result["boxes"].float().cpu().numpy(),
+        "scores": result["scores"].float().cpu().numpy(),
+        "labels": result["labels"].cpu().numpy(),
+    }

@@ -23,7 +23,7 @@ from assigners.quality_sampling import QualitySampling
 from assigners.reader import read
 from detector import FCOS, pad_images
 from harness.data.base import Annotations, ImageSet
-from harness.data.transforms import make_sample
+from harness.data.transforms import make_sample, roles
 from harness.errors import UserError, did_you_mean
 from harness.protocol import Protocol
 
@@ -42,6 +42,7 @@ class View:
         classes: names.
         rows: ``[G]`` the object that each box is.
         ignored: rows of objects that are regions without negatives.
+        dropped: rows of objects that the protocol leaves out.
         targets: the G boxes.
         grid, predictions: of the detector for this image.
     """
@@ -54,6 +55,7 @@ class View:
     classes: tuple[str, ...]
     rows: tuple[int, ...]
     ignored: tuple[int, ...]
+    dropped: tuple[int, ...]
     targets: Targets
     grid: Grid
     predictions: Predictions
@@ -125,7 +127,7 @@ def look(model: FCOS, images: ImageSet, index: int, protocol: Protocol) -> View:
     )
     rows = tuple(targets.labels.tolist())
     targets = replace(targets, labels=torch.from_numpy(objects.labels)[targets.labels])
-    crowds = np.flatnonzero(objects.crowd).tolist() if protocol.data.crowd == "ignore" else []
+    learnt, regions = roles(objects, protocol.data)
     return View(
         name=images.name(index),
         pixels=np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()),
@@ -134,7 +136,8 @@ def look(model: FCOS, images: ImageSet, index: int, protocol: Protocol) -> View:
         objects=objects,
         classes=images.classes,
         rows=rows,
-        ignored=tuple(crowds),
+        ignored=tuple(np.flatnonzero(regions).tolist()),
+        dropped=tuple(np.flatnonzero(~learnt & ~regions).tolist()),
         targets=targets.to(grid.points.device),
         grid=grid,
         predictions=predictions,
@@ -220,11 +223,13 @@ def quality_map(view: View, mixture: Mixture, shown: Tensor) -> npt.NDArray[np.f
 
 
 def fate(view: View, row: int) -> str:
-    """What became of an object before the assigner: ``assigned``, ``ignored``, ``crowd`` or ``too small``."""
+    """What became of an object before the assigner: assigned, ignored, too small, or left out as crowd or difficult."""
     if row in view.rows:
         return "assigned"
-    if view.objects.crowd[row]:
-        return "ignored" if row in view.ignored else "crowd"
+    if row in view.ignored:
+        return "ignored"
+    if row in view.dropped:
+        return "crowd" if view.objects.crowd[row] else "difficult"
     return "too small"
 
 

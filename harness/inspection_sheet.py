@@ -34,7 +34,7 @@ def draw(
         explanation: of one box, to look at closely.
         title: above everything.
     """
-    rows = [[_overview(view, drawn, explanation, PAIR_SIDE if mixture else 1000)]]
+    rows = [[overview(view, drawn, explanation, PAIR_SIDE if mixture else 1000)]]
     if mixture is not None:
         rows[0].append(_quality(view, drawn, *mixture))
     if explanation is not None and explanation.box in view.rows:
@@ -43,7 +43,8 @@ def draw(
     return sheet(rows, title, _legend(view, drawn, mixture is not None, explanation))
 
 
-def _overview(view: View, drawn: Drawn, explanation: Explanation | None, side: int) -> Panel:
+def overview(view: View, drawn: Drawn, explanation: Explanation | None, side: int) -> Panel:
+    """The image with every box and every sample, its longer edge enlarged towards `side` px."""
     panel = Panel(view.pixels, title="samples", side=side)
     _boxes(panel, view, explanation)
     for index in np.argsort(-drawn.level, kind="stable"):  # coarse ones first: they are larger

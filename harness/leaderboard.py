@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import UserError
+from harness.naming import changed_options, known_defaults, newest_attempts
 from harness.protocol import canonical_hash
 from harness.store import ResultsStore, exclusively, write_atomically
 
@@ -48,12 +49,9 @@ def leaderboard(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     Args:
         records: in the order of `ResultsStore.load_all`; of several attempts at a run the newest is shown.
     """
-    newest: dict[str, dict[str, Any]] = {}
-    for record in records:
-        known = newest.get(record["run_id"])
-        if known is None or record["created"] >= known["created"]:
-            newest[record["run_id"]] = record
-    rows = sorted((_row(record) for record in newest.values()), key=_rank)
+    newest = newest_attempts(records)
+    defaults = known_defaults(newest)
+    rows = sorted((_row(record, changed_options(record, defaults)) for record in newest), key=_rank)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -109,16 +107,21 @@ def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
     return (*where, undefined, 0.0 if undefined else -row["AP"], row["run_id"])
 
 
-def _row(record: dict[str, Any]) -> dict[str, Any]:
+def data_hash(record: Mapping[str, Any]) -> str:
+    """Eight digits for the images and objects that a run saw, both splits."""
+    data = record["data"]
+    return canonical_hash([data["train"]["checksum"], data["val"]["checksum"]], 8)
+
+
+def _row(record: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
     data, cost, metrics = record["data"], record["cost"], record["metrics"]
-    changed = sorted(record["changed_options"].items())
     return {
         "protocol": record["protocol"]["name"],
         "protocol_hash": record["protocol"]["hash"],
         "data": data["title"],
-        "data_hash": canonical_hash([data["train"]["checksum"], data["val"]["checksum"]], 8),
+        "data_hash": data_hash(record),
         "assigner": record["assigner"],
-        "parameters": ";".join(f"{key}={value}" for key, value in changed),
+        "parameters": ";".join(f"{key}={value}" for key, value in changed.items()),
         "seed": record["seed"],
         **{name: metrics[name] for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
         "images_per_s": cost["images_per_s"],

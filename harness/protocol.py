@@ -17,11 +17,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import UserError, did_you_mean, reason, shorten
+from harness.weights import file_digest
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+# Marks a key that came after the first records: it is left out of the content, and so of the hash, while it has its
+# default, which is what happened before there was such a key. So no hash and no run id of old ever changes.
+LATER = "later"
+
 _Listed = Field(strict=False)  # TOML has lists where Python has tuples; their members stay strict
+
+_OTHER_FILE = "give the file that it is of, or leave the digest out"
 
 # Besides its own error, the parser meets numbers of thousands of digits and brackets of thousands of levels.
 _NO_TOML = (ValueError, RecursionError)
@@ -30,6 +37,22 @@ _NO_TOML = (ValueError, RecursionError)
 class _Section(BaseModel):
     # Strict: "100", true or 100.0 as a number of steps is a slip, and a hash of infinity would be no JSON.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def content(self) -> dict[str, Any]:
+        """All keys that can move a result, as plain JSON values; those marked `LATER` only off their default."""
+        fields = type(self).model_fields
+        kept = {
+            name
+            for name, field in fields.items()
+            if LATER not in field.metadata or getattr(self, name) != field.get_default(call_default_factory=True)
+        }
+        return self.model_dump(mode="json", include=kept)
+
+
+def _ascending(name: str, values: tuple[int, ...]) -> None:
+    """One way to write one setting, and so one hash."""
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"{name} must be ascending, each value once, got {list(values)}")
 
 
 class DataSection(_Section):
@@ -42,6 +65,9 @@ class DataSection(_Section):
     short_edge: Positive = 800  # px
     long_edge: Positive = 1333  # px
     crowd: Literal["ignore", "drop"] = "ignore"  # crowd boxes: regions without negatives, or not there
+    # VOC's difficult objects in training: objects as any, regions without negatives, or not there. No evaluation counts
+    # them, whatever stands here.
+    difficult: Annotated[Literal["train", "ignore", "drop"], LATER] = "train"
     horizontal_flip: Share = 0.5
     vertical_flip: Share = 0.0
     scale_jitter: Annotated[tuple[float, float], _Listed] = (1.0, 1.0)  # factor on short_edge, uniform
@@ -54,12 +80,37 @@ class ModelSection(_Section):
 
     backbone: str = "resnet50"  # any timm model with features at strides 8, 16, 32
     pretrained: bool = False
+    # A local file to start from instead (safetensors or a state dict, by timm's names or of a whole detector; relative
+    # to the working directory). What counts is its content: the path is in no record, and the digest follows from it.
+    weights: Annotated[str, Field(exclude=True)] = ""
+    weights_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$"), LATER] = ""
     frozen_stages: Annotated[int, Field(ge=0)] = 0
     frozen_bn: bool = False
+    # Of 2-5 (C2-C5), ascending: the 3x3 convolutions of their bottlenecks become modulated deformable ones.
+    deformable_stages: Annotated[tuple[Annotated[int, Field(ge=2, le=5)], ...], _Listed, LATER] = ()
     channels: Positive = 256  # of the FPN and the head
     head_depth: Positive = 4  # convolutions in each tower
     quality: Literal["iou", "centerness"] = "iou"
     point_offset: Share = 0.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_by_content(cls, values: Any) -> Any:
+        """Give a file of weights its digest; starting from it is a pretrained start, whatever `pretrained` says."""
+        if not isinstance(values, dict):
+            return values
+        path, digest = values.get("weights", ""), values.get("weights_sha256", "")
+        if isinstance(path, str) and path:
+            found = file_digest(path)
+            if digest not in ("", found):
+                raise UserError(f"weights {path} have SHA-256 {found}, not that of model.weights_sha256; {_OTHER_FILE}")
+            digest = found
+        return {**values, "weights_sha256": digest, "pretrained": True} if digest else values
+
+    @model_validator(mode="after")
+    def _stages_once(self) -> ModelSection:
+        _ascending("model.deformable_stages", self.deformable_stages)
+        return self
 
 
 class LossSection(_Section):
@@ -101,6 +152,15 @@ class EvaluationSection(_Section):
     detections: Positive = 100
     batch_size: Positive = 16
     every: Annotated[int, Field(ge=0)] = 0  # steps between evaluations while training; 0: only at the end
+    # Short edges, px, ascending, the long edge in proportion: detections of all of them meet before one NMS. The
+    # protocol's own size is tested alone where this is empty, and only if it is among them where it is not.
+    test_scales: Annotated[tuple[Positive, ...], _Listed, LATER] = ()
+    test_flip: Annotated[bool, LATER] = False  # test each scale mirrored, too
+
+    @model_validator(mode="after")
+    def _scales_once(self) -> EvaluationSection:
+        _ascending("evaluation.test_scales", self.test_scales)
+        return self
 
 
 class Protocol(_Section):
@@ -125,7 +185,8 @@ class Protocol(_Section):
 
     def content(self) -> dict[str, Any]:
         """All keys that can move a result, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"name", "note"})
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in ("name", "note")}
+        return {name: section.content() for name, section in values.items()}
 
     @property
     def digest(self) -> str:
@@ -178,7 +239,7 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
     for override in overrides:
         _apply(values, override)
     if overrides:
-        values["name"] = f"{values['name']}+{','.join(sorted(overrides))}"
+        values["name"] = f"{values['name']}+{','.join(sorted(map(portable_override, overrides)))}"
     try:
         return Protocol.model_validate(values)
     except ValidationError as error:
@@ -199,6 +260,12 @@ def recorded_protocol(record: Mapping[str, Any]) -> Protocol:
             f"the record of run {record['run_id']} holds a protocol of another version: {_explain(error)}; train it "
             f"again with: {record['command']}"
         ) from error
+
+
+def portable_override(override: str) -> str:
+    """An override without anything of this machine: of a file of weights, its name alone."""
+    key, separator, text = override.partition("=")
+    return f"{key}={Path(text.strip()).name}" if separator and key.strip() == "model.weights" else override
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -1,4 +1,7 @@
-"""The record of one run, schema 1: the only thing the leaderboard and every table are made from."""
+"""The record of one run, schema 2: the only thing the leaderboard and every table are made from.
+
+A new schema needs a step in `harness.migrations`, which reads the records of the earlier ones.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
-SCHEMA = 1
+SCHEMA = 2
 
 Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -102,12 +105,33 @@ class SourcePart(_Part):
 
     commit: str | None
     version: str | None
+    earlier: list[str]  # code that trained earlier parts of a resumed run, where it was another
+
+
+class DeclaresPart(_Part):
+    """What the assigner changes besides the assignment, as `assigners.Declares` has it; what it leaves alone is absent.
+
+    A run that changes nothing besides has an empty part and stands on the fair board.
+    """
+
+    replaces: list[Literal["class", "box", "quality"]] = []
+    quality: Literal["iou", "centerness", "objectness"] | None = None
+    score: Literal["sqrt_product", "product"] | None = None
+    nms: bool = True
+    score_voting: bool = False
+
+
+class EqualPart(_Part):
+    """Digests of what must not depend on the assigner at one seed; null where they were not taken."""
+
+    initial_weights: str | None  # of the detector before the first step
+    batches: str | None  # every batch: which images, their boxes after augmentation, pixels
 
 
 class Record(_Part):
     """One run, complete."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[2] = Field(alias="schema")
     run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # UTC
     protocol: ProtocolPart
@@ -115,10 +139,12 @@ class Record(_Part):
     assigner: str
     options: dict[str, Any]
     changed_options: dict[str, Any]  # those that differ from the assigner's defaults
+    declares: DeclaresPart
     seed: int
     metrics: MetricsPart
     cost: CostPart
     environment: EnvironmentPart
     source: SourcePart
+    equal: EqualPart
     command: str
     progress: dict[str, Any]

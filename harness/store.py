@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,12 +23,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from harness.errors import UserError, did_you_mean, reason, writing
+from harness.errors import InProgress, UserError, did_you_mean, reason, shorten, writing
+from harness.migrations import migrate
 from harness.protocol import Protocol, canonical_hash
-from harness.record import SCHEMA, Record
+from harness.record import Record
 
 if TYPE_CHECKING:
     from harness.data.base import ImageSet
+
+# Part of what a run id is the hash of. Raise it if a run's result comes to depend on something new; it is no record's
+# schema: a record may say more of a run without becoming the answer to another question.
+_QUESTION = 1
+
+MOST_LEVELS = 50  # of nesting in a record, which has about six: whoever copies or writes it must not run out of stack
 
 _FILE_NAME = re.compile(r"(?P<run_id>.+?)(?:\.(?P<attempt>[2-9]|[1-9]\d+))?\.json")
 
@@ -54,7 +62,7 @@ class RunSpec:
     def run_id(self) -> str:
         """``assigner-protocol-s<seed>-<hash>``; the hash covers content, the words are for people."""
         content = {
-            "schema": SCHEMA,
+            "schema": _QUESTION,
             "protocol": self.protocol.content(),
             "data": {
                 "title": self.data["title"],
@@ -72,7 +80,7 @@ def data_record(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
     """What a record says of its data: title, classes and both splits with their checksums; no path.
 
     Args:
-        kind: the reader: ``shapes``, ``coco`` or ``voc``.
+        kind: the reader: ``shapes``, ``coco``, ``voc`` or ``wider``.
         train: images that are trained on.
         val: images that are evaluated on.
     """
@@ -138,9 +146,15 @@ class ResultsStore:
             return _write(self.runs_dir, text, claim)
 
     def load_all(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """All valid records, by run id and attempt, and one line for each file that is none."""
+        """All valid records, by run id and attempt, in this version's schema; one line for each file that is none."""
         found, problems = [], []
-        for path in sorted(self.runs_dir.glob("*.json")):
+        try:
+            paths = sorted(path for path in self.runs_dir.iterdir() if path.suffix == ".json")
+        except FileNotFoundError:
+            return [], []
+        except OSError as error:
+            return [], [f"{self.runs_dir} cannot be read: {reason(error)}"]
+        for path in paths:
             if path.name.startswith("."):
                 continue  # a record being written
             try:
@@ -175,14 +189,14 @@ class ResultsStore:
         """Hold the run's working directory for this process alone.
 
         Raises:
-            UserError: if another process holds it.
+            InProgress: if another process holds it.
         """
         path = self.work_dir(run_id) / "lock"
         with ExitStack() as held:
             try:
                 held.enter_context(exclusively(path, wait=False))
             except BlockingIOError as error:
-                raise UserError(
+                raise InProgress(
                     f"run {run_id} is in progress in another process ({path} is held); "
                     "wait for it, or use another --results directory"
                 ) from error
@@ -236,27 +250,51 @@ def _write(folder: Path, content: str | bytes, publish: Callable[[Path], Path]) 
 
 
 def _read(path: Path) -> dict[str, Any]:
+    shown = f"{path.parent}{os.sep}{_printable(path.name)}"
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device read for ever
+            raise UserError(f"{shown} is no readable record: it is a folder or a device; expected a file")
         value = json.loads(path.read_text("utf-8"))
+        if _levels(value) > MOST_LEVELS:
+            raise UserError(f"{shown} is no readable record: it is nested more than {MOST_LEVELS} levels deep")
+        dump(value).encode()  # what no file of the store can hold, NaN or half a character, must reach no reader
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no readable record: {reason(error)}") from error
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise UserError(f"{path} is not a record of schema {SCHEMA}")
+        raise UserError(f"{shown} is no readable record: {_printable(shorten(reason(error)))}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{shown} is not a record: a record is a JSON object")
     try:
-        Record.model_validate(value)
+        record = migrate(value)
+        Record.model_validate(record)
+    except UserError as error:
+        raise UserError(f"{shown} {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}") from error
-    if value["run_id"] != _attempt(path)[0]:
-        raise UserError(f"{path} holds the record of {value['run_id']}; a record must lie under its own name")
-    return value
+        where = ".".join(map(str, first["loc"])) or "record"
+        raise UserError(f"{shown}: {_printable(shorten(where))}: {first['msg']}") from error
+    if record["run_id"] != _attempt(path)[0]:
+        raise UserError(f"{shown} holds the record of {record['run_id']}; a record must lie under its own name")
+    return record
+
+
+def _levels(value: object) -> int:
+    """How deep lists and objects are nested; counted without recursion, which is what deep ones exhaust."""
+    levels, layer = -1, [value]
+    while layer:
+        levels += 1
+        layer = [x for v in layer for x in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
+    return levels
 
 
 def _attempt(path: Path) -> tuple[str, int]:
     match = _FILE_NAME.fullmatch(path.name)
     if match is None:
-        raise UserError(f"{path} is no record")
+        raise UserError(f"{path.parent}{os.sep}{_printable(path.name)} is no record")
     return match["run_id"], int(match["attempt"] or 1)
+
+
+def _printable(text: str) -> str:
+    """`text`, with escapes where a terminal or a line of a log could not hold it."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def _slug(text: str) -> str:

@@ -1,46 +1,46 @@
-"""The leaderboard over seeds: one line per assigner, mean and range, as Markdown for a README."""
+"""The boards as Markdown for a README: a line per assigner, its mean over seeds, its interval and its rank group."""
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Iterable
 
-QUESTION = ["protocol", "protocol_hash", "data", "data_hash"]  # rows that answer the same one may be compared
-SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+from harness.board import Board, Entry
+from harness.statistics.intervals import Interval
+
+WITH_INTERVAL, WITHOUT = ("AP", "AP50"), ("AP75", "APs", "APm", "APl")
 
 
-def summary(table: pd.DataFrame) -> str:
-    """A Markdown table for each protocol and data set, best mean AP first.
-
-    Args:
-        table: of `harness.leaderboard.leaderboard`.
+def summary(boards: Iterable[Board]) -> str:
+    """A Markdown table for each board, best mean AP first.
 
     Returns:
-        Text in which a metric is its mean over seeds and, from two seeds on, the smallest and the largest value.
+        Text in which AP and AP50 are their means and, from two seeds on, half the width of the 95 % t-interval over
+        seeds. Entries that share a letter are not told apart in AP.
     """
-    blocks = []
-    for (protocol, protocol_hash, data, data_hash), rows in table.groupby(QUESTION, sort=True):
-        lines = [
-            f"Protocol `{protocol}` ({protocol_hash}), data `{data}` ({data_hash}):",
-            "",
-            "| assigner | seeds | " + " | ".join(SHOWN) + " |",
-            "|---" * (2 + len(SHOWN)) + "|",
-        ]
-        named = rows.assign(name=[_name(*pair) for pair in zip(rows["assigner"], rows["parameters"], strict=True)])
-        entries = [(-group["AP"].mean(), str(name), group) for name, group in named.groupby("name")]
-        for _, name, group in sorted(entries, key=lambda entry: entry[:2]):
-            cells = [f"`{name}`", str(len(group)), *(_cell(group[metric]) for metric in SHOWN)]
-            lines.append("| " + " | ".join(cells) + " |")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join("\n".join(_lines(board)) for board in boards) + "\n"
 
 
-def _name(assigner: str, parameters: str) -> str:
-    return f"{assigner}[{parameters.replace(';', ',')}]" if parameters else assigner
+def _lines(board: Board) -> Iterable[str]:
+    question = board.question
+    extras = "" if board.kind == "fair" else ", with declared extras"
+    protocol = f"`{question.protocol}` ({question.protocol_hash})"
+    yield f"Protocol {protocol}, data `{question.data}` ({question.data_hash}){extras}:"
+    yield ""
+    columns = ("assigner", "seeds", "group", *WITH_INTERVAL, *WITHOUT)
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" * len(columns) + "|"
+    for entry, group in zip(board.entries, board.letters, strict=True):
+        intervals = (_interval(entry.interval(name)) for name in WITH_INTERVAL)
+        means = (_mean(entry, name) for name in WITHOUT)
+        yield "| " + " | ".join((f"`{entry.name}`", str(len(entry.seeds)), group, *intervals, *means)) + " |"
 
 
-def _cell(values: pd.Series) -> str:
-    known = values.dropna().astype(float)
-    if known.empty:
+def _interval(interval: Interval) -> str:
+    if interval.mean is None:
         return "-"
-    mean = f"{known.mean():.1f}"
-    return mean if len(known) == 1 else f"{mean} ({known.min():.1f}-{known.max():.1f})"
+    return f"{interval.mean:.1f}" + (f" ± {interval.high - interval.mean:.1f}" if interval.high is not None else "")
+
+
+def _mean(entry: Entry, metric: str) -> str:
+    value = entry.mean(metric)
+    return "-" if value is None else f"{value:.1f}"

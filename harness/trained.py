@@ -56,7 +56,7 @@ def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with
     protocol = recorded_protocol(record)
     classes = tuple(record["data"]["classes"])
     network = load_network(_at_hand(store, record, NETWORK_FILE))
-    model = build_detector(protocol, len(classes), record["seed"])
+    model = build_detector(protocol, len(classes), record["seed"], to_train=False)
     assigner = attach_assigner(model, record["assigner"], record["options"], record["seed"])
     model.assigner = None
     _restore(model, network, store, record, NETWORK_FILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,14 +24,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from assigners.contract import Step
 from detector import FCOS, ImageBatch
 from harness.build import build_optimizer, derived_seed, learning_rate
-from harness.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from harness.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
 from harness.data.loader import Batch
 from harness.distributed import Processes
 from harness.errors import RunFailed, writing
 from harness.progress import Reporter
 from harness.protocol import Protocol
 
-TRACE_LINES = 2000  # of metrics.jsonl per run, at most
+TRACE_FILE = "metrics.jsonl"  # a line per logged step
+TRACE_LINES = 2000  # per run, at most
 KEPT_STEP_TIMES = 1000  # the median step time is over the latest of them
 
 
@@ -75,7 +77,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         schedule = self.protocol.schedule
-        self.state = TrainState(self.run_id)
+        self.state = TrainState(self.run_id, initial_weights=weights_digest(self.model.network_state()))
         self.optimizer = build_optimizer(schedule, self.model)
         self.ema: AveragedModel | None = None
         if schedule.ema:
@@ -84,7 +86,7 @@ class Trainer:
         if self.group.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.parallel = nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
-        self.trace_path = self.folder / "metrics.jsonl"
+        self.trace_path = self.folder / TRACE_FILE
         self.trace_every = max(1, schedule.steps // TRACE_LINES)
         self.step_seconds: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
 
@@ -143,6 +145,8 @@ class Trainer:
                     self._receive(pending, trace, reporter)
                 pending = sent
                 self.state.step = step + 1
+                if self.state.batches is not None:
+                    self.state.batches = zlib.crc32(batch.digest.to_bytes(4), self.state.batches)
                 now = perf_counter()
                 self.step_seconds.append(now - start)
                 self.state.seconds += now - start

@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from assigners import registry
+
 # The same examples on every machine and no deadline: a slow machine must not turn a test red.
 settings.register_profile(
     "ci",
@@ -22,6 +24,14 @@ settings.load_profile("ci")
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_plugins_of_another_test():
+    """The catalogue remembers the installed plugins for the whole process; a test may pretend that there are others."""
+    registry._plugins.cache_clear()
+    yield
+    registry._plugins.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -49,8 +49,24 @@ def plugins(monkeypatch):
             return points
 
         monkeypatch.setattr(registry, "entry_points", entry_points)
+        registry._plugins.cache_clear()
 
     return install
+
+
+def test_installed_packages_are_looked_through_once(monkeypatch):
+    looks = []
+
+    def entry_points(*, group):
+        looks.append(group)
+        return [EntryPoint("everywhere", f"{HERE}:Everywhere", group)]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    assert assigners.catalogue()[-1].name == "everywhere"  # installed before the first use
+    assert assigners.create("everywhere", HeadInfo(3, 8)) is not None
+    with pytest.raises(assigners.UnknownName):
+        assigners.create("everywere", HeadInfo(3, 8))
+    assert len(looks) == 1
 
 
 def test_a_plugin_is_listed_created_and_told_its_options(plugins):

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import click
 
 from assigners.registry import RegistryError
-from harness.cli import eval as eval_verb
-from harness.cli import inspect as inspect_verb
-from harness.cli import leaderboard as leaderboard_verb
-from harness.cli import ls as ls_verb
-from harness.cli import predict as predict_verb
-from harness.cli import run as run_verb
-from harness.cli import verify as verify_verb
 from harness.cli.output import Stopped
 from harness.errors import Interrupted, RunFailed, UserError, did_you_mean, is_text, shorten
+
+VERBS = (
+    "run", "sweep", "table", "figure", "eval", "compare", "insight", "predict", "inspect", "verify", "leaderboard",
+    "report", "ls", "doctor",
+)  # fmt: skip
 
 
 @contextmanager
@@ -82,12 +81,17 @@ def main() -> None:
       harness ls                           what there is
       harness run --assigner iqdet         train and evaluate on the embedded data, a few minutes
       harness run --assigner atss --data voc:VOCdevkit/VOC2007
+      harness sweep -a atss,paa,iqdet --seeds 3 --dry-run
+      harness table 4                      a table of the paper: its numbers, ours, a verdict
       harness predict shapes:3             detections drawn over an image
       harness inspect --assigner atss      an assigner's samples drawn over an image
+      harness insight                      all assigners on the same frozen predictions
       harness verify my_assigner.py        does it keep the contract?
       harness leaderboard                  every run so far, best first
+      harness report                       all of it on one page, with intervals
+      harness doctor                       what is in the way of a run here?
     """
 
 
-for _verb in (run_verb, eval_verb, predict_verb, inspect_verb, verify_verb, leaderboard_verb, ls_verb):
-    main.add_command(_verb.command)
+for _verb in VERBS:
+    main.add_command(import_module(f"harness.cli.{_verb}").command)

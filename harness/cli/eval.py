@@ -13,18 +13,38 @@ from harness.store import ResultsStore
 
 @click.command("eval", short_help="Evaluate the saved weights of a run again.")
 @click.argument("run", metavar="RUN")
-@click.option("--data", metavar="SPEC", help="shapes, coco:DIR or voc:DIR; may be left out for a run on shapes.")
+@click.option("--data", metavar="SPEC", help="As for run; may be left out for a run on shapes.")
+@click.option("--val-split", metavar="NAME", help="Split to evaluate on; that of the run by default.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that load images.")
+@click.option("--details", is_flag=True, help="Also write results/details/RUN.json, which comparisons read, again.")
+@click.option(
+    "--results-json",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write the detections as COCO results; images without annotations will do.",
+)
 @results_option
 @json_option
-def command(run: str, data: str | None, device: str, workers: int | None, results: Path, as_json: bool) -> None:
+def command(
+    run: str,
+    data: str | None,
+    val_split: str | None,
+    device: str,
+    workers: int | None,
+    details: bool,
+    results_json: Path | None,
+    results: Path,
+    as_json: bool,
+) -> None:
     """Evaluate the saved weights of RUN, a run id or its beginning. Records stay as they are.
 
     \b
     Examples:
       harness eval iqdet-shapes-cpu-s0
       harness eval atss-small-s0 --data voc:VOCdevkit/VOC2007 --json
+      harness eval atss-shapes-cpu-s1 --details
+      harness eval iqdet-paper-s0 --data coco:data/coco --val-split test-dev2017 --results-json detections.json
     """
     screen = console(as_json)
     store = ResultsStore(results)
@@ -38,10 +58,17 @@ def command(run: str, data: str | None, device: str, workers: int | None, result
 
     from harness.engine import evaluate_run
 
-    metrics = evaluate_run(store, run_id, data=data, device=device, workers=workers, console=screen)
-    say(screen, f"run {run_id} on {data}")
-    screen.print(metrics_table(metrics))
-    for attribute, bins in (metrics.get("bins") or {}).items():
-        screen.print(bins_table(attribute, bins))
+    metrics = evaluate_run(
+        store, run_id, data=data, device=device, workers=workers, console=screen, details=details,
+        val_split=val_split, results_json=results_json,
+    )  # fmt: skip
+    say(screen, f"run {run_id} on {data}" + (f", split {val_split}" if val_split else ""))
+    if metrics is None:
+        say(screen, "no metrics: there are no annotations of these images; a server that has them can score the file")
+    else:
+        screen.print(metrics_table(metrics))
+        for attribute, bins in (metrics.get("bins") or {}).items():
+            screen.print(bins_table(attribute, bins))
     if as_json:
-        emit({"run_id": run_id, "data": data, "metrics": metrics})
+        written = {"results_json": str(results_json)} if results_json is not None else {}
+        emit({"run_id": run_id, "data": data, "metrics": metrics, **written})

@@ -32,7 +32,7 @@ Rows = list[dict[str, Any]]
 @click.command("inspect", short_help="Draw an assigner's samples; tell why a box has no positive.")
 @click.option("-a", "--assigner", metavar="NAME[K=V,...]", help="Which one; may be left out with --run.")
 @click.option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
-@click.option("--data", metavar="SPEC", help="shapes, coco:DIR or voc:DIR.  [default: shapes]")
+@click.option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
 @click.option("--split", metavar="NAME", help="Split of the data; the one trained on by default.")
 @click.option("--image", default="0", show_default=True, metavar="NAME|INDEX", help="Which image of the split.")
 @click.option("--box", type=click.IntRange(min=0), metavar="K", help="Explain this box, numbered as in the picture.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("leaderboard", short_help="Every run so far, best first.")
 @click.option("--check", is_flag=True, help="Write nothing; fail where leaderboard.csv differs from the records.")
-@click.option("--summary", is_flag=True, help="Show means and ranges over seeds, as Markdown; write nothing.")
+@click.option("--summary", is_flag=True, help="Show means, intervals and rank groups, as Markdown; write nothing.")
 @click.option("--protocol", metavar="NAME|HASH", help="Show the rows of one protocol.")
 @results_option
 @json_option
@@ -49,9 +49,15 @@ def command(check: bool, summary: bool, protocol: str | None, results: Path, as_
 
     table = _choose(leaderboard(records), protocol)
     if summary:
+        from harness.board import boards
+        from harness.details import load_details
         from harness.summary import summary as summarise
 
-        click.echo(summarise(table), nl=False)
+        details, broken = load_details(store, [*table["run_id"]])
+        for problem in broken:
+            say(console(as_json=True), f"left out: {problem}")
+        shown = {*table["run_id"]}
+        click.echo(summarise(boards([record for record in records if record["run_id"] in shown], details)), nl=False)
         return
     if check:
         check_leaderboard(store)

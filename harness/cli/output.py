@@ -47,9 +47,9 @@ def console(as_json: bool) -> Console:
     return made
 
 
-def say(to: Console, text: str) -> None:
+def say(to: Console, text: str | Text) -> None:
     """One line as it is: no markup, no wrapping, so that commands and paths can be copied."""
-    to.print(Text(text), soft_wrap=True)
+    to.print(text if isinstance(text, Text) else Text(text), soft_wrap=True)
 
 
 def emit(value: object) -> None:

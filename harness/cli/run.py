@@ -23,7 +23,7 @@ from harness.cli.output import (
     say,
 )
 from harness.errors import Interrupted, UserError
-from harness.protocol import Protocol, load_protocol
+from harness.protocol import Protocol, load_protocol, portable_override
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +37,9 @@ OTHER_PROTOCOL = "small"
 @click.command("run", short_help="Train, evaluate and record one assigner.")
 @click.option("-a", "--assigner", required=True, metavar="NAME[K=V,...]", help="Which one, with options in brackets.")
 @click.option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
-@click.option("--data", default="shapes", show_default=True, metavar="SPEC", help="shapes, coco:DIR or voc:DIR.")
+@click.option(
+    "--data", default="shapes", show_default=True, metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR."
+)
 @click.option("--train-split", metavar="NAME", help="Split to train on; the data set's own by default.")
 @click.option("--val-split", metavar="NAME", help="Split to evaluate on; the data set's own by default.")
 @click.option(
@@ -94,7 +96,7 @@ def command(
         words += [flag, str(value)] if value is not None else []
     words += ["--device", device] if device != "auto" else []
     # The record's command must mean something to anyone, the commands on the screen must work in this very place.
-    recorded = ["--data", portable(data), "--protocol", _portable_protocol(origin), *words]
+    recorded = ["--data", portable(data), "--protocol", portable_protocol(origin), *map(portable_override, words)]
     elsewhere = ["--results", str(results)] if results != DEFAULT_RESULTS else []
     here = ["--data", data, "--protocol", origin, *words, *elsewhere]
 
@@ -114,6 +116,7 @@ def command(
         restart=restart,
         results=results,
         command=command_line(name, chosen, recorded),
+        again=command_line(name, chosen, [*here, "--resume"]),
         console=screen,
     )
     try:
@@ -148,7 +151,8 @@ def _portable_path(where: str) -> str:
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.name
 
 
-def _portable_protocol(origin: str) -> str:
+def portable_protocol(origin: str) -> str:
+    """The name or file of a protocol, likewise."""
     return _portable_path(origin) if origin.endswith(".toml") else origin
 
 

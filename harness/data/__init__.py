@@ -13,37 +13,44 @@ if TYPE_CHECKING:
 SOURCES = {
     "shapes": "procedural shapes, drawn on the fly at data.short_edge px; nothing to download",
     "coco:DIR": "COCO instances: DIR/annotations/instances_SPLIT.json, images in DIR/SPLIT/",
-    "voc:DIR": "PASCAL VOC: DIR/Annotations, DIR/JPEGImages, DIR/ImageSets/Main/SPLIT.txt",
+    "voc:DIR": "PASCAL VOC: DIR/Annotations, DIR/JPEGImages, DIR/ImageSets/Main/SPLIT.txt, or folders of these by year",
+    "wider:DIR": "WIDER FACE: DIR/wider_face_split/wider_face_SPLIT_bbx_gt.txt, DIR/WIDER_SPLIT/images/",
 }
 
 SHAPES_COUNT = {"train": 1000, "val": 200}  # images where the protocol names none
 
 
-def open_data(spec: str, data: DataSection, *, role: Literal["train", "val"]) -> ImageSet:
+def open_data(spec: str, data: DataSection, *, role: Literal["train", "val"], annotated: bool = True) -> ImageSet:
     """Open one split of a data set.
 
     Args:
-        spec: "shapes", "coco:DIR" or "voc:DIR".
+        spec: "shapes", "coco:DIR", "voc:DIR" or "wider:DIR".
         data: names the split (or leaves it to the source's default) and how many of its images count.
         role: which of the two splits of `data`.
+        annotated: refuse COCO's lists of images without annotations, which can be neither learnt nor evaluated.
 
     Raises:
         UserError: for an unknown source, a missing folder or split, or annotations that cannot be used.
     """
     name, _, folder = spec.partition(":")
-    split = data.train_split if role == "train" else data.val_split
+    split, other = (data.train_split, data.val_split)[:: 1 if role == "train" else -1]
     limit = data.train_images if role == "train" else data.val_images
     if name == "shapes" and not folder:
         from harness.data.shapes import ShapesSet
 
         return ShapesSet(limit or SHAPES_COUNT[role], data.short_edge, split or role)
-    if name not in ("coco", "voc") or not folder:
-        hint = did_you_mean(name, ("shapes", "coco", "voc")) if name not in ("coco", "voc") else ""
-        raise UserError(f"unknown data source {spec!r}{hint}; use one of {', '.join(SOURCES)}")
-    if name == "coco":
+    if name == "coco" and folder:
         from harness.data.coco import open_coco
 
-        return open_coco(folder, split, role, limit)
-    from harness.data.voc import open_voc
+        return open_coco(folder, split, role, limit, annotated=annotated)
+    if name == "voc" and folder:
+        from harness.data.voc import open_voc
 
-    return open_voc(folder, split, role, limit, extra_splits=(data.train_split, data.val_split))
+        return open_voc(folder, split, role, limit, other)
+    if name == "wider" and folder:
+        from harness.data.wider import open_wider
+
+        return open_wider(folder, split, role, limit)
+    kinds = [source.removesuffix(":DIR") for source in SOURCES]
+    hint = "" if name in kinds else did_you_mean(name, kinds)
+    raise UserError(f"unknown data source {spec!r}{hint}; use one of {', '.join(SOURCES)}")

@@ -18,7 +18,7 @@ class Annotations:
         boxes: ``[n, 4]`` float32 xyxy, continuous coordinates: a box around one pixel has sides of 1.
         labels: ``[n]`` int64 class ids ``0..C-1``.
         crowd: ``[n]`` bool; a region full of objects rather than one object (COCO's ``iscrowd``).
-        difficult: ``[n]`` bool (VOC); trained on, ignored in evaluation.
+        difficult: ``[n]`` bool (VOC); ignored in evaluation, in training what ``data.difficult`` says.
         area: ``[n]`` float32 square pixels, for AP by size.
         attributes: further floats ``[n]`` per object, by name, for analysis.
     """

@@ -1,16 +1,17 @@
-"""COCO instances: ``annotations/instances_SPLIT.json`` and images in ``SPLIT/``."""
+"""COCO instances: ``annotations/instances_SPLIT.json`` and images in ``SPLIT/``; or ``image_info_SPLIT.json``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
-from harness.data.base import Annotations, ImageSet
+from harness.data.base import Annotations
 from harness.data.files import (
     MAX_SIDE,
     FolderSet,
@@ -25,10 +26,26 @@ from harness.errors import UserError, did_you_mean, is_text
 
 LAYOUT = "annotations/instances_SPLIT.json and images in SPLIT/"
 
+INSTANCES, IMAGE_INFO = "instances_", "image_info_"
+
 Row = dict[str, Any]
 
 
-def open_coco(folder: str, split: str | None, role: Literal["train", "val"], limit: int | None = None) -> ImageSet:
+class CocoSet(FolderSet):
+    """A split in COCO's layout.
+
+    Attributes:
+        category_ids: of the annotation file, by class id.
+        annotated: whether the objects are known; where they are not, as in COCO's test sets, no image has any.
+    """
+
+    category_ids: tuple[int, ...] = ()
+    annotated: bool = True
+
+
+def open_coco(
+    folder: str, split: str | None, role: Literal["train", "val"], limit: int | None = None, *, annotated: bool = True
+) -> CocoSet:
     """Open one split of a data set in COCO's layout.
 
     Category ids become ``0..C-1`` in the order of the ids. Boxes are clipped to their image; those without area are
@@ -39,13 +56,20 @@ def open_coco(folder: str, split: str | None, role: Literal["train", "val"], lim
         split: ``None`` for train2017 or val2017, or else the only split whose name holds "train" or "val".
         role: which default.
         limit: only the first images, in the file's order.
+        annotated: refuse a split of which there is but a list of its images, ``image_info_SPLIT.json``. The images of
+            such a list lie in ``SPLIT/``, or without a ``-dev`` in its name: test-dev2017 is a part of test2017.
 
     Raises:
         UserError: if something is missing or wrong; the line names the file and the entry.
     """
     root = open_folder(folder, LAYOUT)
-    split = _find_split(root, split, role)
-    path = root / "annotations" / f"instances_{split}.json"
+    path, split = _find_split(root, split, role)
+    listed = path.name.startswith(IMAGE_INFO)
+    if listed and annotated:
+        raise UserError(
+            f"split {split!r} of {root} has no annotations ({path.name}); `harness eval RUN --results-json FILE` "
+            "writes the detections in its images"
+        )
     content = read_bytes(path, "annotation file")
     try:
         document = json.loads(content)
@@ -53,31 +77,37 @@ def open_coco(folder: str, split: str | None, role: Literal["train", "val"], lim
         raise UserError(f"annotation file {path} is not valid JSON: {error}") from error
     except RecursionError as error:
         raise UserError(f"annotation file {path} is nested too deeply to be COCO instances") from error
+    if listed and isinstance(document, dict):
+        document["annotations"] = []
     reader = _Reader(path, document)
     classes = reader.categories()
-    files = reader.files(split, limit)
-    return FolderSet(root, split, classes, files, hashlib.sha256(content).hexdigest(), reader.warnings)
+    images = split if not listed or os.path.isdir(root / split) else split.replace("-dev", "")
+    files = reader.files(images, limit)
+    made = CocoSet(root, split, classes, files, hashlib.sha256(content).hexdigest(), reader.warnings)
+    made.category_ids, made.annotated = reader.category_ids, not listed
+    return made
 
 
-def _find_split(root: Path, split: str | None, role: str) -> str:
-    found = [
-        name.removeprefix("instances_").removesuffix(".json")
-        for name in names_in(root / "annotations")
-        if name.startswith("instances_") and name.endswith(".json")
-    ]
-    if not found:
+def _find_split(root: Path, split: str | None, role: str) -> tuple[Path, str]:
+    """The file and the name of a split; a list of images alone is taken only by its name."""
+    names = [name.removesuffix(".json") for name in names_in(root / "annotations") if name.endswith(".json")]
+    found, listed = (
+        [name.removeprefix(kind) for name in names if name.startswith(kind)] for kind in (INSTANCES, IMAGE_INFO)
+    )
+    told = ", ".join([*found, *(f"{name} (no annotations)" for name in listed if name not in found)])
+    if not told:
         raise UserError(f"{root} has no annotation file; expected {LAYOUT}")
-    listed = ", ".join(found)
-    if split is not None:
-        if split not in found:
-            raise UserError(f"{root} has no split {split!r}{did_you_mean(split, found)}; it has {listed} ({LAYOUT})")
-        return split
-    if f"{role}2017" in found:
-        return f"{role}2017"
-    fitting = [name for name in found if role in name]
-    if len(fitting) != 1:
-        raise UserError(f"cannot tell the {role} split of {root}: it has {listed}; name one with --{role}-split")
-    return fitting[0]
+    if split is None:
+        fitting = [name for name in found if role in name]
+        if f"{role}2017" in found:
+            fitting = [f"{role}2017"]
+        if len(fitting) != 1:
+            raise UserError(f"cannot tell the {role} split of {root}: it has {told}; name one with --{role}-split")
+        split = fitting[0]
+    elif split not in (*found, *listed):
+        hint = did_you_mean(split, (*found, *listed))
+        raise UserError(f"{root} has no split {split!r}{hint}; it has {told} ({LAYOUT})")
+    return root / "annotations" / f"{INSTANCES if split in found else IMAGE_INFO}{split}.json", split
 
 
 class _Reader:
@@ -116,6 +146,11 @@ class _Reader:
             raise self._fault("'categories' is empty")
         self._category = {identity: label for label, identity in enumerate(sorted(names))}
         return tuple(names[identity] for identity in sorted(names))
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """As `categories` found them, in the order of their class ids."""
+        return tuple(self._category)
 
     def files(self, split: str, limit: int | None) -> list[ImageFile]:
         images: dict[int, tuple[str, tuple[int, int]]] = {}

@@ -1,4 +1,4 @@
-"""Data sets that lie in folders: decoding, and what COCO and VOC have in common."""
+"""Data sets that lie in folders: decoding, and what their readers have in common."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PureWindowsPath
 from stat import S_ISREG
 
@@ -21,6 +23,8 @@ from harness.errors import UserError, is_text, reason, shorten
 
 MAX_SIDE = 2**24  # px; float32 coordinates are exact to here
 
+MAX_LINE = 4096  # bytes; file systems have no longer paths
+
 # What Pillow raises for damaged files of one kind or another, besides its own errors.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
@@ -31,13 +35,30 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: if the file is missing, damaged, truncated, too large or of more than 8 bits a channel.
     """
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise UserError(f"image {path} has more than 8 bits a channel; convert it to 8 bits")
+        return np.array(image.convert("RGB"))
+
+
+def size_in_header(path: Path) -> tuple[int, int]:
+    """``(height, width)`` in pixels from an image's first bytes, without decoding it; stored orientation.
+
+    Raises:
+        UserError: if the file is missing, too large, no regular file or its header is damaged.
+    """
+    _file_size(path)  # a pipe would be waited for
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.mode.startswith(("I", "F")):
-                    raise UserError(f"image {path} has more than 8 bits a channel; convert it to 8 bits")
-                return np.array(image.convert("RGB"))
+                yield image
     except FileNotFoundError as error:
         raise UserError(f"image {path} is missing") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -59,6 +80,38 @@ def read_bytes(path: Path, what: str) -> bytes:
     except (OSError, ValueError) as error:
         raise UserError(f"{what} {path} cannot be read: {reason(error)}") from error
     raise UserError(f"{what} {path} is a folder or a device; expected a file")
+
+
+def text_lines(path: Path, what: str, digest: Callable[[bytes], object]) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that hold something, stripped, with their numbers; read one by one.
+
+    Args:
+        path: UTF-8, with or without a byte order mark; lines end in LF or CRLF.
+        what: says in messages what the file is.
+        digest: is given every byte, for a checksum.
+
+    Raises:
+        UserError: if the file cannot be read, or a line is no text or longer than `MAX_LINE` bytes.
+    """
+    try:
+        if not S_ISREG(path.stat().st_mode):
+            raise UserError(f"{what} {path} is a folder or a device; expected a file")
+        with path.open("rb") as file:
+            for number in count(1):
+                line = file.readline(MAX_LINE + 1)
+                if not line:
+                    return
+                if len(line) > MAX_LINE:
+                    raise UserError(
+                        f"{what} {path}, line {number} is longer than {MAX_LINE} bytes; is it another file?"
+                    )
+                digest(line)
+                if text := line.decode("utf-8-sig" if number == 1 else "utf-8").strip():
+                    yield number, text
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path}, line {number} is not UTF-8 text: {reason(error)}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what} {path} cannot be read: {reason(error)}") from error
 
 
 def open_folder(folder: str, layout: str) -> Path:

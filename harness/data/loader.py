@@ -7,6 +7,7 @@ number of workers nor the split over processes nor a restart can change what a s
 from __future__ import annotations
 
 import signal
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +39,7 @@ class Batch:
             ``[m, 4]`` float32 and "image_id" int64 scalar, on the CPU.
         scales: (x, y) factor of the resize; detections are divided by it to return to the original image.
         indices: position of each image in its `ImageSet`.
+        digest: CRC-32 of which images these are, their boxes after augmentation, and a grid of their pixels.
     """
 
     images: Tensor
@@ -45,6 +47,7 @@ class Batch:
     targets: list[dict[str, Tensor]]
     scales: list[tuple[float, float]]
     indices: list[int]
+    digest: int
 
     def pin_memory(self) -> Batch:
         """The same batch with its images in page-locked memory, for copies to a GPU beside the computation."""
@@ -53,22 +56,24 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one process loads in one step: samples as (key or None, index), and the padded shape of the global batch."""
+    """What one process loads in one step: samples as (key or None, index), the padded shape of the global batch, and
+    the section that says how."""
 
     samples: tuple[tuple[int | None, int], ...]
     shape: tuple[int, int]
+    data: DataSection
 
 
 class _Batches(Dataset[Batch | UserError]):
     """Makes the batch of a plan. A user's error travels as a value: workers would wrap it in a page of traceback."""
 
-    def __init__(self, images: ImageSet, data: DataSection) -> None:
-        self._images, self._data = images, data
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
 
     def __getitem__(self, plan: _Plan) -> Batch | UserError:
         try:
             samples = [
-                make_sample(self._images.load(index), self._images.annotations(index), self._data, key)
+                make_sample(self._images.load(index), self._images.annotations(index), plan.data, key)
                 for key, index in plan.samples
             ]
         except UserError as error:
@@ -91,7 +96,16 @@ def _collate(samples: Sequence[Sample], indices: list[int], image_ids: Sequence[
         {"boxes": s.boxes, "labels": s.labels, "ignore": s.ignore, "image_id": torch.tensor(identity)}
         for s, identity in zip(samples, image_ids, strict=True)
     ]
-    return Batch(images, sizes, targets, [s.scale for s in samples], indices)
+    return Batch(images, sizes, targets, [s.scale for s in samples], indices, _digest(images, targets))
+
+
+def _digest(images: Tensor, targets: Sequence[dict[str, Tensor]]) -> int:
+    # One pixel in 61 rows and columns: colour shows in any of them, and a batch of COCO must not cost milliseconds.
+    value = zlib.crc32(images[:, :, ::61, ::61].contiguous().numpy().data)
+    for target in targets:
+        for name in ("image_id", "boxes", "labels", "ignore"):
+            value = zlib.crc32(target[name].contiguous().numpy().data, value)
+    return value
 
 
 def train_batches(
@@ -126,18 +140,32 @@ def train_batches(
     if size % world:
         raise UserError(f"schedule.batch_size {size} cannot be shared evenly by {world} processes")
     plans = _train_plans(images, protocol, seed, start_step, rank, world)
-    return _run(images, protocol.data, plans, workers, pin)
+    return _run(images, plans, workers, pin)
 
 
 def eval_batches(
-    images: ImageSet, protocol: Protocol, *, workers: int = 0, rank: int = 0, world: int = 1, pin: bool = False
+    images: ImageSet,
+    protocol: Protocol,
+    *,
+    sections: Sequence[DataSection] = (),
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    pin: bool = False,
 ) -> Iterator[Batch]:
-    """All images once, in order and without augmentation; this process takes every `world`-th batch.
+    """All images in order and without augmentation; this process takes every `world`-th batch.
+
+    Args:
+        images: the validation split.
+        protocol: gives the batch size.
+        sections: how to load, the protocol's own data section by default; with several, the batches of the same
+            images in every section's way follow one another.
+        workers, rank, world, pin: as in `train_batches`.
 
     Raises:
         UserError: if an image cannot be read.
     """
-    return _run(images, protocol.data, _eval_plans(images, protocol, rank, world), workers, pin)
+    return _run(images, _eval_plans(images, protocol, sections or (protocol.data,), rank, world), workers, pin)
 
 
 def _train_plans(
@@ -154,14 +182,18 @@ def _train_plans(
                 known, order = epoch, permutation(hash32(seed, _ORDER, epoch), count)
             index = int(order[slot])
             samples.append((hash32(seed, _SAMPLE, epoch, images.image_id(index)), index))
-        yield _Plan(tuple(samples[rank * share : (rank + 1) * share]), _padded(images, protocol.data, samples))
+        own = tuple(samples[rank * share : (rank + 1) * share])
+        yield _Plan(own, _padded(images, protocol.data, samples), protocol.data)
 
 
-def _eval_plans(images: ImageSet, protocol: Protocol, rank: int, world: int) -> Iterator[_Plan]:
+def _eval_plans(
+    images: ImageSet, protocol: Protocol, sections: Sequence[DataSection], rank: int, world: int
+) -> Iterator[_Plan]:
     size = protocol.evaluation.batch_size
     for start in range(rank * size, len(images), world * size):
         samples = [(None, index) for index in range(start, min(start + size, len(images)))]
-        yield _Plan(tuple(samples), _padded(images, protocol.data, samples))
+        for section in sections:
+            yield _Plan(tuple(samples), _padded(images, section, samples), section)
 
 
 def _padded(images: ImageSet, data: DataSection, samples: Sequence[tuple[int | None, int]]) -> tuple[int, int]:
@@ -170,9 +202,9 @@ def _padded(images: ImageSet, data: DataSection, samples: Sequence[tuple[int | N
     return height, width
 
 
-def _run(images: ImageSet, data: DataSection, plans: Iterator[_Plan], workers: int, pin: bool) -> Iterator[Batch]:
+def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> Iterator[Batch]:
     loader = DataLoader(
-        _Batches(images, data),
+        _Batches(images),
         batch_size=None,  # a plan is a whole batch
         sampler=plans,
         collate_fn=_same,

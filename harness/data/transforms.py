@@ -101,17 +101,27 @@ def make_sample(image: npt.NDArray[np.uint8], objects: Annotations, data: DataSe
             torch.default_generator.manual_seed(hash32(key, _AUGMENT))
             picture, boxes = _augment(picture, boxes, data, sizes)
     plain = tvf.clamp_bounding_boxes(boxes).as_subclass(Tensor)
-    # One mask for boxes, labels and crowd flags, so that rows stay aligned.
+    # One mask for boxes, labels and roles, so that rows stay aligned.
     keep = (plain[:, 2:] - plain[:, :2] >= MIN_SIDE).all(dim=1)
-    crowd = torch.from_numpy(objects.crowd)
-    regions = keep & crowd if data.crowd == "ignore" else torch.zeros_like(crowd)
+    learnt, regions = (torch.from_numpy(mask) for mask in roles(objects, data))
     return Sample(
         image=picture.as_subclass(Tensor),
-        boxes=plain[keep & ~crowd],
-        labels=torch.from_numpy(objects.labels)[keep & ~crowd],
-        ignore=plain[regions],
+        boxes=plain[keep & learnt],
+        labels=torch.from_numpy(objects.labels)[keep & learnt],
+        ignore=plain[keep & regions],
         scale=(sizes.resized[1] / width, sizes.resized[0] / height),
     )
+
+
+def roles(objects: Annotations, data: DataSection) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which objects are learnt and which are regions without negatives, masks ``[n]``; the others are not there."""
+    apart = objects.crowd if data.difficult == "train" else objects.crowd | objects.difficult
+    regions = np.zeros_like(apart)
+    if data.crowd == "ignore":
+        regions |= objects.crowd
+    if data.difficult == "ignore":
+        regions |= objects.difficult & ~objects.crowd
+    return ~apart, regions
 
 
 def _augment(

@@ -105,6 +105,14 @@ def test_an_unknown_backbone_is_told_near_names():
         build("resnet5O")
     with pytest.raises(BackboneError, match="none"):
         build("§§§§")
+    with pytest.raises(BackboneError, match=r"'resnet50\.tv_in1K'; near names in timm: resnet50\.tv_in1k"):
+        build("resnet50.tv_in1K")
+
+
+def test_a_name_may_say_whose_weights():
+    with torch.device("meta"):
+        names = [list(build(name).state_dict()) for name in ("resnet18", "resnet18.tv_in1k")]
+    assert names[0] == names[1]
 
 
 def test_a_backbone_without_the_strides_is_told_what_it_has():
@@ -121,7 +129,7 @@ def test_absent_weights_name_the_way_out(monkeypatch):
         return create(*arguments, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(BackboneError, match=r"pretrained weights of 'test_resnet'.*model\.pretrained=false"):
+    with pytest.raises(BackboneError, match=r"'test_resnet'.*model\.weights=FILE.*model\.pretrained=false"):
         build(pretrained=True)
 
 

@@ -86,7 +86,7 @@ def make_record(
     options = {"radius": 1.5} if options is None else options
     spec = RunSpec(protocol=protocol, data=DATA, assigner=assigner, options=options, seed=seed)
     record = {
-        "schema": 1,
+        "schema": 2,
         "run_id": spec.run_id,
         "created": created,
         "protocol": {
@@ -96,6 +96,7 @@ def make_record(
         "assigner": assigner,
         "options": options,
         "changed_options": {},
+        "declares": {},
         "seed": seed,
         "metrics": {
             "AP": ap, "AP50": ap, "AP75": ap, "APs": None, "APm": ap, "APl": ap, "AR100": ap,
@@ -106,7 +107,8 @@ def make_record(
             "assigner_parameters": 0, "eval_ms_per_image": 3.0,
         },
         "environment": {"device": "a processor", "torch": "2.11"},
-        "source": {"commit": "abc123", "version": "0.1.0"},
+        "source": {"commit": "abc123", "version": "0.1.0", "earlier": []},
+        "equal": {"initial_weights": "0123456789ab", "batches": "01234567"},
         "command": f"harness run --assigner {assigner} --seed {seed}",
         "progress": {"steps": 60},
     }  # fmt: skip

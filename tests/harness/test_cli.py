@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import main
+from harness.cli import VERBS, main
 from harness.cli.run import portable
 from harness.errors import Interrupted, RunFailed, UserError
 from harness.protocol import load_protocol
@@ -35,11 +35,12 @@ class Request:
     restart: bool
     results: Path
     command: str
+    again: str
     console: Any
 
     def question(self):
         """Everything but where the answer goes and how this was asked."""
-        skipped = ("results", "command", "console", "workers", "resume", "restart", "data")
+        skipped = ("results", "command", "again", "console", "workers", "resume", "restart", "data")
         return {name: value for name, value in vars(self).items() if name not in skipped}
 
 
@@ -68,7 +69,7 @@ def engine(monkeypatch):
         request.console.print("training")
         return Outcome(record, store.save(record), store.work_dir(record["run_id"]), store.root / "leaderboard.csv")
 
-    def evaluate_run(store, run_id, *, data, device, workers, console):
+    def evaluate_run(store, run_id, *, data, device, workers, console, **more):
         module.requests.append((run_id, data, device, workers))
         return store.find(run_id)["metrics"]
 
@@ -325,12 +326,12 @@ def test_ls_lists_everything_or_one_thing(call, engine):
     assert hashes["tiny"] == load_protocol("tiny").digest
 
 
-@pytest.mark.parametrize("verb", ["run", "eval", "predict", "inspect", "leaderboard", "ls"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_shows_examples_and_shares_its_options(call, verb):
     text = call(verb, "--help").stdout
     assert f"Examples:\n    harness {verb}" in text
     assert "--json" in text
-    assert "--results" in text
+    assert "--results" in text or verb == "verify"  # which looks at no run
 
 
 @pytest.mark.parametrize(

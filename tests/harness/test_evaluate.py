@@ -73,6 +73,19 @@ def test_detections_in_a_crowd_count_for_nothing():
     assert coco_metrics(alone, detections)["AP"] < 30
 
 
+def test_all_detections_of_a_crowded_image_are_read():
+    grid = [[x, y, x + 20, y + 20] for x in range(0, 750, 50) for y in range(0, 500, 50)]  # 150 small ones
+    images = MemorySet([objects(grid), objects([LARGE])])
+    scores = np.linspace(0.9, 0.1, 150)
+    metrics = coco_metrics(images, [found(grid, scores), found([LARGE])])
+    assert metrics["AP"] == metrics["AP50"] == pytest.approx(100)
+    assert metrics["APs"] == pytest.approx(100)
+    assert metrics["AR100"] == pytest.approx(100 * 101 / 151)
+    cut = coco_metrics(images, [found(grid[:100], scores[:100]), found([LARGE])])
+    assert cut["AP"] == pytest.approx(100 * 67 / 101)  # recall ends at 101 of 151
+    assert cut["AR100"] == metrics["AR100"]
+
+
 def test_a_difficult_object_is_neither_asked_for_nor_held_against_anyone():
     images = MemorySet([objects([LARGE, MEDIUM], difficult=[True, False])])
     assert coco_metrics(images, [found([MEDIUM])])["AP"] == pytest.approx(100)
@@ -218,11 +231,10 @@ def test_the_better_score_chooses_first_and_each_object_is_taken_once():
     assert row == {"count": 2, "recall": 50.0, "mean_iou": pytest.approx(0.5)}
 
 
-def test_only_the_hundred_best_of_an_image_are_read():
+def test_bins_read_every_detection_however_many_there_are():
     images = MemorySet([objects([MEDIUM], centre_fill=[1.0])])
     strays = [[600, 600, 700, 700]] * 100
-    assert one_bin(images, [found([MEDIUM, *strays], [0.1] + [0.9] * 100)])["recall"] == 0
-    assert one_bin(images, [found([MEDIUM, *strays[1:]], [0.1] + [0.9] * 99)])["recall"] == 100
+    assert one_bin(images, [found([MEDIUM, *strays], [0.1] + [0.9] * 100)])["recall"] == 100
 
 
 def test_class_crowd_and_difficult_matter_to_bins():

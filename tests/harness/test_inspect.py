@@ -167,6 +167,22 @@ def test_objects_that_never_reach_the_assigner_say_why():
     assert "data.crowd = drop" in dropped.text
 
 
+@pytest.mark.parametrize(
+    ("difficult", "verdict", "told"),
+    [
+        ("train", "positive", "the same as alone"),
+        ("ignore", "ignored", "a difficult object: no object to learn, and the locations inside are no negatives"),
+        ("drop", "difficult", "data.difficult = drop"),
+    ],
+)
+def test_a_difficult_object_is_what_the_protocol_says(difficult, verdict, told):
+    scene = Scene([BIG])
+    scene.annotations(0).difficult[:] = True
+    found = answer(scene, 0, protocol=small_protocol(data={"difficult": difficult}))
+    assert found.verdict == verdict
+    assert told in found.text
+
+
 def test_sizes_are_those_after_resizing():
     scene = Scene([(0, 0, 1.5, 100), (20, 20, 120, 120)], side=128)
     _, view, _, drawn = prepared(scene)

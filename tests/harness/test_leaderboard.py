@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from harness.board import boards
 from harness.errors import UserError
 from harness.leaderboard import COLUMNS, check_leaderboard, leaderboard, write_leaderboard
 from harness.protocol import load_protocol
@@ -128,23 +129,24 @@ def test_a_missing_table_and_a_foreign_file_are_named(store):
         check_leaderboard(store)
 
 
-def test_the_summary_is_mean_and_range_over_seeds(tiny):
+def test_the_summary_is_mean_and_interval_over_seeds(tiny):
     records = [make_record(tiny, assigner="center", seed=seed, ap=ap) for seed, ap in enumerate((30.0, 33.0, 31.5))]
     records.append(make_record(tiny, assigner="atss", ap=40.0))
     records.append(make_record(tiny, assigner="atss", ap=20.0, options={"topk": 4}, changed_options={"topk": 4}))
-    title, _, header, _, *lines = summary(leaderboard(records)).splitlines()
+    title, _, header, _, *lines = summary(boards(records, {})).splitlines()
     assert title.startswith(f"Protocol `tiny` ({tiny.digest}), data `memory` (")
-    assert header == "| assigner | seeds | AP | AP50 | AP75 | APs | APm | APl |"
-    spread = "31.5 (30.0-33.0)"
+    assert header == "| assigner | seeds | group | AP | AP50 | AP75 | APs | APm | APl |"
+    interval = "31.5 ± 3.7"  # t = 4.303 times 1.5 over the root of three
+    # One seed without details tells nothing apart.
     assert lines == [
-        "| `atss` | 1 | 40.0 | 40.0 | 40.0 | - | 40.0 | 40.0 |",
-        f"| `center` | 3 | {spread} | {spread} | {spread} | - | {spread} | {spread} |",
-        "| `atss[topk=4]` | 1 | 20.0 | 20.0 | 20.0 | - | 20.0 | 20.0 |",
+        "| `atss` | 1 | a | 40.0 | 40.0 | 40.0 | - | 40.0 | 40.0 |",
+        f"| `center` | 3 | a | {interval} | {interval} | 31.5 | - | 31.5 | 31.5 |",
+        "| `atss[topk=4]` | 1 | a | 20.0 | 20.0 | 20.0 | - | 20.0 | 20.0 |",
     ]
 
 
 def test_protocols_are_never_mixed_in_a_summary(tiny):
     other = load_protocol("tiny", ("schedule.steps=3",))
-    text = summary(leaderboard([make_record(tiny, ap=10.0), make_record(other, ap=20.0)]))
+    text = summary(boards([make_record(tiny, ap=10.0), make_record(other, ap=20.0)], {}))
     assert text.count("| `center` | 1 |") == 2
     assert text.count("Protocol `") == 2

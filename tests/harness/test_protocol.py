@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.protocol import Protocol, builtin_protocols, canonical_hash, load_protocol
+from harness.protocol import Protocol, builtin_protocols, canonical_hash, load_protocol, recorded_protocol
 
 
 @pytest.mark.parametrize("name", list(builtin_protocols()))
@@ -30,6 +30,24 @@ def test_name_and_note_are_labels():
     assert Protocol(name="a").digest == Protocol(name="b", note="words").digest
 
 
+@pytest.mark.parametrize(
+    ("name", "digest"), [("shapes-cpu", "623bec5995cf"), ("small", "1a3db849905d"), ("tiny", "032ff992fa2e")]
+)
+def test_the_hashes_that_records_hang_on_never_change(name, digest):
+    assert load_protocol(name).digest == digest
+
+
+def test_a_later_key_is_content_only_off_its_default():
+    base = load_protocol("small")
+    same, other = (load_protocol("small", (f"data.difficult={value}",)) for value in ("train", "ignore"))
+    assert "difficult" not in base.content()["data"]
+    assert same.content() == base.content()
+    assert other.content()["data"]["difficult"] == "ignore"
+    assert other.digest != base.digest
+    part = {"name": "small", "content": base.content()}
+    assert recorded_protocol({"run_id": "x", "command": "y", "protocol": part}) == base.model_copy(update={"note": ""})
+
+
 CHANGES = {
     bool: lambda value: not value,
     int: lambda value: value + 1,
@@ -37,15 +55,18 @@ CHANGES = {
 }
 CHOICES = {
     "data.train_split": "other", "data.val_split": "other", "data.train_images": 3, "data.val_images": 3,
-    "data.crowd": "drop", "data.scale_jitter": (0.5, 1.0), "model.backbone": "resnet18", "model.quality": "centerness",
+    "data.crowd": "drop", "data.difficult": "ignore", "data.scale_jitter": (0.5, 1.0), "model.backbone": "resnet18",
+    "model.quality": "centerness",
     "loss.classification": "qfl", "loss.normaliser": "labels", "schedule.optimizer": "adamw",
     "schedule.decay": "cosine", "schedule.decay_at": (0.5,), "schedule.precision": "bfloat16",
+    "model.weights_sha256": "0" * 64, "model.deformable_stages": (4,), "evaluation.test_scales": (64,),
 }  # fmt: skip
 KEYS = [
     f"{section}.{key}"
     for section, field in Protocol.model_fields.items()
     if section not in ("name", "note")
-    for key in field.annotation.model_fields
+    for key, part in field.annotation.model_fields.items()
+    if not part.exclude  # the place of a file: its digest is a key of its own
 ]
 
 

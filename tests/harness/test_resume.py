@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
+from rich.console import Console
 
+from harness import engine
 from harness.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from harness.errors import RunFailed, UserError
 from harness.trainer import Trainer
@@ -94,7 +97,9 @@ def test_ctrl_c_on_the_command_line(tmp_path):
     assert second.startswith("go on with: harness run --assigner center --data shapes --protocol small.toml")
     assert second.endswith("--resume")
     assert "Traceback" not in errors
-    assert json.loads((checkpoint / "state.json").read_text())["step"] >= 2
+    state = json.loads((checkpoint / "state.json").read_text())
+    assert state["step"] >= 2
+    assert second == f"go on with: {state['command']}"  # for whoever finds the checkpoint later
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +180,77 @@ def test_restart_begins_anew(checkpointed, undisturbed):
 
 def test_resume_without_a_checkpoint_starts_anew(tmp_path, undisturbed):
     assert files_of(run(request(tmp_path, "atss", resume=True))) == files_of(undisturbed("atss"))
+
+
+def told(asked):
+    """The record of a run that goes on, and the warnings on the way."""
+    screen = Console(file=StringIO(), width=80)
+    outcome = run(replace(asked, console=screen))
+    return outcome.record, [line for line in screen.file.getvalue().splitlines() if line.startswith("warning: ")]
+
+
+def code(commit, torch_version=torch.__version__):
+    return {"commit": commit, "version": "0.1.0", "torch": str(torch_version)}
+
+
+OLDER, OLD, NOW = "a" * 40, "b" * 40, "c" * 40
+
+
+@pytest.mark.parametrize(
+    ("trained_by", "earlier"),
+    [
+        ([code(NOW)], []),
+        ([code(OLD)], [OLD]),
+        ([code(OLDER), code(OLD), code(NOW)], [OLDER, OLD]),
+        ([code(NOW, "2.11.0")], [f"{NOW} with torch 2.11.0"]),
+        ([code(None)], ["version 0.1.0"]),
+        ([], ["an earlier version"]),
+        (None, ["an earlier version"]),
+    ],
+)
+def test_other_code_that_trained_a_part_is_said_and_recorded(checkpointed, monkeypatch, trained_by, earlier):
+    work, asked = checkpointed
+    path = work / "checkpoint" / "state.json"
+    state = json.loads(path.read_text())
+    assert state.pop("trained_by"), "the dead run took note"
+    assert state.pop("command") == "harness run --resume"
+    path.write_text(json.dumps(state if trained_by is None else {**state, "trained_by": trained_by}))
+    monkeypatch.setattr(engine, "source_version", lambda: {"commit": NOW, "version": "0.1.0"})
+    record, warnings = told(asked)
+    assert record["source"] == {"commit": NOW, "version": "0.1.0", "earlier": earlier}
+    assert len(warnings) == bool(earlier)
+    for name in (*earlier, *([NOW] if earlier else [])):
+        assert name in warnings[0]
+
+
+def test_code_is_noted_again_in_the_next_checkpoint(checkpointed, monkeypatch):
+    """Stopped a second time, by a third commit: all three are known."""
+    work, asked = checkpointed
+    path = work / "checkpoint" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "trained_by": [code(OLDER)]}))
+    original = Trainer._step
+
+    def step(self, batch, index, logged):
+        if index == 7:
+            raise RunFailed("power cut")
+        return original(self, batch, index, logged)
+
+    monkeypatch.setattr(engine, "source_version", lambda: {"commit": OLD, "version": "0.1.0"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        with pytest.raises(RunFailed, match="power cut"):
+            run(replace(asked, checkpoint_seconds=0.0, again="harness run --here --resume"))
+    state = json.loads(path.read_text())
+    assert state["trained_by"] == [code(OLDER), code(OLD)]
+    assert state["command"] == "harness run --here --resume"
+    monkeypatch.setattr(engine, "source_version", lambda: {"commit": NOW, "version": "0.1.0"})
+    record, (warning,) = told(asked)
+    assert record["source"]["earlier"] == [OLDER, OLD]
+    assert f"{OLDER}, {OLD}; this is {NOW}" in warning
+
+
+def test_a_run_in_one_piece_has_no_earlier_code(undisturbed):
+    assert undisturbed("iqdet").record["source"]["earlier"] == []
 
 
 def tiny_parts():

@@ -3,11 +3,14 @@
 import json
 import multiprocessing
 import os
+import signal
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from harness.errors import UserError
+from harness.leaderboard import check_leaderboard, write_leaderboard
 from harness.protocol import load_protocol
 from harness.store import ResultsStore, RunSpec, data_record, dump, write_atomically
 from tests.harness.fakes import DATA, MemorySet, make_record, objects
@@ -96,16 +99,24 @@ def test_attempts_load_in_the_order_of_their_number(store, protocol):
     assert [r["metrics"]["AP"] for r in store.load_all()[0]] == [float(n) for n in range(11)]
 
 
+def processes():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", __name__])  # import once, not for every process
+    return context
+
+
 def _save_some(start, root, seed, count):
     store, protocol = ResultsStore(root), load_protocol("tiny")
     start.wait()
     for attempt in range(count):
-        store.save(make_record(protocol, seed=seed % 2, ap=float(seed), progress={"writer": seed, "attempt": attempt}))
+        # The first attempts are of a run of the writer's own, the others of a run that it shares with three more.
+        of = 10 + seed if attempt < 2 else seed % 2
+        store.save(make_record(protocol, seed=of, ap=float(seed), progress={"writer": seed, "attempt": attempt}))
+        write_leaderboard(store)
 
 
 def test_eight_processes_that_save_at_once_lose_nothing(store):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", __name__])  # import once, not eight times
+    context = processes()
     start = context.Barrier(8)
     writers = [context.Process(target=_save_some, args=(start, store.root, seed, 5)) for seed in range(8)]
     for writer in writers:
@@ -118,6 +129,47 @@ def test_eight_processes_that_save_at_once_lose_nothing(store):
     written = {(r["progress"]["writer"], r["progress"]["attempt"]) for r in records}
     assert written == {(writer, attempt) for writer in range(8) for attempt in range(5)}
     assert all(path.suffix == ".json" for path in store.runs_dir.iterdir())
+    check_leaderboard(store)
+    table = (store.root / "leaderboard.csv").read_text()
+    assert table.count("\n") == 1 + 8 + 2  # a heading, a run of each writer's own, two that they share
+
+
+def _die_while_saving(root, stage):
+    protocol = load_protocol("tiny")
+
+    def die(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if stage == "in the middle of the file":
+        _cut_at(os.fsync, die)
+    elif stage == "before the name":
+        os.link = die
+    else:
+        Path.unlink = die
+    ResultsStore(root).save(make_record(protocol))
+
+
+def _cut_at(fsync, die):
+    def half(handle):
+        os.truncate(handle, os.fstat(handle).st_size // 2)
+        fsync(handle)
+        die()
+
+    os.fsync = half
+
+
+@pytest.mark.parametrize(
+    ("stage", "saved"), [("in the middle of the file", 0), ("before the name", 0), ("after the name", 1)]
+)
+def test_a_killed_writer_leaves_a_whole_record_or_none(store, protocol, stage, saved):
+    writer = processes().Process(target=_die_while_saving, args=(store.root, stage))
+    writer.start()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL
+    record = make_record(protocol)
+    assert store.load_all() == ([record] * saved, [])
+    store.save(record)  # what the dead one left is in nobody's way
+    assert store.load_all() == ([record] * (saved + 1), [])
 
 
 def test_a_write_that_fails_leaves_nothing_behind(store, protocol, monkeypatch):
@@ -133,7 +185,8 @@ def test_a_write_that_fails_leaves_nothing_behind(store, protocol, monkeypatch):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema": 2},
+        {"schema": 1},
+        {"schema": 3},
         {"run_id": "../outside"},
         {"created": "yesterday"},
         {"metrics": {"AP": -1.0}},
@@ -168,6 +221,115 @@ def test_bad_files_are_named_and_left_out(store, protocol):
     for name, line in zip(("cut", "list", "old", "renamed", "short"), problems, strict=True):
         assert f"{name}.json" in line
         assert "\n" not in line
+
+
+CORRUPT = {
+    "empty": b"",
+    "binary": bytes(range(256)),
+    "no UTF-8": '{"schema": 2, "run_id": "größe"}'.encode("latin-1"),
+    "UTF-16": '{"schema": 2}'.encode("utf-16"),
+    "a number alone": b"7",
+    "null": b"null",
+    "another program's": b'{"name": "package", "version": "1.0.0", "dependencies": {}}',
+    "a number of 5000 digits": b'{"schema": 2, "seed": ' + b"9" * 5000 + b"}",
+    "nested": b"[" * 100_000,
+    "nested objects": b'{"a":' * 100_000,
+    "line ends": b"\n\r\n",
+}
+
+
+@pytest.mark.parametrize("content", CORRUPT.values(), ids=CORRUPT)
+def test_a_corrupt_file_is_named_in_one_line_and_left_out(store, protocol, content):
+    good = make_record(protocol)
+    store.save(good)
+    (store.runs_dir / "bad.json").write_bytes(content)
+    left_out(store, good, "bad.json")
+
+
+DAMAGED = {
+    "infinity": {"progress": {"loss": float("inf")}},
+    "NaN": {"options": {"radius": float("nan")}},
+    "1e999": {"metrics": {"AP": float("inf")}},
+    "half a character": {"command": "harness \ud800"},
+    "a number of 400 digits": {"cost": {"step_ms": 10**400}},
+    "text for a number": {"seed": "0"},
+    "a truth value for a number": {"seed": True},
+    "AP beyond 100": {"metrics": {"AP": 100.5}},
+    "an unknown key": {"colour": "red"},
+    "a line end in a key": {"two\nlines": 1},
+}
+
+
+@pytest.mark.parametrize("changes", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_is_named_in_one_line_and_left_out(store, protocol, changes):
+    good, bad = make_record(protocol), make_record(protocol, seed=1)
+    store.save(good)
+    for key, value in changes.items():
+        bad[key] = {**bad[key], **value} if isinstance(bad.get(key), dict) else value
+    (store.runs_dir / f"{bad['run_id']}.json").write_text(json.dumps(bad))
+    left_out(store, good, f"{bad['run_id']}.json")
+
+
+@pytest.mark.parametrize(("levels", "count"), [(10, 2), (200, 1), (700, 1), (900, 1), (980, 1), (5000, 1)])
+def test_a_record_is_not_nested_deeper_than_a_writer_can_follow(store, protocol, levels, count):
+    deep = make_record(protocol, seed=1, progress={"deep": "here"})
+    store.save(make_record(protocol))
+    text = dump(deep).replace('"here"', '{"deep":' * levels + "1" + "}" * levels)
+    (store.runs_dir / f"{deep['run_id']}.json").write_text(text)
+    records, problems = store.load_all()
+    assert (len(records), len(problems)) == (count, 2 - count)
+    assert all("levels" in problem or "recursion" in problem for problem in problems)
+
+
+PLACES = {
+    "a folder": lambda path: path.mkdir(),
+    "a loop of links": lambda path: path.symlink_to(path.name),
+    "a broken link": lambda path: path.symlink_to("nowhere"),
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("make", PLACES.values(), ids=PLACES)
+def test_what_is_no_file_is_named_in_one_line_and_left_out(store, protocol, make):
+    good = make_record(protocol)
+    store.save(good)
+    make(store.runs_dir / "bad.json")
+    left_out(store, good, "bad.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("two\nlines.json", "two\\nlines.json"), (b"\xff.json", "\\udcff.json"), ("ü.json", "ü.json")]
+)
+def test_a_name_that_no_line_can_hold_is_escaped(store, protocol, name, shown):
+    good = make_record(protocol)
+    store.save(good)
+    try:
+        (store.runs_dir / os.fsdecode(name)).write_text("{}")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    left_out(store, good, shown)
+
+
+def left_out(store, good, shown):
+    """Every reader goes on with the good record alone, and is told of the other file."""
+    records, (problem,) = store.load_all()
+    assert records == [good]
+    assert problem.startswith(f"{store.runs_dir}{os.sep}{shown}")
+    assert problem.isprintable()
+    problem.encode()
+    assert len(problem) < 600
+    assert store.find(good["run_id"]) == good
+    assert write_leaderboard(store).read_text().count("\n") == 2
+    with pytest.raises(UserError, match="move it out of"):
+        check_leaderboard(store)
+
+
+def test_records_that_cannot_be_listed_are_no_empty_store(tmp_path):
+    (tmp_path / "runs").write_text("a file in place of the folder")
+    records, (problem,) = ResultsStore(tmp_path).load_all()
+    assert records == []
+    assert problem == f"{tmp_path / 'runs'} cannot be read: Not a directory"
 
 
 def test_an_empty_store_is_empty(store):

@@ -121,3 +121,21 @@ def write_voc(root: Path, annotations: dict[str, str], splits: dict[str, str]) -
     for split, text in splits.items():
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
     return root
+
+
+def face(x: Any, y: Any, width: Any, height: Any, invalid: Any = 0) -> str:
+    """A row of WIDER FACE as the set has them, with a blank at the end."""
+    return f"{x} {y} {width} {height} 2 0 1 {invalid} 1 0 \n"
+
+
+def write_wider(
+    root: Path, lists: dict[str, str | bytes], images: tuple[str, ...] = ("0--A/a.jpg", "1--B/b.jpg")
+) -> Path:
+    """Lists by split, each with the same images of 80x60."""
+    (root / "wider_face_split").mkdir(parents=True, exist_ok=True)
+    for split, text in lists.items():
+        path = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        for name in images:
+            write_image(root / f"WIDER_{split}" / "images" / name)
+    return root

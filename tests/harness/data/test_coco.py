@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,52 @@ def test_size_must_agree_with_the_image(tmp_path: Path) -> None:
     write_image(tmp_path / "val2017" / "a.jpg", (30, 20))
     with pytest.raises(UserError, match=r"a\.jpg is 20x30, but its annotation says 80x60"):
         images.load(0)
+
+
+def write_list(root: Path, split: str = "test-dev2017", **more: Any) -> Path:
+    document = {key: value for key, value in coco_document().items() if key != "annotations"}
+    path = root / "annotations" / f"image_info_{split}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document | more))
+    return root
+
+
+def open_list(root: Path, split: str | None = "test-dev2017") -> Any:
+    return open_data(f"coco:{root}", DataSection(val_split=split), role="val", annotated=False)
+
+
+def test_a_list_of_images_without_annotations(tmp_path: Path) -> None:
+    root = write_list(write_coco(tmp_path, split="val2017"))
+    for name in ("a.jpg", "b.jpg"):
+        write_image(root / "test2017" / name)
+    images = open_list(root)
+    assert (images.split, len(images), images.annotated) == ("test-dev2017", 2, False)
+    assert (images.classes, images.category_ids) == (("dog", "cat"), (2, 9))
+    assert images.name(0) == "test2017/a.jpg"  # test-dev2017 is a part of test2017
+    assert sum(len(images.annotations(i)) for i in range(2)) == 0
+    assert images.load(1).shape == (60, 80, 3)
+    write_image(root / "test-dev2017" / "a.jpg")
+    write_image(root / "test-dev2017" / "b.jpg")
+    assert open_list(root).name(0) == "test-dev2017/a.jpg"
+
+
+def test_a_list_serves_neither_training_nor_evaluation(tmp_path: Path) -> None:
+    root = write_list(write_coco(tmp_path, split="val2017"))
+    with pytest.raises(
+        UserError, match=r"has no annotations .image_info_test-dev2017\.json.; `harness eval RUN --results-"
+    ):
+        open_val(root, val_split="test-dev2017")
+    with pytest.raises(
+        UserError, match=r"no split 'test-dev', did you mean 'test-dev2017'.*val2017, test-dev2017 .no ann"
+    ):
+        open_val(root, val_split="test-dev")
+    assert open_list(root, None).split == "val2017"  # never by itself
+    assert open_list(root, "val2017").annotated
+    write_list(root, "val2017")
+    assert open_list(root, "val2017").annotated  # annotations come first
+    write_list(root, annotations=[{"id": 1}])
+    with pytest.raises(UserError, match=r"test2017/a\.jpg is missing"):
+        open_list(root)  # whatever the list says of objects
 
 
 @pytest.mark.parametrize(("role", "count", "boxes", "crowds"), [("train", 166, 1580, 15), ("val", 188, 1692, 20)])

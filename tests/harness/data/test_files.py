@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.data import SOURCES, open_data
-from harness.data.files import decode, stays_inside
+from harness.data.files import MAX_LINE, decode, size_in_header, stays_inside, text_lines
 from harness.errors import UserError
 from harness.protocol import DataSection
 
@@ -77,6 +78,58 @@ def test_huge_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         decode(tmp_path / "x.png")
 
 
+def test_the_size_is_read_from_the_header_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown on its side: boxes count stored pixels all the same
+    Image.effect_noise((300, 200), 80).save(path, exif=exif)
+    assert size_in_header(path) == (200, 300)
+    path.write_bytes(path.read_bytes()[:2000])  # the rest is missing
+    assert size_in_header(path) == (200, 300)
+    with pytest.raises(UserError, match="cannot be decoded"):
+        decode(path)
+
+
+def test_a_bad_header_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    Image.new("RGB", (20, 20)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    for name, message in (
+        ("text.jpg", "cannot be decoded"),
+        ("none.jpg", "is missing"),
+        ("pipe.jpg", "is a folder or a device"),
+        ("large.png", "more than 300 pixels"),
+    ):
+        with pytest.raises(UserError, match=message):
+            size_in_header(tmp_path / name)
+
+
+def test_lines_of_text_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    content = b"\xef\xbb\xbfone \r\n\r\n  t w\xc3\xb6\n\nlast"
+    path.write_bytes(content)
+    given: list[bytes] = []
+    assert list(text_lines(path, "list", given.append)) == [(1, "one"), (3, "t wö"), (5, "last")]
+    assert b"".join(given) == content
+    path.write_bytes(b"fine\n" + b"x" * MAX_LINE + b"\n")
+    lines = text_lines(path, "list", given.append)
+    assert next(lines) == (1, "fine")
+    with pytest.raises(UserError, match=r"list .*list\.txt, line 2 is longer than 4096 bytes"):
+        next(lines)
+
+
+@pytest.mark.parametrize("kind", ["none", "folder", "pipe"])
+def test_lines_of_what_is_no_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "list.txt"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(UserError, match=r"list .*list\.txt (cannot be read: No such|is a folder or a device)"):
+        next(text_lines(path, "list", lambda line: None))
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "sub/a.jpg", "a..b.jpg", "ä ö.jpg"])
 def test_names_inside(name: str) -> None:
     assert stays_inside(name)
@@ -92,9 +145,12 @@ def test_names_outside(name: str) -> None:
     [
         ("shape", "unknown data source 'shape', did you mean 'shapes'"),
         ("coko:/tmp", "did you mean 'coco'"),
-        ("coco", "use one of shapes, coco:DIR, voc:DIR"),
+        ("coco", "use one of shapes, coco:DIR, voc:DIR, wider:DIR"),
+        ("widder:/tmp", "unknown data source 'widder:/tmp', did you mean 'wider'"),
+        ("wider", "unknown data source 'wider'; use one of"),
         ("shapes:/tmp", "unknown data source 'shapes:/tmp'"),
         ("coco:/nowhere/at/all", "data folder /nowhere/at/all does not exist; expected annotations/instances_SPLIT"),
+        ("wider:/nowhere/at/all", "data folder /nowhere/at/all does not exist; expected wider_face_split/"),
         ("voc:/nowhere/at/all", "data folder /nowhere/at/all does not exist; expected Annotations/"),
     ],
 )
@@ -113,4 +169,4 @@ def test_shapes_take_size_and_count_from_the_protocol() -> None:
 def test_listing_sources_imports_no_torch() -> None:
     code = "import sys, harness.data; assert not {'torch', 'PIL', 'numpy'} & set(sys.modules), 'imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert set(SOURCES) == {"shapes", "coco:DIR", "voc:DIR"}
+    assert set(SOURCES) == {"shapes", "coco:DIR", "voc:DIR", "wider:DIR"}

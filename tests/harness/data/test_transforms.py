@@ -149,3 +149,28 @@ def test_arrays_of_the_data_set_are_not_written_to() -> None:
     make_sample(image, found, data, 3).image.fill_(7)
     assert np.array_equal(image, copy)
     assert np.array_equal(found.boxes, boxes)
+
+
+ALL_KINDS = objects([[0, 0, 40, 40], [10, 10, 60, 60], [20, 20, 80, 80], [30, 30, 70, 70]], crowd=[0, 1, 0, 1])
+ALL_KINDS.difficult[2:] = True  # plain, crowd, difficult, both
+
+
+@pytest.mark.parametrize(
+    ("crowd", "difficult", "learnt", "regions"),
+    [
+        ("ignore", "train", [0, 2], [1, 3]),
+        ("ignore", "ignore", [0], [1, 2, 3]),
+        ("ignore", "drop", [0], [1, 3]),
+        ("drop", "train", [0, 2], []),
+        ("drop", "ignore", [0], [2]),
+        ("drop", "drop", [0], []),
+    ],
+)
+def test_what_training_makes_of_crowds_and_difficult_objects(
+    crowd: str, difficult: str, learnt: list[int], regions: list[int]
+) -> None:
+    data = DataSection.model_validate({"crowd": crowd, "difficult": difficult, "short_edge": 90, "long_edge": 120})
+    made = make_sample(MemorySet([(HEIGHT, WIDTH)]).load(0), ALL_KINDS, data, None)
+    assert made.labels.tolist() == learnt
+    assert made.boxes.tolist() == ALL_KINDS.boxes[learnt].tolist()
+    assert made.ignore.tolist() == ALL_KINDS.boxes[regions].tolist()

@@ -1,0 +1,201 @@
+"""``harness figure``: the paper's Figures 4 and 5 from runs of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.output import console, emit, json_option, results_option, say
+from harness.errors import UserError
+from harness.store import ResultsStore, write_atomically
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from harness.data.base import ImageSet
+    from harness.trained import Trained
+
+LEARNING = ("iqdet", "qd", "uniform")  # assigners with an encoder
+IMAGES = 4  # of figure 5
+
+
+@click.command("figure", short_help="Figures 4 and 5 of the paper, from runs of one's own.")
+@click.argument("number", metavar="4|5")
+@click.option(
+    "--run", "run_ids", multiple=True, metavar="ID", help="Which runs; may be repeated.  [default: see below]"
+)
+@click.option("--data", metavar="SPEC", help="Data of the runs, as for `harness run`; not needed for shapes.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="[default: figures beside the records]",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@results_option
+@json_option
+def command(
+    number: str,
+    run_ids: tuple[str, ...],
+    data: str | None,
+    output: Path | None,
+    device: str,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Draw a figure of the paper from finished runs, as PNG and SVG.
+
+    \b
+    4  (a) means and (b) widths of the quality distributions that a run learnt, over its validation images;
+       (c) the mean IoU of positives over training: of the runs named, or of every run under the first one's
+       protocol and data whose assigner has its defaults
+    5  sampling locations over the first validation images with boxes: a row for each run
+
+    Without --run it is the newest run of iqdet (figure 4: or qd, uniform) whose weights are at hand.
+
+    \b
+    Examples:
+      harness figure 4
+      harness figure 4 --run iqdet-shapes-cpu-s0 --run atss-shapes-cpu-s0
+      harness figure 5 --run iqdet-small-s0 --run atss-small-s0 --data voc:VOCdevkit/VOC2007
+    """
+    if number not in ("4", "5"):
+        raise UserError(f"no figure {number!r}; figures 4 and 5 are made from runs, the others are drawings")
+    screen = console(as_json)
+    store = ResultsStore(results)
+    asked = run_ids or (_newest(store, LEARNING if number == "4" else LEARNING[:1]),)
+
+    from harness.device import computing, pick_device
+
+    where = pick_device(device)
+    with computing(where, None):
+        images = _images(store, asked[0], data)
+        folder = output or results / "figures"
+        paths, told = (_figure_4 if number == "4" else _figure_5)(store, asked, images, where, folder)
+    for path in paths:
+        say(screen, f"picture {path}")
+    if as_json:
+        emit({"figure": int(number), "pictures": [str(path) for path in paths], **told})
+
+
+def _newest(store: ResultsStore, assigners: Sequence[str]) -> str:
+    from harness.trained import NETWORK_FILE
+
+    at_hand = [
+        record
+        for record in store.load_all()[0]
+        if record["assigner"] in assigners and (store.work_dir(record["run_id"]) / NETWORK_FILE).exists()
+    ]
+    if not at_hand:
+        raise UserError(
+            f"no run of {' or '.join(assigners)} under {store.root} has its weights at hand; train one with: "
+            f"harness run --assigner {assigners[0]}, or name another --results directory"
+        )
+    return str(max(at_hand, key=lambda record: record["created"])["run_id"])
+
+
+def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
+    """The validation images of a run."""
+    from harness.data import open_data
+    from harness.protocol import recorded_protocol
+
+    record = store.find(run_id)
+    kind = record["data"]["kind"]
+    if data is None and kind != "shapes":
+        raise UserError(
+            f"run {record['run_id']} used {record['data']['title']}, and records hold no paths; give --data {kind}:DIR"
+        )
+    images = open_data(data or "shapes", recorded_protocol(record).data, role="val")
+    if tuple(images.classes) != tuple(record["data"]["classes"]):
+        raise UserError(
+            f"{data} has other classes than run {record['run_id']} was trained on; give data of the same classes"
+        )
+    return images
+
+
+def _load(store: ResultsStore, run_id: str, images: ImageSet, device: Any) -> Trained:
+    from harness.trained import load_trained
+
+    trained = load_trained(store, run_id, device, with_assigner=True)
+    if trained.classes != tuple(images.classes):
+        raise UserError(f"run {trained.run_id} was trained on other classes than the first one; draw it alone")
+    return trained
+
+
+def _figure_4(
+    store: ResultsStore, asked: Sequence[str], images: ImageSet, device: Any, folder: Path
+) -> tuple[list[Path], dict[str, Any]]:
+    from harness.figures import components, curves, figure_4
+    from harness.render import save_png
+
+    trained = _load(store, asked[0], images, device)
+    found = components(trained, images)
+    lines = curves(_traces(store, trained.record, asked))
+    title = f"{trained.run_id} on {images.title}, {images.split}"
+    canvas = figure_4(found, lines, title)
+    paths = [folder / "figure-4.svg", folder / "figure-4.png"]
+    write_atomically(paths[0], canvas.svg())
+    save_png(paths[1], canvas.png())
+    told = {
+        "run": trained.run_id,
+        "boxes": found.boxes,
+        "components": [
+            {"level": int(level), "mu": mu.tolist(), "sigma": sigma.tolist(), "share": float(share)}
+            for level, mu, sigma, share in zip(found.level, found.mu, found.sigma, found.share, strict=True)
+        ],
+        "curves": [{"name": c.name, "seeds": c.seeds, "step": c.step, "iou_of_positives": c.value} for c in lines],
+    }
+    return paths, told
+
+
+def _traces(store: ResultsStore, first: Mapping[str, Any], asked: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Learning curves by assigner: of several runs asked for, or of all at their defaults under the question of one."""
+    from harness.details import learning_curves, load_details
+    from harness.naming import changed_options, known_defaults, newest_attempts, row_name
+    from harness.trainer import TRACE_FILE
+
+    records = newest_attempts(store.load_all()[0])
+    defaults = known_defaults(records)
+    chosen: list[Mapping[str, Any]]
+    if len(asked) > 1:
+        chosen = [store.find(run_id) for run_id in asked]
+    else:
+        same = [record for record in records if _hashes(record) == _hashes(first)]
+        chosen = [r for r in same if not changed_options(r, defaults) or r["run_id"] == first["run_id"]]
+    details, _ = load_details(store, [record["run_id"] for record in chosen])
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in chosen:
+        run_id = record["run_id"]
+        own = details.get(run_id)
+        trace = own["trace"] if own is not None else learning_curves(store.work_dir(run_id) / TRACE_FILE)
+        found.setdefault(row_name(record["assigner"], changed_options(record, defaults)), []).append(trace)
+    return found
+
+
+def _hashes(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Of a run's protocol and data, which decide what may be compared; names are labels."""
+    from harness.board import question_of
+
+    question = question_of(record)
+    return question.protocol_hash, question.data_hash
+
+
+def _figure_5(
+    store: ResultsStore, asked: Sequence[str], images: ImageSet, device: Any, folder: Path
+) -> tuple[list[Path], dict[str, Any]]:
+    from harness.figures import embedded, figure_5
+    from harness.render import save_png
+
+    chosen = [index for index in range(len(images)) if len(images.annotations(index))][:IMAGES]
+    if not chosen:
+        raise UserError(f"no image of split {images.split!r} of {images.title} has a box; give other data")
+    runs = [_load(store, run_id, images, device) for run_id in asked]
+    title = f"sampling locations: {', '.join(trained.run_id for trained in runs)}"
+    picture: Image.Image = figure_5(runs, images, chosen, title)
+    paths = [folder / "figure-5.svg", folder / "figure-5.png"]
+    write_atomically(paths[0], embedded(picture, title))
+    save_png(paths[1], picture)
+    return paths, {"runs": [t.run_id for t in runs], "images": [images.name(index) for index in chosen]}

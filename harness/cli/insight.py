@@ -1,0 +1,234 @@
+"""``harness insight``: what all assigners make of the same frozen predictions, and how far they agree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from assigners import registry
+from harness.cli.output import console, emit, json_option, points, results_option, say
+from harness.cli.run import portable
+from harness.errors import UserError
+from harness.store import ResultsStore, dump, write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.data.base import ImageSet
+    from harness.insight import Insight, Subject
+    from harness.trained import Trained
+
+
+@click.command("insight", short_help="Ask all assigners about the same frozen predictions.")
+@click.option("--run", "run_id", metavar="ID", help="Whose detector.  [default: the newest run with weights]")
+@click.option("-a", "--assigners", metavar="NAME[K=V,...],...", help="Which ones.  [default: all]")
+@click.option(
+    "--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR; may be left out for a run on shapes."
+)
+@click.option("--images", "count", type=click.IntRange(min=1), default=32, show_default=True, help="How many, at once.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.json",
+    help="[default: insight/PROTOCOL-DATA.json among the results, where the report finds it]",
+)
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw the agreement.")
+@results_option
+@json_option
+def command(
+    run_id: str | None,
+    assigners: str | None,
+    data: str | None,
+    count: int,
+    device: str,
+    output: Path | None,
+    png: Path | None,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Ask all assigners about the same frozen predictions of a run's detector, and compare what they choose.
+
+    The first validation images go through the detector once, in one batch. How many positives each box gets, where they
+    lie, how good the predictions there are, and how far any two assigners agree then depends on the rules alone. The
+    run's own assigner keeps what it learnt, and lends it to those of its family; others with parameters are untrained.
+
+    \b
+    Examples:
+      harness insight
+      harness insight --run iqdet-shapes-cpu-s0 --png agreement.png
+      harness insight -a 'center,atss[topk=15],paa' --images 100
+      harness insight --run atss-small-s0 --data voc:VOCdevkit/VOC2007 --json
+    """
+    screen = console(as_json)
+    if png is not None and png.suffix.lower() != ".png":
+        raise UserError(f"--png {png} must end in .png")
+    asked = [registry.parse_spec(text) for text in split_specs(assigners)] if assigners is not None else None
+    for name, _ in asked or ():
+        registry.find(name)  # a wrong name is told before torch is loaded
+
+    from harness.data import open_data
+    from harness.device import computing, pick_device
+    from harness.engine import say_warnings
+    from harness.insight import choose_subjects, compare
+    from harness.trained import load_trained, newest_trained
+
+    store = ResultsStore(results)
+    where = pick_device(device)
+    trained = load_trained(store, run_id or newest_trained(store), where, with_assigner=True)
+    data = data or _own_data(trained.record)
+    images = open_data(data, trained.protocol.data, role="val")
+    say_warnings(screen, images)
+    every = [(entry.name, dict[str, str]()) for entry in registry.catalogue()]
+    subjects = choose_subjects(trained.record, asked or every)
+    with computing(where, None):
+        insight = compare(trained, images, count, subjects)
+    report = insight.to_json(_provenance(trained, images, data, count, subjects))
+    target = output or _default_output(store, report)
+    write_atomically(target, dump(report))
+    title = f"{_boxes(insight.boxes)}, images: {len(insight.image_ids)}, the detector of run {trained.run_id}"
+    say(screen, title)
+    _print(screen, insight)
+    say(screen, f"wrote {target}")
+    if png is not None:
+        from harness.insight_sheet import draw
+        from harness.render import save_png
+
+        save_png(png, draw(insight, title))
+        say(screen, f"picture {png}")
+    if as_json:
+        emit(report)
+
+
+def split_specs(text: str) -> list[str]:
+    """The parts of ``name,name[key=value,key=value],...``.
+
+    Raises:
+        UserError: for a list without a name in one of its places.
+    """
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+    if not all(parts):
+        raise UserError(f"--assigners {text!r} has an empty place; write names with commas between, such as atss,paa")
+    return parts
+
+
+def _own_data(record: Mapping[str, Any]) -> str:
+    kind = record["data"]["kind"]
+    if kind != "shapes":
+        raise UserError(
+            f"run {record['run_id']} used {record['data']['title']}, and records hold no paths; give --data {kind}:DIR"
+        )
+    return "shapes"
+
+
+def _provenance(
+    trained: Trained, images: ImageSet, data: str, count: int, subjects: Sequence[Subject]
+) -> dict[str, Any]:
+    """Where the numbers come from; the data are told by both splits, as a board is."""
+    from harness.leaderboard import data_hash
+
+    record = trained.record
+    asked = {**record, "data": {**record["data"], "val": {"checksum": images.checksum()}}}
+    names = ",".join(subject.name for subject in subjects)
+    words = ["--run", trained.run_id, "--assigners", names, "--data", portable(data), "--images", str(count)]
+    return {
+        "run_id": trained.run_id, "assigner": record["assigner"], "protocol": record["protocol"]["name"],
+        "protocol_hash": record["protocol"]["hash"], "command": shlex.join(["harness", "insight", *words]),
+        "data": {"title": images.title, "split": images.split, "hash": data_hash(asked)},
+    }  # fmt: skip
+
+
+def _default_output(store: ResultsStore, report: Mapping[str, Any]) -> Path:
+    return store.root / "insight" / f"{report['protocol_hash']}-{report['data']['hash']}.json"
+
+
+def _print(screen: Console, insight: Insight) -> None:
+    screen.print(_overview(insight))
+    for attribute in insight.assigners[0]["by"]:
+        table = _by_bin(insight, attribute)
+        if table is not None:
+            screen.print(table)
+    say(screen, "agreement is the Jaccard index of the positives' bilinear mass, scaled to 1 per box")
+    for size, part in insight.agreement.items():
+        if part["boxes"]:
+            screen.print(_agreement(insight, size))
+    lent = [row["name"] for row in insight.assigners if row["parameters"] == "untrained"]
+    if lent:
+        say(screen, f"untrained parameters of their own: {', '.join(lent)}; judge their choices accordingly")
+
+
+def _overview(insight: Insight) -> Table:
+    title = (
+        "positives; outside = of their box, of its centre half; contested = of the cells read, those for several boxes"
+    )
+    table = Table(title=title, title_justify="left", title_style="dim")
+    table.add_column("assigner")
+    table.add_column("parameters")
+    columns = ("per box", "boxes without %", "outside box %", "centre %", "contested %", "IoU", "label", "rank corr.")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for stride in insight.strides:
+        table.add_column(f"/{stride} %", justify="right")
+    for row in insight.assigners:
+        shares = (row["per_box"]["without"], row["outside"]["box"], row["outside"]["centre"], row["ambiguous"]["share"])
+        quality = (row["quality"][name] for name in ("iou", "label", "rank_correlation"))
+        levels = row["levels"] or [None] * len(insight.strides)
+        table.add_row(
+            Text(row["name"]), row["parameters"], points(row["per_box"]["positives"]), *map(_percent, shares),
+            *(points(value, 2) for value in quality), *map(_percent, levels),
+        )  # fmt: skip
+    return table
+
+
+def _by_bin(insight: Insight, attribute: str) -> Table | None:
+    """Positives per box, and the share of boxes without one; ``None`` where all boxes are in one bin."""
+    counted = {name: told["boxes"] for name, told in insight.assigners[0]["by"][attribute].items() if told["boxes"]}
+    if len(counted) < 2:
+        return None
+    units = {"size": "size, as COCO", "side": "side, input px", "aspect": "aspect, long : short"}
+    title = f"positives (% without) by {units.get(attribute, attribute.replace('_', ' '))}"
+    table = Table(title=title, title_justify="left", title_style="dim")
+    table.add_column("assigner")
+    for name, count in counted.items():
+        table.add_column(Text(f"{name}\n{_boxes(count)}"), justify="right")
+    for row in insight.assigners:
+        told = [row["by"][attribute][name] for name in counted]
+        cells = [f"{points(each['positives'])} ({_percent(each['without'])})" for each in told]
+        table.add_row(Text(row["name"]), *cells)
+    return table
+
+
+def _agreement(insight: Insight, size: str) -> Table:
+    """A heat map, in hundredths."""
+    from harness.insight_sheet import ink_on
+    from harness.render import heat_colour
+
+    part = insight.agreement[size]
+    boxes = _boxes(part["boxes"], "" if size == "all" else f"{size} ")
+    table = Table(title=f"agreement x 100, {boxes}", title_justify="left", title_style="dim", padding=0)
+    table.add_column("assigner")
+    for number in range(1, len(insight.assigners) + 1):
+        table.add_column(f" {number} ", justify="center")
+    for number, (row, values) in enumerate(zip(insight.assigners, part["mass"], strict=True), start=1):
+        cells = []
+        for value in values:
+            ground = heat_colour(value or 0.0)
+            style = "rgb({},{},{}) on rgb({},{},{})".format(*ink_on(ground), *ground) if value is not None else ""
+            cells.append(Text(f"{_percent(value):>4} ", style=style))
+        table.add_row(Text(f"{number} {row['name']} "), *cells)
+    return table
+
+
+def _boxes(count: int, kind: str = "") -> str:
+    return f"{count} {kind}box{'es' if count != 1 else ''}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f}"

@@ -1,0 +1,58 @@
+"""``harness report``: everything that the records say, in one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.output import console, emit, first_process, json_option, results_option, say
+from harness.errors import UserError
+from harness.store import ResultsStore, write_atomically
+
+FILE = "report.html"
+
+
+@click.command("report", short_help="One offline HTML page: boards, intervals, costs, pictures.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help=f"[default: RESULTS/{FILE}]"
+)
+@click.option("--pictures/--no-pictures", default=True, help="Draw what each assigner takes from two images, or not.")
+@click.option("--open", "opened", is_flag=True, help="Show it in the browser.")
+@results_option
+@json_option
+def command(output: Path | None, pictures: bool, opened: bool, results: Path, as_json: bool) -> None:
+    """Write one HTML file with every board: intervals and rank groups, gaps, costs, curves, mistakes, provenance.
+
+    The file holds all it needs: it opens without a network, in light and dark, on paper and by keyboard. The same
+    results give the same file.
+
+    \b
+    Examples:
+      harness report
+      harness report --open
+      harness report --results elsewhere --output board.html --no-pictures
+    """
+    screen = console(as_json)
+    target = output or results / FILE
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--output {target} must end in .html")
+
+    from harness.report import collect, render
+
+    content = collect(ResultsStore(results), pictures=pictures)
+    for problem in content.problems:
+        say(console(as_json=True), f"left out: {problem}")
+    page = render(content)
+    if not first_process():
+        return
+    write_atomically(target, page)
+    size = len(page.encode())
+    say(screen, f"wrote {target}: {content.subtitle}, {size / 1e6:.1f} MB")
+    if as_json:
+        boards = [
+            {"title": section.title, "kind": section.kind, "headline": section.headline} for section in content.sections
+        ]
+        emit({"output": str(target), "bytes": size, "boards": boards, "left_out": list(content.problems)})
+    if opened and click.launch(target.absolute().as_uri()) != 0:
+        raise UserError(f"no browser could be started; open {target} by hand")

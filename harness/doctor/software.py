@@ -1,0 +1,114 @@
+"""Python, packages, the code itself, and optional tools."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import import_module, metadata
+from pathlib import Path
+
+from harness.doctor.rows import Row
+from harness.environment import source_version
+from harness.errors import reason, shorten
+
+DISTRIBUTION = "assigner-zoo"
+IMPORTS = (
+    "torch", "torchvision", "timm", "numpy", "scipy", "pandas", "PIL.Image", "pycocotools.mask", "safetensors.torch",
+)  # fmt: skip  # those with compiled parts
+BROWSERS = ("chromium", "google-chrome", "chromium-browser")
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)\s*(?:>=\s*(?P<bound>[\w.]+))?\s*(?:;(?P<marker>.*))?")
+
+
+def packages() -> Iterator[Row]:
+    """Python and the packages, against the lower bounds that this distribution asks for."""
+    try:
+        about, needed = metadata.metadata(DISTRIBUTION), metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        yield Row("packages", "warning", f"{DISTRIBUTION} is not installed: no bounds to hold them to", "pip install .")
+        return
+    python, least = ".".join(map(str, sys.version_info[:3])), about["Requires-Python"].removeprefix(">=")
+    if reaches(python, least):
+        yield Row("Python", "ok", f"{python}, {sys.executable}")
+    else:
+        yield Row("Python", "problem", f"{python}, older than {least}", f"make an environment with Python {least}")
+    enough = []
+    for name, bound in filter(None, map(_lower_bound, needed)):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Row(name, "problem", "not installed", f"pip install '{name}>={bound}'")
+            continue
+        if reaches(version, bound):
+            enough.append(f"{name} {version}")
+        else:
+            yield Row(name, "problem", f"{version}, older than {bound}", f"pip install --upgrade '{name}>={bound}'")
+    yield Row("packages", "ok", f"at their lower bounds or above: {', '.join(enough)}")
+
+
+def _lower_bound(requirement: str) -> tuple[str, str] | None:
+    """Name and lower bound of a requirement; None for one of an optional group."""
+    match = _REQUIREMENT.fullmatch(requirement)
+    if match is None:
+        raise ValueError(f"requirement {requirement!r} is not of the form name>=version")
+    optional = "extra" in (match["marker"] or "")
+    return None if optional else (match["name"], match["bound"] or "0")
+
+
+def reaches(version: str, bound: str) -> bool:
+    """Whether a version is at a lower bound or above, by their leading numbers: 2.11.0rc1+cpu is 2.11."""
+
+    def numbers(text: str) -> list[int]:
+        leading = re.match(r"\d+(?:\.\d+)*", text)
+        parts = [int(part) for part in leading[0].split(".")] if leading else []
+        while parts and parts[-1] == 0:
+            parts.pop()
+        return parts
+
+    return numbers(version) >= numbers(bound)
+
+
+def imports() -> Iterator[Row]:
+    """Installed is not usable: compiled parts must fit one another and this machine."""
+    broken = []
+    for name in IMPORTS:
+        try:
+            import_module(name)
+        except Exception as error:  # what a compiled module raises is up to it
+            package = name.partition(".")[0]
+            broken.append(name)
+            detail = f"{type(error).__name__}: {shorten(reason(error))}"
+            yield Row(f"import {package}", "problem", detail, f"install {package} in a build that fits the others")
+    if not broken:
+        yield Row("imports", "ok", f"{len(IMPORTS)} packages with compiled parts load")
+
+
+def source() -> Iterator[Row]:
+    """The code that runs, as a record would name it."""
+    code = source_version()
+    commit = code["commit"]
+    if commit is None:
+        detail = f"version {code['version']}, outside a git checkout: records name no commit"
+        yield Row("source", "warning", detail, "install a checkout (pip install -e .) for records that do")
+    elif commit.endswith("+dirty"):
+        detail = f"commit {commit}: the packages differ from it, and a record cannot say how"
+        yield Row("source", "warning", detail, "commit before a run whose record is to be kept")
+    else:
+        yield Row("source", "ok", f"commit {commit}")
+
+
+def tools() -> Iterator[Row]:
+    """What single verbs and tests use where it is there."""
+    starter = shutil.which("torchrun") or shutil.which("torchrun", path=str(Path(sys.executable).parent))
+    if starter is None:
+        detail = "not found; runs on several devices start with it"
+        yield Row("torchrun", "warning", detail, "python -m torch.distributed.run does the same")
+    else:
+        yield Row("torchrun", "ok", starter)
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        detail = "no Chromium; the test that opens the report is skipped"
+        yield Row("browser", "warning", detail, "install the package chromium")
+    else:
+        yield Row("browser", "ok", browser)

@@ -1,0 +1,133 @@
+"""Where results go, and what lies there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.doctor.rows import Row, State, from_error
+from harness.errors import UserError, reason, shorten
+from harness.failures import Failure, load_failures
+from harness.store import ResultsStore
+
+GIB = 2**30
+LITTLE_DISK = 2 * GIB  # a ResNet-50 and its optimiser's state, twice while a checkpoint takes another's place
+NO_DISK = 64 * 2**20  # not even the default run
+
+
+def disk(results: Path) -> Iterator[Row]:
+    """Room where results go."""
+    free = shutil.disk_usage(_nearest_folder(results)).free
+    state: State = "problem" if free < NO_DISK else "warning" if free < LITTLE_DISK else "ok"
+    advice = "" if state == "ok" else "make room, or name another --results directory"
+    yield Row("disk", state, f"{free / GIB:.1f} GiB free for {results}", advice)
+
+
+def writable(results: Path) -> Iterator[Row]:
+    """Whether a record can be written: that takes a file, a second name for it and a lock, which some network
+    folders lack. Leaves nothing behind, and makes no results directory where there is none.
+
+    Raises:
+        UserError: where the directory is a file.
+    """
+    if results.exists() and not results.is_dir():
+        raise UserError(f"{results} is not a folder; name another --results directory")
+    folder = _nearest_folder(results)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as made:
+            file = Path(made, "file")
+            file.write_text("a record")
+            os.link(file, Path(made, "name"))
+            with file.open() as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        detail = f"{folder} does not take files, hard links and locks: {reason(error)}"
+        yield Row("results", "problem", detail, "unlock it, or name another --results directory")
+        return
+    yield Row(
+        "results", "ok", f"{results} takes records" if results.is_dir() else f"{results} will be made in {folder}"
+    )
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The folder, or the next one above it that is there."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+
+
+def records(results: Path) -> Iterator[Row]:
+    """Valid records, files that are none, what killed writers left, and the leaderboard."""
+    store = ResultsStore(results)
+    valid, problems = store.load_all()
+    yield Row("records", "ok", f"{len(valid)} valid in {store.runs_dir}")
+    for problem in problems:
+        yield Row("record", "problem", problem, f"move it out of {store.runs_dir}; readers leave it out")
+    half = sorted(path.name for path in store.runs_dir.glob(".*.tmp"))
+    if half:
+        detail = f"{len(half)} unfinished files, of writers at work or killed: {shorten(', '.join(half))}"
+        yield Row("records", "warning", detail, f"while nothing runs: rm {shlex.quote(str(store.runs_dir))}/.*.tmp")
+    if valid and not problems:
+        from harness.leaderboard import check_leaderboard
+
+        try:
+            check_leaderboard(store)
+        except UserError as error:
+            command = shlex.join(["harness", "leaderboard", "--results", str(results)])
+            yield Row("leaderboard", "warning", from_error("leaderboard", error).detail, command)
+        else:
+            yield Row("leaderboard", "ok", f"agrees with {len(valid)} records")
+
+
+def unfinished(results: Path) -> Iterator[Row]:
+    """Runs that were interrupted or failed, with the command that goes on or tries again."""
+    store = ResultsStore(results)
+    failures, problems = load_failures(store)
+    rows = [*_interrupted(store, {failure.run_id for failure in failures}), *map(_failed, failures)]
+    for problem in problems:
+        rows.append(Row("failed run", "warning", problem, f"move it out of {store.root / 'failed'}"))
+    yield from rows or [Row("unfinished runs", "ok", "none")]
+
+
+def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Row]:
+    work = store.root / "work"
+    for folder in sorted(work.iterdir()) if work.is_dir() else ():
+        # `.old` is the checkpoint where a kill hit between two renames; harness.checkpoint, which says so, needs torch.
+        found = [path for name in ("checkpoint", "checkpoint.old") if (path := folder / name / "state.json").is_file()]
+        if not found or folder.name in failed:
+            continue
+        if _held(folder / "lock"):
+            yield Row(f"run {folder.name}", "ok", "in progress in another process")
+            continue
+        try:
+            state = json.loads(found[0].read_text("utf-8"))
+            step, command = int(state["step"]), str(state.get("command") or "")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            detail = f"its checkpoint cannot be read: {found[0]}: {type(error).__name__}: {shorten(reason(error))}"
+            yield Row(f"run {folder.name}", "warning", detail, "begin anew with --restart")
+            continue
+        advice = command or "the command that began it, with --resume"
+        yield Row(f"run {folder.name}", "warning", f"interrupted after step {step}", advice)
+
+
+def _held(lock: Path) -> bool:
+    """Whether another process holds a run's lock (`ResultsStore.lock`)."""
+    try:
+        file = lock.open()
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _failed(failure: Failure) -> Row:
+    when = "before the first step" if failure.step is None else f"after step {failure.step}"
+    return Row(f"run {failure.run_id}", "warning", f"failed {when}: {shorten(failure.error)}", failure.command)

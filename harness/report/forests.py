@@ -1,0 +1,148 @@
+"""Tables of dots with whiskers: results by size, shape and kind of mistake, and over a search of protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.board import Board, Entry
+from harness.report import charts
+from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, spoken
+from harness.report.svg import DASH, TIMES, number
+from harness.report.words import counted, listing
+from harness.sweep import Search
+
+SIZES = {"APs": "small, below 32² px", "APm": "medium, 32² to 96² px", "APl": "large, above 96² px"}
+MEANINGS = {
+    "eccentricity": "How far the centroid of an object lies from the middle of its box, in half boxes.",
+    "centre_fill": "Which share of the middle quarter of its box an object covers.",
+}
+FIELDS = (("recall", "Recall, points", 1), ("mean_iou", "Mean IoU", 3))
+WIDTH = 84.0  # px of a chart
+
+Values = Mapping[tuple[str, str], Iterable[float | None]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Columns on one scale.
+
+    Attributes:
+        words: what they have in common, in a line above; may be empty.
+        heads: name and note of each column.
+        values: (assigner, column) -> one value per seed, None where there is none.
+        digits: after the point.
+        zero: the scale holds nought.
+    """
+
+    words: str
+    heads: Sequence[tuple[str, str]]
+    values: Values
+    digits: int = 1
+    zero: bool = False
+
+
+def forest(caption: str, names: Sequence[str], groups: Sequence[Group], series: Series, note: str = "") -> Table | None:
+    """A row per assigner, a dot with its whisker in each column. Columns without any value are left out.
+
+    Returns:
+        None where there is no value at all.
+    """
+    columns: list[Column] = []
+    cells: dict[str, list[Cell]] = {name: [] for name in names}
+    for group in groups:
+        known = {key: estimate(v for v in values if v is not None) for key, values in group.values.items()}
+        heads = [pair for pair in group.heads if any(known.get((name, pair[0])) for name in names)]
+        scale = charts.cell_scale((one for one in known.values() if one is not None), zero=group.zero, width=WIDTH)
+        for head, small in heads:
+            columns.append(Column(head, axis=charts.axis(scale, WIDTH), note=small, group=group.words))
+            for name in names:
+                one = known.get((name, head))
+                if one is None:
+                    cells[name].append(missing("no run measured it"))
+                    continue
+                words = f"{name}, {group.words + ' ' if group.words else ''}{head}: {spoken(one, group.digits)}"
+                chart = charts.interval(one, scale, series[name], words, WIDTH)
+                shown = number(one.mean, group.digits)
+                cells[name].append(Cell(shown, words, one.mean, chart=chart, kind="number plot"))
+    rows = tuple(row(name, series, cells[name]) for name in names)
+    return Table(caption, tuple(columns), rows, note) if columns else None
+
+
+def size_tables(board: Board, series: Series) -> list[Table]:
+    """AP by size, and recall and IoU by every attribute that the objects carry."""
+    names = [entry.name for entry in board.entries]
+    values: Values = {(e.name, size): list(e.values(size).values()) for e in board.entries for size in SIZES}
+    made = [forest("AP by size", names, [Group("", list(SIZES.items()), values)], series)]
+    counts: dict[str, dict[str, int]] = {}
+    for entry in board.entries:
+        for record in entry.records:
+            for attribute, bins in (record["metrics"]["bins"] or {}).items():
+                counts.setdefault(attribute, {}).update({name: part["count"] for name, part in bins.items()})
+    for attribute, bins in sorted(counts.items()):
+        heads = [(name, counted(count, "object")) for name, count in bins.items()]
+        groups = [
+            Group(
+                words,
+                heads,
+                {(e.name, name): _binned(e, attribute, name, field) for e in board.entries for name in bins},
+                digits,
+            )
+            for field, words, digits in FIELDS
+        ]
+        made.append(forest(f"By {attribute.replace('_', ' ')}", names, groups, series, MEANINGS.get(attribute, "")))
+    return [table for table in made if table is not None]
+
+
+def _binned(entry: Entry, attribute: str, name: str, field: str) -> list[float | None]:
+    parts = [(record["metrics"]["bins"] or {}).get(attribute, {}).get(name) for record in entry.records]
+    return [part[field] for part in parts if part is not None]
+
+
+def error_table(board: Board, series: Series) -> Table | None:
+    """AP50 gained if all mistakes of one kind were repaired. None where no run has its details."""
+    found = {e.name: [d["errors"] for d in e.details if d is not None and "gain" in d["errors"]] for e in board.entries}
+    names = [name for name, errors in found.items() if errors]
+    every = [errors for name in names for errors in found[name]]
+    kinds = list(dict.fromkeys(kind for errors in every for kind in errors["gain"]))
+    values: Values = {(name, kind): [e["gain"].get(kind) for e in found[name]] for name in names for kind in kinds}
+    heads = [(kind, _least_to_most(errors["counts"].get(kind) for errors in every)) for kind in kinds]
+    scores = sorted({errors["score"] for errors in every})
+    note = (
+        "Points of AP50 gained if all mistakes of one kind, and no others, were repaired, after TIDE (Bolya et al., "
+        f"ECCV 2020). Below the heads: how many there are at scores from {listing(map(str, scores))} on, over the runs."
+    )
+    return forest(
+        "AP50 gained by repairing one kind of mistake", names, [Group("", heads, values, zero=True)], series, note
+    )
+
+
+def _least_to_most(counts: Iterable[int | None]) -> str:
+    known = [count for count in counts if count is not None]
+    if not known:
+        return ""
+    return f"{min(known)}{DASH}{max(known)}" if min(known) < max(known) else str(min(known))
+
+
+def search_tables(searches: Iterable[Search], series: Series) -> list[Table]:
+    """Mean AP at each point of a search over numbers of the protocol, for each assigner."""
+    made = []
+    for search in searches:
+        keys = ", ".join(search.keys)
+        heads = {point: f" {TIMES} ".join(f"{value:g}" for value in point) for point in search.points}
+        values: Values = {
+            (curve.name, heads[point]): list(aps.values())
+            for curve in search.curves
+            for point, aps in curve.aps.items()
+        }
+        said = [f"{c.name} {number(c.spread, 1)} (best at {heads[c.best]})" for c in search.curves]
+        note = f"Highest mean minus lowest, points: {', '.join(said)}."
+        edge = [curve.name for curve in search.curves if search.at_edge(curve)]
+        if edge:
+            note += f" Best at the edge of the search, so perhaps better beyond it: {listing(edge)}."
+        caption = f"AP by {keys}: {search.data}, protocol {search.protocol}"
+        names = [curve.name for curve in search.curves]
+        table = forest(caption, names, [Group(keys, [(head, "") for head in heads.values()], values)], series, note)
+        if table is not None:
+            made.append(table)
+    return made

@@ -1,0 +1,150 @@
+"""The board and the gaps between its assigners, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.board import Board, Entry
+from harness.report import charts
+from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, signed, spoken
+from harness.report.charts import Estimate
+from harness.report.forests import SIZES
+from harness.report.svg import DASH, Scale, number
+from harness.report.words import counted, ranks
+from harness.statistics.intervals import Gap
+
+
+def main_table(board: Board, series: Series, anchor: str) -> Table:
+    """The board: one row per assigner, best mean AP first.
+
+    Args:
+        anchor: beginning of the anchors that the provenance of each assigner has.
+    """
+    results = [estimate(entry.values("AP").values()) for entry in board.entries]
+    scale = charts.cell_scale(one for one in results if one is not None)
+    columns = [
+        Column("rank", "the ranks that the assigner may hold, given which pairs are told apart", first="ascending"),
+        Column(
+            "AP, 95 % interval", "mean over seeds of COCO's AP (IoU 0.50 to 0.95), in points", axis=charts.axis(scale)
+        ),
+        Column("group", "assigners that share a letter are not told apart", kind="letters", first="ascending"),
+        Column("seeds", "runs that differ in their seed alone; leads to where they come from"),
+        *(Column(name, words) for name, words in (("AP50", "AP at IoU 0.50"), ("AP75", "AP at IoU 0.75"))),
+        *(Column(name, f"AP of {words}") for name, words in SIZES.items()),
+        Column("step ms", "training step, median over runs; the range in the tooltip", first="ascending"),
+        Column("images/s", "in training, median over runs"),
+        Column("memory MB", "peak, median over runs", first="ascending"),
+        Column("own weights", "parameters of the assigner, used in training alone", first="ascending"),
+    ]
+    if board.kind == "paper":
+        columns.insert(
+            1, Column("declared extras", "what it changes besides the assignment", kind="name", first="ascending")
+        )
+    groups = sorted(set("".join(board.letters)))
+    rows = []
+    for entry, rank, letters, one in zip(board.entries, ranks(board), board.letters, results, strict=True):
+        cells = [
+            _rank(*rank) if one is not None else missing("no AP"),
+            _result(entry, one, scale, series),
+            Cell(_aligned(letters, groups), kind="letters", sort=letters) if one is not None else missing("no AP"),
+            _seeds(entry, f"{anchor}-{series[entry.name]}"),
+            *(_metric(entry, name) for name in ("AP50", "AP75", *SIZES)),
+            _cost(entry, "step_ms", 0), _cost(entry, "images_per_s", 1), _cost(entry, "peak_memory_mb", 0),
+            _cost(entry, "assigner_parameters", 0),
+        ]  # fmt: skip
+        if board.kind == "paper":
+            cells.insert(1, Cell(extras(entry), kind="name", sort=extras(entry)))
+        rows.append(row(entry.name, series, cells))
+    return Table(f"{board.kind} board", tuple(columns), tuple(rows))
+
+
+def extras(entry: Entry) -> str:
+    """What the runs of an entry declare besides the assignment."""
+    declared = entry.records[-1]["declares"]
+    return ", ".join(f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in sorted(declared.items()))
+
+
+def gap_table(board: Board, series: Series) -> Table | None:
+    """Every pair: row minus column, in points of AP. None where no pair shares a seed."""
+    known = [entry for entry in board.entries if entry.values("AP")]
+    if not board.gaps:
+        return None
+    heads = known[1:]
+    rows = []
+    for at, entry in enumerate(known[:-1]):
+        cells = [
+            _gap(board, entry.name, other.name) if index >= at else Cell("", kind="empty")
+            for index, other in enumerate(heads)
+        ]
+        rows.append(row(entry.name, series, cells))
+    columns = tuple(Column(entry.name, kind="name") for entry in heads)
+    return Table("gaps in AP between pairs of assigners", columns, tuple(rows))
+
+
+def _gap(board: Board, a: str, b: str) -> Cell:
+    gap: Gap | None = board.gaps.get((a, b))
+    if gap is None:
+        return missing(f"{a} and {b} share no seed")
+    words = signed(gap.mean)
+    about = f"{a} minus {b}: {words} on {counted(gap.seeds, 'shared seed')}"
+    if gap.low is None or gap.high is None or gap.p is None:
+        return Cell(words, f"{about}; no interval: one shared seed and no details", kind="number tie")
+    apart = (a, b) in board.told_apart
+    sources = [
+        f"{name} {number(se, 2)}" for name, se in (("seeds", gap.se_seed), ("images", gap.se_image)) if se is not None
+    ]
+    title = f"{about}, p = {number(gap.p, 4)} before correction; standard error from {', '.join(sources)}"
+    kind = "number apart" if apart else "number tie"
+    return Cell(words + (" *" if apart else ""), title, small=f"{signed(gap.low)} to {signed(gap.high)}", kind=kind)
+
+
+def _result(entry: Entry, one: Estimate | None, scale: Scale, series: Series) -> Cell:
+    if one is None:
+        return missing("no object defines AP")
+    small = (
+        f"{number(one.low, 1)}{DASH}{number(one.high, 1)}"
+        if one.low is not None and one.high is not None
+        else "one seed"
+    )
+    words = f"{entry.name}: {spoken(one)}"
+    chart = charts.interval(one, scale, series[entry.name], words)
+    return Cell(number(one.mean, 1), words, one.mean, small, chart, kind="number plot")
+
+
+def _aligned(letters: str, groups: Sequence[str]) -> str:
+    """Each letter in a place of its own, so that a group runs down the column in a line."""
+    return "".join(letter if letter in letters else " " for letter in groups).rstrip()
+
+
+def _rank(first: int, last: int) -> Cell:
+    return Cell(str(first) if first == last else f"{first}{DASH}{last}", sort=float(first))
+
+
+def _seeds(entry: Entry, anchor: str) -> Cell:
+    words = f"{counted(len(entry.seeds), 'run')}: seeds {', '.join(map(str, entry.seeds))}"
+    return Cell(str(len(entry.seeds)), words, float(len(entry.seeds)), anchor=anchor)
+
+
+def _metric(entry: Entry, name: str) -> Cell:
+    one = estimate(entry.values(name).values())
+    if one is None:
+        return missing(f"no object of the validation images defines {name}")
+    return Cell(number(one.mean, 1), f"{name}: {spoken(one)}", one.mean)
+
+
+def _cost(entry: Entry, name: str, digits: int) -> Cell:
+    value = entry.cost(name)
+    if value is None:
+        return missing("not measured on this device")
+    known = [record["cost"][name] for record in entry.records if record["cost"].get(name) is not None]
+    low, high = number(min(known), digits), number(max(known), digits)
+    title = f"{low} to {high} over {counted(len(known), 'run')}" if low != high else ""
+    words = f"{value:,.0f}".replace(",", " ") if digits == 0 else number(value, digits)
+    return Cell(words, title, value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
