@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
@@ -22,6 +22,7 @@ from harness.naming import Record, changed_options, known_defaults, newest_attem
 from harness.statistics.intervals import Gap, Interval, holm, letters, mean_interval, paired_gap, resolvable_gap
 
 Kind = Literal["fair", "paper"]
+Part = Literal["everything", "defaults", "variants"]
 METRIC = "AP"  # that boards are ordered and compared by
 ALPHA = 0.05  # for the whole family of a board's pairs (Holm)
 
@@ -53,6 +54,7 @@ class Entry:
     Attributes:
         name: as ``--assigner`` takes it.
         assigner, options: all options, defaults included.
+        changed: those that are not at their default.
         records: of the runs.
         details: of each run (`harness.details`), or None where they are not at hand.
     """
@@ -60,6 +62,7 @@ class Entry:
     name: str
     assigner: str
     options: dict[str, Any]
+    changed: dict[str, Any]
     records: tuple[Record, ...]
     details: tuple[Mapping[str, Any] | None, ...]
 
@@ -83,9 +86,10 @@ class Entry:
         return mean_interval(list(self.values(metric).values()))
 
     def cost(self, name: str) -> float | None:
-        """The median over runs of a cost; what disturbs a timing only ever adds to it."""
-        values = [record["cost"][name] for record in self.records if record["cost"].get(name) is not None]
-        return float(np.median(values)) if values else None
+        """Of the run that did best: other work on the machine only ever adds to a cost, and takes from a rate."""
+        values = [record["cost"].get(name) for record in self.records]
+        best = max if name.endswith("_per_s") else min
+        return best((value for value in values if value is not None), default=None)
 
     def replicates(self, metric: str) -> dict[int, NDArray[np.float64]]:
         """The metric under re-weighted images ``[B]``, by seed, where the details are at hand."""
@@ -104,11 +108,13 @@ class Board:
         question: what they have in common.
         kind: ``fair`` or ``paper``.
         entries: those without an AP come last.
+        part: which of all the entries these are (`parts`).
     """
 
     question: Question
     kind: Kind
     entries: tuple[Entry, ...]
+    part: Part = "everything"
 
     @cached_property
     def gaps(self) -> dict[tuple[str, str], Gap]:
@@ -150,6 +156,20 @@ class Board:
         return {entry.name: entry for entry in self.entries}[name]
 
 
+def parts(board: Board) -> list[Board]:
+    """A board as it is shown: assigners at their defaults, and apart from them every variant with its own default.
+
+    Rank groups are corrected for the number of pairs, so an ablation of one assigner must not cost the others their
+    distinctions. A board that has only one of the two stays whole.
+    """
+    usual = tuple(entry for entry in board.entries if not entry.changed)
+    variants = {entry.assigner for entry in board.entries if entry.changed}
+    if not usual or not variants:
+        return [board]
+    beside = tuple(entry for entry in board.entries if entry.assigner in variants)
+    return [replace(board, entries=usual, part="defaults"), replace(board, entries=beside, part="variants")]
+
+
 def gap(a: Entry, b: Entry, metric: str = METRIC) -> Gap:
     """What is between two entries of a board, first minus second, on the seeds that both have."""
     return paired_gap(a.values(metric), b.values(metric), a.replicates(metric), b.replicates(metric))
@@ -166,24 +186,30 @@ def boards(records: Iterable[Record], details: Mapping[str, Mapping[str, Any]]) 
     defaults = known_defaults(newest)
     questions: dict[tuple[str, str], Question] = {}
     rows: dict[tuple[Question, Kind], dict[str, list[Record]]] = {}
+    changed: dict[str, dict[str, Any]] = {}
     for record in newest:
         asked = question_of(record)
         asked = questions.setdefault((asked.protocol_hash, asked.data_hash), asked)  # names may differ, hashes decide
-        name = row_name(record["assigner"], changed_options(record, defaults))
+        options = changed_options(record, defaults)
+        name = row_name(record["assigner"], options)
+        changed[name] = options
         rows.setdefault((asked, kind_of(record)), {}).setdefault(name, []).append(record)
-    return [
-        Board(question, kind, tuple(sorted((_entry(name, runs, details) for name, runs in named.items()), key=_rank)))
-        for (question, kind), named in sorted(rows.items())
-    ]
+    made = []
+    for (question, kind), named in sorted(rows.items()):
+        entries = [_entry(name, changed[name], runs, details) for name, runs in named.items()]
+        made.append(Board(question, kind, tuple(sorted(entries, key=_rank))))
+    return made
 
 
-def _entry(name: str, runs: Sequence[Record], details: Mapping[str, Mapping[str, Any]]) -> Entry:
+def _entry(
+    name: str, changed: dict[str, Any], runs: Sequence[Record], details: Mapping[str, Mapping[str, Any]]
+) -> Entry:
     """Of runs from the oldest to the newest."""
     # Two runs may share name and seed where an option was added later: the newer one is the assigner of today.
     by_seed = {run["seed"]: run for run in runs}
     chosen = tuple(run for _, run in sorted(by_seed.items()))
     found = tuple(details.get(run["run_id"]) for run in chosen)
-    return Entry(name, chosen[-1]["assigner"], dict(chosen[-1]["options"]), chosen, found)
+    return Entry(name, chosen[-1]["assigner"], dict(chosen[-1]["options"]), changed, chosen, found)
 
 
 def _rank(entry: Entry) -> tuple[bool, float, str]:

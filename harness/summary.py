@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.board import Board, Entry
+from harness.board import Board, Entry, parts
 from harness.statistics.intervals import Interval
 
 WITH_INTERVAL, WITHOUT = ("AP", "AP50"), ("AP75", "APs", "APm", "APl")
 
 
-def summary(boards: Iterable[Board]) -> str:
+def summary(boards: Iterable[Board], *, variants: bool = False) -> str:
     """A Markdown table for each board, best mean AP first.
+
+    Args:
+        boards: of `harness.board.boards`.
+        variants: also the tables of assigners with other options than their defaults.
 
     Returns:
         Text in which AP and AP50 are their means and, from two seeds on, half the width of the 95 % t-interval over
         seeds. Entries that share a letter are not told apart in AP.
     """
-    return "\n\n".join("\n".join(_lines(board)) for board in boards) + "\n"
+    shown = [part for board in boards for part in parts(board) if variants or part.part != "variants"]
+    return "\n\n".join("\n".join(_lines(board)) for board in shown) + "\n"
 
 
 def _lines(board: Board) -> Iterable[str]:
     question = board.question
-    extras = "" if board.kind == "fair" else ", with declared extras"
+    extras = ("" if board.kind == "fair" else ", with declared extras") + (
+        ", variants" if board.part == "variants" else ""
+    )
     protocol = f"`{question.protocol}` ({question.protocol_hash})"
     yield f"Protocol {protocol}, data `{question.data}` ({question.data_hash}){extras}:"
     yield ""

@@ -80,7 +80,7 @@ def _show(screen: Console, comparison: Comparison) -> None:
         say(screen, f"equal: {_EQUAL[name]} at each shared seed: {_STATE[equal]}")
     ratio = comparison.step_ratio()
     if ratio is not None:
-        say(screen, f"cost: a step of {a.name} takes {ratio:.2f} times that of {b.name} (medians)")
+        say(screen, f"cost: a step of {a.name} takes {ratio:.2f} times that of {b.name}")
 
 
 def _by_seed(comparison: Comparison) -> Table:

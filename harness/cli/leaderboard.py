@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 @click.command("leaderboard", short_help="Every run so far, best first.")
 @click.option("--check", is_flag=True, help="Write nothing; fail where leaderboard.csv differs from the records.")
 @click.option("--summary", is_flag=True, help="Show means, intervals and rank groups, as Markdown; write nothing.")
+@click.option("--variants", is_flag=True, help="In the summary, assigners with other options than their defaults too.")
 @click.option("--protocol", metavar="NAME|HASH", help="Show the rows of one protocol.")
 @results_option
 @json_option
-def command(check: bool, summary: bool, protocol: str | None, results: Path, as_json: bool) -> None:
+def command(check: bool, summary: bool, variants: bool, protocol: str | None, results: Path, as_json: bool) -> None:
     """Rebuild leaderboard.csv from the records and show it, best AP first.
 
     \b
@@ -35,6 +36,8 @@ def command(check: bool, summary: bool, protocol: str | None, results: Path, as_
     """
     if summary and (check or as_json):
         raise UserError("--summary goes alone: --check and --json answer something else")
+    if variants and not summary:
+        raise UserError("--variants belongs to --summary; without it every run has its row")
     screen = console(as_json)
     store = ResultsStore(results)
     records, problems = store.load_all()
@@ -57,7 +60,8 @@ def command(check: bool, summary: bool, protocol: str | None, results: Path, as_
         for problem in broken:
             say(console(as_json=True), f"left out: {problem}")
         shown = {*table["run_id"]}
-        click.echo(summarise(boards([record for record in records if record["run_id"] in shown], details)), nl=False)
+        chosen = boards([record for record in records if record["run_id"] in shown], details)
+        click.echo(summarise(chosen, variants=variants), nl=False)
         return
     if check:
         check_leaderboard(store)

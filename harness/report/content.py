@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.board import Board, Entry, boards
+from harness.board import Board, Entry, boards, parts
 from harness.details import load_details
 from harness.errors import UserError
 from harness.protocol import load_protocol
@@ -152,7 +152,7 @@ def collect(store: ResultsStore, *, pictures: bool) -> Content:
             f"no runs under {store.runs_dir}; `harness run --assigner iqdet` makes one, --results DIR looks elsewhere"
         )
     details, broken = load_details(store, {record["run_id"] for record in records})
-    found = boards(records, details)
+    found = [part for board in boards(records, details) for part in parts(board)]
     searches = sensitivity(records)
     names = {entry.name for board in found for entry in board.entries}
     searched = {curve.name for search in searches for curve in search.curves}
@@ -189,7 +189,7 @@ def _section(
     machines = {f"{run.device}: {run.versions}" for run in runs}
     return Section(
         anchor=anchor,
-        title=f"{question.data}, protocol {question.protocol}" + (" (paper board)" if board.kind == "paper" else ""),
+        title=f"{question.data}, protocol {question.protocol}{_which(board)}",
         kind=board.kind,
         facts=_facts(board),
         headline=headline(board),
@@ -207,6 +207,12 @@ def _section(
         machine=machines.pop() if len(machines) == 1 else "",
         repeat=repeat_command(board),
     )
+
+
+def _which(board: Board) -> str:
+    said = [f"{board.kind} board"] if board.kind == "paper" else []
+    said += ["variants"] if board.part == "variants" else []
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _facts(board: Board) -> tuple[tuple[str, str], ...]:
@@ -239,7 +245,7 @@ def _cost_chart(board: Board, series: Series) -> Markup | None:
         points.append(Point(entry.name, series[entry.name], cost, min(known), max(known), one))
     if len(points) < 2:
         return None
-    across, up = "training step, ms (median and range over runs)", "AP, points (mean and 95 % interval)"
+    across, up = "training step, ms (fastest run, and range over runs)", "AP, points (mean and 95 % interval)"
     return charts.scatter(points, across, up)
 
 

@@ -218,9 +218,7 @@ def letters(names: Sequence[str], distinguishable: Mapping[tuple[int, int], bool
     groups = [frozenset(range(len(names)))]
     for (i, j), told_apart in distinguishable.items():
         if told_apart:
-            split = {
-                part for group in groups for part in (({i, j} <= group and (group - {i}, group - {j})) or (group,))
-            }
+            split = {part for group in groups for part in _without_pair(group, i, j)}
             groups = [group for group in split if not any(group < other for other in split)]
     groups.sort(key=sorted)
     return ["".join(_letter(k) for k, group in enumerate(groups) if index in group) for index in range(len(names))]

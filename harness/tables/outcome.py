@@ -116,7 +116,7 @@ def _entry(planned: PlannedRow, recorded: Recorded, details: Mapping[str, Mappin
     first = planned.runs[0]
     runs = tuple(record for _, record in sorted(by_seed.items()))
     own_details = tuple(details.get(record["run_id"]) for record in runs)
-    return Entry(first.choice.name, first.spec.assigner, first.spec.options, runs, own_details)
+    return Entry(first.choice.name, first.spec.assigner, first.spec.options, first.choice.changed, runs, own_details)
 
 
 def _line(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from harness.board import boards
+from harness.board import boards, parts
 from harness.cli import main
 from harness.compare import compare, differing_keys
 from harness.details import learning_curves, load_details, save_details
@@ -189,3 +189,21 @@ def test_learning_curves_are_means_over_equal_stretches(tmp_path):
     assert curves["losses"]["box"][:2] == [4.5, 14.5]
     assert curves["statistics"]["iq"][:2] == [None, 1.0]
     assert learning_curves(tmp_path / "none") == {"step": [], "losses": {}, "statistics": {}}
+
+
+def test_variants_stand_beside_their_own_default_and_cost_the_others_nothing(tiny):
+    def run(assigner, ap, seed, **changed):
+        options = {"k": 1, **changed}
+        return make_record(tiny, assigner=assigner, ap=ap, seed=seed, options=options, changed_options=changed)
+
+    usual = [run(name, ap + seed / 10, seed) for name, ap in (("atss", 40.0), ("center", 20.0)) for seed in (0, 1, 2)]
+    (alone,) = boards(usual, {})
+    assert parts(alone) == [alone]
+    varied = [run("atss", 40.0 + k / 100, seed, k=k) for k in range(2, 12) for seed in (0, 1, 2)]
+    defaults, variants = parts(boards([*usual, *varied], {})[0])
+    assert [entry.name for entry in defaults.entries] == ["atss", "center"]
+    assert defaults.letters == alone.letters
+    assert defaults.told_apart == {("atss", "center")}
+    assert {entry.assigner for entry in variants.entries} == {"atss"}
+    assert {"atss", "atss[k=2]"} <= {entry.name for entry in variants.entries}
+    assert (defaults.part, variants.part) == ("defaults", "variants")
