@@ -124,8 +124,8 @@ class Board:
 
     @cached_property
     def told_apart(self) -> frozenset[tuple[str, str]]:
-        """Pairs of `gaps` that differ at `ALPHA`, by Holm's correction over all of the board's pairs."""
-        known = {pair: gap.p for pair, gap in self.gaps.items() if gap.p is not None}
+        """Pairs of `gaps` that differ at `ALPHA`, by Holm's correction over all of the board's tested pairs."""
+        known = {pair: gap.p for pair, gap in self.gaps.items() if gap.p is not None and gap.tested}
         corrected = zip(known, holm(list(known.values())), strict=True)
         return frozenset(pair for pair, p in corrected if p < ALPHA)
 

@@ -18,18 +18,17 @@ def summary(boards: Iterable[Board], *, variants: bool = False) -> str:
         variants: also the tables of assigners with other options than their defaults.
 
     Returns:
-        Text in which AP and AP50 are their means and, from two seeds on, half the width of the 95 % t-interval over
-        seeds. Entries that share a letter are not told apart in AP.
+        Text without boards of one entry, where there are others. AP and AP50 are their means and, from two seeds on,
+        half the width of the 95 % t-interval over seeds. Entries that share a letter are not told apart in AP.
     """
     shown = [part for board in boards for part in parts(board) if variants or part.part != "variants"]
+    shown = [board for board in shown if len(board.entries) > 1] or shown  # one entry alone compares nothing
     return "\n\n".join("\n".join(_lines(board)) for board in shown) + "\n"
 
 
 def _lines(board: Board) -> Iterable[str]:
     question = board.question
-    extras = ("" if board.kind == "fair" else ", with declared extras") + (
-        ", variants" if board.part == "variants" else ""
-    )
+    extras = ", with declared extras" * (board.kind == "paper") + ", variants" * (board.part == "variants")
     protocol = f"`{question.protocol}` ({question.protocol_hash})"
     yield f"Protocol {protocol}, data `{question.data}` ({question.data_hash}){extras}:"
     yield ""

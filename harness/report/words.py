@@ -42,7 +42,7 @@ def headline(board: Board) -> str:
     leader = known[0].name
     if len(known) == 1:
         return f"{leader} alone has run; there is nothing to compare it with yet."
-    if all(gap.p is None for gap in board.gaps.values()):
+    if not any(gap.tested for gap in board.gaps.values()):
         return f"{leader} has the highest mean, but no gap can be tested yet: too few shared seeds."
     if not board.told_apart:
         return "No assigner is told apart from another at this number of seeds."
@@ -83,7 +83,7 @@ def findings(board: Board) -> list[str]:
         "Not tested against it, for want of shared seeds",
     )
     said += [f"{words}: {listing(names)}." for words, names in zip(beginnings, _standing(board), strict=True) if names]
-    tests = sum(gap.p is not None for gap in board.gaps.values())
+    tests = sum(gap.tested for gap in board.gaps.values())
     pairs = len(known) * (len(known) - 1) // 2
     said.append(
         f"Of {counted(pairs, 'pair')}, {len(board.told_apart)} "
@@ -148,7 +148,7 @@ def _standing(board: Board) -> tuple[list[str], list[str], list[str]]:
     """Who is told apart from the entry of the highest mean, who is not, and who cannot be tested against it."""
     leader, *others = [entry.name for entry in _with_result(board)]
     gaps = {name: board.gaps.get((leader, name)) for name in others}
-    tested = [name for name, gap in gaps.items() if gap is not None and gap.p is not None]
+    tested = [name for name, gap in gaps.items() if gap is not None and gap.tested]
     behind = [name for name in tested if (leader, name) in board.told_apart]
     return behind, [name for name in tested if name not in behind], [name for name in others if name not in tested]
 

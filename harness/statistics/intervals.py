@@ -61,6 +61,11 @@ class Gap:
     se_seed: float | None
     se_image: float | None
 
+    @property
+    def tested(self) -> bool:
+        """Whether `p` answers for training noise too; one seed tells nothing of it, whatever the images say."""
+        return self.p is not None and self.seeds > 1
+
 
 def mean_interval(values: Sequence[float]) -> Interval:
     """The mean of runs over seeds, with the t-interval of training noise."""

@@ -207,3 +207,12 @@ def test_variants_stand_beside_their_own_default_and_cost_the_others_nothing(tin
     assert {entry.assigner for entry in variants.entries} == {"atss"}
     assert {"atss", "atss[k=2]"} <= {entry.name for entry in variants.entries}
     assert (defaults.part, variants.part) == ("defaults", "variants")
+
+
+def test_one_seed_tells_nobody_apart_however_sure_the_images_are(tiny):
+    records = runs(tiny, atss=(60.0,), center=(20.0,))
+    details = {record["run_id"]: make_details(record, noise=0.1, seed=n) for n, record in enumerate(records)}
+    (board,) = boards(records, details)
+    assert board.gaps["atss", "center"].p < 1e-6
+    assert not board.told_apart
+    assert board.letters == ("a", "a")
