@@ -133,12 +133,13 @@ def choose_subjects(record: Mapping[str, Any], asked: Sequence[tuple[str, Mappin
     made: dict[str, Subject] = {}
     for assigner, given in asked:
         same = assigner == record["assigner"]
-        options, changed = resolve_assigner(assigner, {**(record["options"] if same else {}), **given})
+        trained = resolve_assigner(assigner, record["options"])[0] if same else {}  # with options that came later
+        options, changed = resolve_assigner(assigner, {**trained, **given})
         changed = dict(sorted(changed.items()))
         name = row_name(assigner, changed)
         if name in made:
             raise UserError(f"assigner {name} is asked for twice; leave one out")
-        made[name] = Subject(name, assigner, options, changed, own=same and options == record["options"])
+        made[name] = Subject(name, assigner, options, changed, own=same and options == trained)
     return list(made.values())
 
 
