@@ -115,12 +115,10 @@ def verdict(comparison: Comparison) -> str:
         return "verdict: no interval: two shared seeds, or details of the runs, are needed for one"
     if gap.low > 0 or gap.high < 0:
         better, other, low, high = (a, b, gap.low, gap.high) if gap.low > 0 else (b, a, -gap.high, -gap.low)
-        if gap.seeds == 1:
-            return (
-                f"verdict: open: {better} is ahead of {other} by {low:.1f} to {high:.1f} AP (95 %) as far as the images go, "
-                "but one seed tells nothing of training noise"
-            )
-        return f"verdict: {better} is ahead of {other} by {low:.1f} to {high:.1f} AP (95 %)"
+        ahead = f"{better} is ahead of {other} by {low:.1f} to {high:.1f} AP (95 %)"
+        if not gap.tested:
+            return f"verdict: open: {ahead} as far as the images go, but one seed tells nothing of training noise"
+        return f"verdict: {ahead}"
     text = f"verdict: not distinguishable on {gap.seeds} shared seed{'s' if gap.seeds > 1 else ''}"
     if gap.se_seed:
         wanted = seeds_needed(abs(gap.mean), gap.se_seed * gap.seeds**0.5)
