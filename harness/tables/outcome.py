@@ -26,7 +26,7 @@ VERDICTS = {
     WITHIN: "the 95 % interval of our AP holds the paper's; at the paper's own scale and images alone",
     SAME: "the 95 % interval of our gain lies on the side of zero on which the paper's gain is",
     OPPOSITE: "it lies on the other side",
-    UNCLEAR: "it holds zero, or a single run without replicates gives none",
+    UNCLEAR: "it holds zero, or one seed tells nothing of training noise",
     NO_GAP: "ours is a gap where the paper prints equal numbers",
     LOST: "the paper's gain is unknown, its numbers being lost or not printed",
     INCOMPLETE: "runs of the row or of its reference are missing",
@@ -77,7 +77,7 @@ def verdict(paper_gain: float | None, gain: Gap | None, number: tuple[float, Int
         return REFERENCE
     if paper_gain is None:
         return LOST
-    if gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
+    if not gain.tested or gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
         return UNCLEAR
     if paper_gain == 0:
         return NO_GAP

@@ -144,9 +144,9 @@ def test_what_there_is_not_is_told(make, message):
 # --- verdicts ----------------------------------------------------------------------------------------------------
 
 
-def gained(mean, half=None):
-    low, high = (mean - half, mean + half) if half is not None else (None, None)
-    return Gap(mean, low, high, None, 3, 2.0, None, None)
+def gained(mean, half=None, seeds=3):
+    low, high, p = (mean - half, mean + half, 0.04) if half is not None else (None, None, None)
+    return Gap(mean, low, high, p, seeds, 2.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,7 @@ def gained(mean, half=None):
         (0.7, gained(2.0, 2.5), outcome.UNCLEAR),
         (0.7, gained(2.0, 2.0), outcome.UNCLEAR),  # zero itself is in the interval
         (0.7, gained(2.0), outcome.UNCLEAR),  # one seed, no replicates
+        (0.7, gained(2.0, 1.0, seeds=1), outcome.UNCLEAR),  # the images alone: another training may say otherwise
         (0.0, gained(2.0, 1.0), outcome.NO_GAP),
         (0.0, gained(0.5, 1.0), outcome.UNCLEAR),
         (None, gained(2.0, 1.0), outcome.LOST),
