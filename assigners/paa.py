@@ -26,6 +26,7 @@ from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Pred
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.expectation_maximisation import split
 from assigners.geometry import aligned_iou, giou_loss, square_anchors
+from assigners.segments import smallest, take
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss within the score
 WORST = 1e4  # a score beyond it, or none at all (a diverging detector), counts as this: EM needs finite numbers
@@ -97,21 +98,9 @@ class PAA(Assigner):
         """The `topk` smallest scores of each box and level: location, score and existence, each ``[G, L * topk]``."""
         groups = targets.num_boxes * grid.num_levels
         location = cell % grid.num_locations
-        group = torch.where(ok, gt * grid.num_levels + grid.level[location], groups)
-        order = torch.sort(score, stable=True).indices
-        order = order[torch.sort(group[order], stable=True).indices]
-        group = group[order]
-        size = torch.zeros(groups + 1, dtype=torch.long, device=gt.device)
-        size = size.index_add(0, group, torch.ones_like(group))
-        rank = torch.arange(group.shape[0], device=gt.device) - (size.cumsum(0) - size)[group]
-        # Rows beyond the best few, and those of no group, go to a last slot that is cut off.
-        slot = torch.where((rank < self.topk) & (group < groups), group * self.topk + rank, groups * self.topk)
-
-        def table(values: Tensor) -> Tensor:
-            filled = values.new_zeros(groups * self.topk + 1).scatter(0, slot, values[order])
-            return filled[:-1].view(targets.num_boxes, grid.num_levels * self.topk)
-
-        return table(location), table(score), table(torch.ones_like(ok))
+        index, found = smallest(score, gt * grid.num_levels + grid.level[location], ok, groups, self.topk)
+        per_box = (targets.num_boxes, grid.num_levels * self.topk)
+        return take(location, index).view(per_box), take(score, index).view(per_box), found.view(per_box)
 
 
 def anchor_score(targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
 def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: int) -> Assigner:
     """Build the assigner for this detector, in its own stream of randomness, and give it the detector to train.
 
-    What the assigner declares about score rule, quality branch, NMS and voting overrides the protocol's settings.
+    What the assigner declares about score rule, quality branch, normaliser, NMS and voting overrides the protocol's settings.
 
     Raises:
         ValueError: if an assigner without a target for the quality branch does not replace that branch's loss.
@@ -64,7 +64,11 @@ def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: in
     if declares.quality == "objectness" and "quality" not in declares.replaces:
         raise ValueError(f"assigner {name!r} declares objectness, which has no target, but does not replace its loss")
     detector.attach(assigner)
-    detector.loss_settings = replace(detector.loss_settings, quality=declares.quality or detector.loss_settings.quality)
+    detector.loss_settings = replace(
+        detector.loss_settings,
+        quality=declares.quality or detector.loss_settings.quality,
+        normaliser=declares.normaliser or detector.loss_settings.normaliser,
+    )
     detector.inference = replace(
         detector.inference,
         nms_iou=detector.inference.nms_iou if declares.nms else None,
