@@ -34,16 +34,26 @@ class Entry:
     cite: str = ""  # key in papers.bib
 
 
+# fmt: off
 _BUILTIN = (
-    Entry("center", "FCOS, center sampling or whole box", "Tian et al., ICCV", 2019, "assigners.center:CenterSampling", "tian2019fcos"),
-    Entry("atss", "Adaptive training sample selection", "Zhang et al., CVPR", 2020, "assigners.atss:ATSS", "zhang2020atss"),
-    Entry("paa", "Probabilistic anchor assignment", "Kim and Lee, ECCV", 2020, "assigners.paa:PAA", "kim2020paa"),
-    Entry("iqdet", "Instance-wise quality distribution sampling", "Ma et al., CVPR", 2021, "assigners.iqdet:IQDet", "ma2021iqdet"),
-    Entry("qd", "IQDet, draws rounded to the grid", "Ma et al., CVPR", 2021, "assigners.qd:QuantisedDistribution", "ma2021iqdet"),
-    Entry("uniform", "IQDet, uniform draws on the grid", "Ma et al., CVPR", 2021, "assigners.qd:UniformSampling", "ma2021iqdet"),
-    Entry("uniform_center", "Float draws, center square", "Ma et al., CVPR", 2021, "assigners.fixed_qd:UniformCenter", "ma2021iqdet"),
-    Entry("fixed_qd", "IQDet, nothing learned", "Ma et al., CVPR", 2021, "assigners.fixed_qd:FixedQuality", "ma2021iqdet"),
-)  # fmt: skip
+    Entry("center", "FCOS, center sampling or whole box", "Tian et al., ICCV", 2019,
+          "assigners.center:CenterSampling", "tian2019fcos"),
+    Entry("atss", "Adaptive training sample selection", "Zhang et al., CVPR", 2020,
+          "assigners.atss:ATSS", "zhang2020atss"),
+    Entry("paa", "Probabilistic anchor assignment", "Kim and Lee, ECCV", 2020,
+          "assigners.paa:PAA", "kim2020paa"),
+    Entry("iqdet", "Instance-wise quality distribution sampling", "Ma et al., CVPR", 2021,
+          "assigners.iqdet:IQDet", "ma2021iqdet"),
+    Entry("qd", "IQDet, draws rounded to the grid", "Ma et al., CVPR", 2021,
+          "assigners.qd:QuantisedDistribution", "ma2021iqdet"),
+    Entry("uniform", "IQDet, uniform draws on the grid", "Ma et al., CVPR", 2021,
+          "assigners.qd:UniformSampling", "ma2021iqdet"),
+    Entry("uniform_center", "Float draws, center square", "Ma et al., CVPR", 2021,
+          "assigners.fixed_qd:UniformCenter", "ma2021iqdet"),
+    Entry("fixed_qd", "IQDet, nothing learned", "Ma et al., CVPR", 2021,
+          "assigners.fixed_qd:FixedQuality", "ma2021iqdet"),
+)
+# fmt: on
 
 
 class RegistryError(Exception):

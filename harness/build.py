@@ -53,7 +53,7 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
 def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: int) -> Assigner:
     """Build the assigner for this detector, in its own stream of randomness, and give it the detector to train.
 
-    What the assigner declares about score rule, quality branch, normaliser, NMS and voting overrides the protocol's settings.
+    What the assigner declares about score rule, quality branch, normaliser, NMS and voting overrides the protocol.
 
     Raises:
         ValueError: if an assigner without a target for the quality branch does not replace that branch's loss.
