@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, median
+from types import MappingProxyType
 from typing import Any
 
 from harness.naming import Record, newest_attempts
@@ -19,6 +20,13 @@ _FREE = {
     "loss": ("alpha", "gamma", "class_weight", "box_weight", "quality_weight"),
     "schedule": ("lr", "momentum", "weight_decay", "warmup_steps", "warmup_factor", "clip_norm"),
 }
+# Keys that say how many images are gone through and not what one costs.
+_AMOUNT = {
+    "data": ("train_split", "val_split", "train_images", "val_images"),
+    "model": ("pretrained", "weights_sha256"),
+    "schedule": ("steps", "batch_size", "decay", "decay_at"),
+    "evaluation": ("batch_size", "every"),
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Cost:
 
     Attributes:
         seconds: training and evaluation.
-        memory_mb: the peak; None where no record knows it.
+        memory_mb: the peak; None where no record knows it, as with other numbers of images in a step.
         basis: whose medians these are, for people.
     """
 
@@ -39,10 +47,20 @@ class Cost:
 @dataclass(frozen=True)
 class _Known:
     work: dict[str, Any]
+    kind: dict[str, Any]  # of the work, whatever its amount
     assigner: str
     device: str
     seconds: float
     memory_mb: float | None
+    train_image_s: float
+    eval_image_s: float
+
+    def scaled_to(self, run: PlannedRun) -> float:
+        """Seconds of a run that does the same to other numbers of images; evaluation where its data are known."""
+        content = run.spec.protocol.content()
+        seconds = content["schedule"]["steps"] * content["schedule"]["batch_size"] * self.train_image_s
+        images = run.spec.data["val"]["images"] if run.spec.data else 0
+        return float(seconds + _evaluations(content) * images * self.eval_image_s)
 
 
 class Costs:
@@ -62,29 +80,36 @@ class Costs:
     def add(self, record: Record) -> None:
         """Take another record into account."""
         content, cost = record["protocol"]["content"], record["cost"]
-        evaluating = _evaluations(content) * record["data"]["val"]["images"] * cost["eval_ms_per_image"] / 1000
+        eval_image_s = cost["eval_ms_per_image"] / 1000
+        evaluating = _evaluations(content) * record["data"]["val"]["images"] * eval_image_s
         self._known.append(
             _Known(
-                _work(content), record["assigner"], record["environment"]["device"], cost["train_s"] + evaluating,
-                cost["peak_memory_mb"],
+                _work(content), _work(content, _AMOUNT), record["assigner"], record["environment"]["device"],
+                cost["train_s"] + evaluating, cost["peak_memory_mb"],
+                cost["step_ms"] / 1000 / content["schedule"]["batch_size"], eval_image_s,
             )
         )  # fmt: skip
 
     def of(self, run: PlannedRun) -> Cost | None:
-        """Medians over runs of the same work: of this assigner on this device if there are any, else of others."""
-        work, assigner = _work(run.spec.protocol.content()), run.spec.assigner
-        same = [known for known in self._known if known.work == work]
-        here = [known for known in same if known.device == self.device]
-        for pool in (here, same):
-            own = [known for known in pool if known.assigner == assigner]
-            if chosen := own or pool:
-                memory = [known.memory_mb for known in chosen if known.memory_mb is not None]
-                return Cost(
-                    median(known.seconds for known in chosen),
-                    median(memory) if memory else None,
-                    self._basis(chosen, assigner if own else "other assigners"),
-                )
+        """Medians over runs of the same work: of this assigner on this device if there are any, else of others.
+
+        Where nothing has done that work, over runs that did the same to fewer or more images, scaled.
+        """
+        content = run.spec.protocol.content()
+        work, kind = _work(content), _work(content, _AMOUNT)
+        if chosen := self._closest(run, [known for known in self._known if known.work == work]):
+            memory = [known.memory_mb for known in chosen if known.memory_mb is not None]
+            seconds = median(known.seconds for known in chosen)
+            return Cost(seconds, median(memory) if memory else None, self._basis(chosen, run))
+        if chosen := self._closest(run, [known for known in self._known if known.kind == kind]):
+            basis = f"per image as in {self._basis(chosen, run)}"
+            return Cost(median(known.scaled_to(run) for known in chosen), None, basis)
         return None
+
+    def _closest(self, run: PlannedRun, pool: list[_Known]) -> list[_Known]:
+        """Of a pool those on this device, if there are any; of these likewise those of the assigner."""
+        pool = [known for known in pool if known.device == self.device] or pool
+        return [known for known in pool if known.assigner == run.spec.assigner] or pool
 
     def seconds(self, runs: Iterable[PlannedRun]) -> float | None:
         """Of all these runs one after another; None where one of them is unknown."""
@@ -96,7 +121,8 @@ class Costs:
             total += cost.seconds
         return total
 
-    def _basis(self, chosen: Collection[_Known], whose: str) -> str:
+    def _basis(self, chosen: Collection[_Known], run: PlannedRun) -> str:
+        whose = run.spec.assigner if all(known.assigner == run.spec.assigner for known in chosen) else "other assigners"
         devices = sorted({known.device for known in chosen} - {self.device})
         where = f" on {', '.join(devices)}" if devices else ""
         return f"{len(chosen)} run{'s' if len(chosen) > 1 else ''} of {whose}{where}"
@@ -204,10 +230,14 @@ def question_of(protocol_hash: str, data: Mapping[str, Any]) -> Question:
     return protocol_hash, data["train"]["checksum"], data["val"]["checksum"]
 
 
-def _work(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A protocol's content without the keys that leave the work as it is."""
+def _work(content: Mapping[str, Any], besides: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> dict[str, Any]:
+    """A protocol's content without the keys that leave the work as it is, and without those named `besides`."""
     return {
-        section: {key: value for key, value in values.items() if key not in _FREE.get(section, ())}
+        section: {
+            key: value
+            for key, value in values.items()
+            if key not in _FREE.get(section, ()) and key not in besides.get(section, ())
+        }
         for section, values in content.items()
         if isinstance(values, Mapping)
     }

@@ -69,6 +69,17 @@ def results_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--device``, ``--threads`` and ``--workers``: what trains with what of this machine."""
+    for add in (
+        click.option("--workers", type=click.IntRange(min=0), help="Processes that load images; no result changes."),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; results depend on it."),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    ):  # the last one added is listed first
+        function = add(function)
+    return function
+
+
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--json``."""
     return click.option(

@@ -18,6 +18,7 @@ from harness.cli.output import (
     emit,
     first_process,
     json_option,
+    machine_options,
     metrics_table,
     results_option,
     say,
@@ -47,9 +48,7 @@ OTHER_PROTOCOL = "small"
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=V", help="Change the protocol: schedule.steps=100.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; results depend on it.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that load images; results do not depend on it.")
+@machine_options
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run, if there is one.")
 @click.option("--restart", is_flag=True, help="Begin anew although an interrupted run lies here.")
 @results_option

@@ -14,7 +14,17 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from harness.cli import sweep_tables as tables
-from harness.cli.output import DEFAULT_RESULTS, Stopped, console, emit, json_option, points, results_option, say
+from harness.cli.output import (
+    DEFAULT_RESULTS,
+    Stopped,
+    console,
+    emit,
+    json_option,
+    machine_options,
+    points,
+    results_option,
+    say,
+)
 from harness.cli.run import DEFAULT_PROTOCOLS, OTHER_PROTOCOL, command_line, portable, portable_protocol
 from harness.errors import Interrupted, UserError, shorten
 from harness.estimate import Costs, needed_seeds, rows
@@ -41,9 +51,7 @@ if TYPE_CHECKING:
     "--gap", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="AP to resolve (--dry-run)."
 )
 @click.option("--dry-run", is_flag=True, help="Show what there is, what is missing and what it takes; run nothing.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; results depend on it.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that load images; results do not depend on it.")
+@machine_options
 @results_option
 @json_option
 @click.pass_context

@@ -20,11 +20,13 @@ _STATES = ("done", "failed", "interrupted", "missing")
 
 
 def duration(seconds: float | None) -> str:
-    """Such as ``2 h 10 min``."""
+    """Such as ``2 h 10 min``, or ``12 days``."""
     if seconds is None:
         return "unknown"
     if seconds < 59.5:
         return f"{seconds:.0f} s"
+    if seconds >= 7 * 86400:
+        return f"{seconds / 86400:.0f} days"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 

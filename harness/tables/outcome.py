@@ -98,10 +98,12 @@ def lines(plan: TablePlan, records: Iterable[Record], details: Mapping[str, Mapp
     return [_line(plan, planned, entries, paper) for planned in plan.rows]
 
 
-def answers(plan: TablePlan, records: Iterable[Record]) -> list[str]:
-    """The run ids of the records that the table is made of."""
+def answers(plan: TablePlan, records: Iterable[Record]) -> dict[str, list[str]]:
+    """By row the run ids of the records that it is made of."""
     recorded = Recorded(records)
-    return [record["run_id"] for planned in plan.rows for record in _records(planned, recorded).values()]
+    return {
+        planned.row.name: [record["run_id"] for record in _records(planned, recorded).values()] for planned in plan.rows
+    }
 
 
 def _records(planned: PlannedRow, recorded: Recorded) -> dict[int, Record]:

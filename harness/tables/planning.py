@@ -115,6 +115,7 @@ def plan_table(
     only: Sequence[str] = (),
     rerun: Rerun = "never",
     dry: bool = False,
+    changes: tuple[str, ...] = (),
 ) -> TablePlan:
     """Check every row, open the data once and look every run up.
 
@@ -126,6 +127,7 @@ def plan_table(
         only: names of the rows to be run; none for all.
         rerun: which of the runs that ended are run again.
         dry: do without data that are not named: their rows are listed, and nothing is known of their runs.
+        changes: of every row's protocol, besides its own.
 
     Raises:
         UserError, RegistryError: for an unknown row, for data that are missing or of another kind, and for anything
@@ -141,7 +143,7 @@ def plan_table(
 
     def planned(row: Row) -> PlannedRow:
         place = places[row.kind]
-        overrides = scale.overrides(row, place.origin)
+        overrides = (*scale.overrides(row, place.origin), *changes)
         tuning = Tuning({}, overrides, load_protocol(place.origin, overrides))
         shown = PlannedRow(row, place, tuning, (), NOT_REGISTERED, row.name in wanted)
         if registry.parse_spec(row.assigner)[0] not in registered:

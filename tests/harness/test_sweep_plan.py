@@ -164,9 +164,10 @@ def test_costs_are_medians_of_the_nearest_records():
 
     costs = Costs([], "here")
     assert costs.of(planned(tiny)) is None
-    costs.add(record("center", 1000.0, 1.0, protocol=longer))
-    assert costs.of(planned(tiny)) is None  # more steps are more work
+    costs.add(record("center", 1000.0, 1.0, protocol=load_protocol("tiny", ("model.channels=8",))))
+    assert costs.of(planned(tiny)) is None  # another network is other work
     assert costs.seconds([planned(tiny)]) is None
+    costs.add(record("center", 1000.0, 1.0, protocol=longer))
     costs.add(record("center", 90.0, None, device="elsewhere"))
     # Five images at 200 ms are another second.
     assert costs.of(planned(tiny)) == Cost(91.0, None, "1 run of center on elsewhere")
@@ -179,6 +180,18 @@ def test_costs_are_medians_of_the_nearest_records():
         assert costs.of(planned(protocol)) == Cost(21.0, 200.0, "3 runs of center")
     assert costs.of(planned(longer)).seconds == 1001.0
     assert costs.seconds([planned(tiny), planned(tiny, "atss")]) == 21.0 + 51.0
+
+
+def test_where_no_run_did_the_work_images_of_the_same_work_are_counted():
+    tiny = load_protocol("tiny")  # 60 steps of 8 images; DATA has 5 images to evaluate
+    once = load_protocol("tiny", ("schedule.steps=1", "schedule.batch_size=2", "model.pretrained=true"))
+    made = make_record(once, environment={"device": "here"})
+    made["cost"] |= {"step_ms": 3000.0, "eval_ms_per_image": 200.0, "peak_memory_mb": 7.0}
+    costs = Costs([made], "here")
+    assert costs.of(planned(tiny)) == Cost(60 * 8 * 1.5 + 5 * 0.2, None, "per image as in 1 run of center")
+    unnamed = PlannedRun(*(getattr(planned(tiny), name) for name in ("choice", "tuning")),
+                         RunSpec(tiny, {}, "center", {}, 0), "", "missing", frozenset())  # fmt: skip
+    assert costs.of(unnamed).seconds == 60 * 8 * 1.5  # of data that are not named only training is known
 
 
 def test_evaluations_while_training_are_part_of_the_cost():

@@ -375,6 +375,38 @@ def test_the_papers_table_7_is_planned_without_its_data(call, engine):
     assert "unknown" in call(7, "--scale", "paper", "--dry-run").stdout
 
 
+def test_a_probe_is_the_smallest_run_of_each_row_and_tells_a_plan_its_cost(call, engine):
+    words = (7, "--scale", "paper", "--data", "coco:some")
+    result = call(*words, "--only", "1,7,12", "--probe", "--json")
+    assert result.exit_code == 0, result.output
+    assert engine.asked == [("center", 0), ("center", 0), ("iqdet", 0)]
+    assert {request.results for request in engine.requests} == {Path("results/probes")}
+    for request in engine.requests:
+        assert request.protocol.schedule.steps == 2
+        assert request.protocol.data.val_images == 1
+        assert not request.protocol.model.pretrained
+        assert request.protocol.data.short_edge == 800
+    assert [request.protocol.model.backbone.partition(".")[0] for request in engine.requests] == [
+        "resnet101", "resnext101_64x4d", "resnext101_64x4d",
+    ]  # fmt: skip
+    assert set(json.loads(result.stdout)["rows"]) == {"1", "7", "12"}
+    assert not Path("results/tables").exists()
+
+    rows = {row["row"]: row for row in json.loads(call(*words, "--dry-run", "--json").stdout)["rows"]}
+    assert {rows[name]["states"]["done"] for name in rows} == {0}  # a probe answers nothing
+    assert rows["1"]["seconds"] == pytest.approx(3 * (180_000 * 16 * 0.01234 + 4 * 0.003), rel=1e-6)
+    assert rows["11"]["remark"] == "per image as in 2 runs of other assigners"  # of the same network
+    assert rows["14"]["seconds"] is None  # deformable: nothing like it was probed
+
+    again = call(*words, "--only", "1,7,12", "--probe")
+    assert again.exit_code == 0
+    assert len(engine.asked) == 3
+    engine.failing = {("atss", 0)}
+    failed = call(*words, "--only", "4", "--probe")
+    assert failed.exit_code == 1
+    assert "missing  rows 4 (failed)" in failed.output
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
