@@ -46,6 +46,7 @@ class TrainState:
         batches: digest of all batches so far, this process's share.
         trained_by: the code that did these steps, in the order in which each came to them: what
             `harness.environment.source_version` says of it, and the version of torch.
+        trained_as: the run whose training stands for this one's (`harness.twin`).
         command: the line that goes on from here.
     """
 
@@ -58,6 +59,7 @@ class TrainState:
     initial_weights: str | None = None
     batches: int | None = 0
     trained_by: list[dict[str, str | None]] = field(default_factory=list)
+    trained_as: str | None = None
     command: str = ""
 
 

@@ -34,6 +34,7 @@ from harness.record import SCHEMA
 from harness.store import ResultsStore, RunSpec, data_record
 from harness.trained import ASSIGNER_FILE, NETWORK_FILE, load_trained
 from harness.trainer import TRACE_FILE, StopRequested, Trainer
+from harness.twin import adopt, find_twin
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,9 @@ class _Job:
             clear_checkpoint(trainer.checkpoint_folder, allowed=request.restart)
         if request.resume and trainer.resume():
             self._say(f"continuing at step {trainer.state.step}")
+        elif not request.restart and (twin := find_twin(self.store, spec, trainer.state.initial_weights)):
+            adopt(trainer, self.store, twin)
+            self._say(f"trained as {twin['run_id']}, which is evaluated otherwise; --restart trains again")
         note_code(trainer.state, source)
         if earlier := earlier_code(trainer.state, source):
             told = f"trained so far by {', '.join(earlier)}; this is {source['commit'] or source['version']}"
@@ -202,7 +206,7 @@ class _Job:
             "source": {**source, "earlier": earlier_code(trainer.state, source)},
             "equal": {"initial_weights": trainer.state.initial_weights, "batches": _hex(trainer.state.batches)},
             "command": self.request.command,
-            "progress": {"steps": trainer.state.step, "curve": trainer.state.curve, **trainer.latest},
+            "progress": _progress(trainer),
         }
         path = self.store.save(record)
         save_details(self.store, make_details(spec.run_id, self.val, detections, trainer.trace_path))
@@ -247,6 +251,13 @@ def _declared(assigner: Assigner | None) -> dict[str, Any]:
         for name, value in changed.items()
         if value != getattr(usual, name)
     }
+
+
+def _progress(trainer: Trainer) -> dict[str, Any]:
+    """How far training came, and the losses of its last step."""
+    state = trainer.state
+    twin = {} if state.trained_as is None else {"trained_as": state.trained_as}
+    return {"steps": state.step, "curve": state.curve, **twin, **trainer.latest}
 
 
 def _hex(digest: int | None) -> str | None:

@@ -50,7 +50,7 @@ OTHER_PROTOCOL = "small"
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 @machine_options
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run, if there is one.")
-@click.option("--restart", is_flag=True, help="Begin anew although an interrupted run lies here.")
+@click.option("--restart", is_flag=True, help="Train from the first step, whatever lies here.")
 @results_option
 @json_option
 def command(
