@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from assigners.contract import Grid, Targets, inside_range
+from assigners.geometry import ltrb
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ def window_within(grid: Grid, boxes: Tensor, radius: float) -> Window:
     side = ceil(min(2 * radius, max(max(shape) for shape in grid.shapes))) + 1
     sizes = [(min(height, side), min(width, side)) for height, width in grid.shapes]
     return _cells(grid, (_map_centers(grid, boxes) - radius).floor().long(), sizes)
+
+
+def near_center(grid: Grid, boxes: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Locations of each box on all levels, and whether they lie in it and within `radius` cells of its centre along
+    both axes: ``[G, K]``."""
+    window = window_within(grid, boxes, radius)
+    location = window.location.flatten(1)
+    points = grid.points[location]
+    offset = (points - centers(boxes)[:, None]).abs().amax(dim=-1)
+    inside = ltrb(points, boxes[:, None]).amin(dim=-1) > 0
+    return location, window.ok.flatten(1) & inside & (offset < radius * grid.stride[location])
 
 
 def window_nearest(grid: Grid, boxes: Tensor, count: int) -> Window:
@@ -108,3 +120,29 @@ def inside_pairs(grid: Grid, targets: Targets) -> Pairs:
     column = first[..., 0].flatten()[row_of] + within % columns
     row = first[..., 1].flatten()[row_of] + within // columns
     return Pairs(row_of // grid.num_levels, grid.level_start[level] + row * grid.level_width[level] + column)
+
+
+def rectangle_cells(grid: Grid, first: Tensor, last: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells of rectangles as one flat list whose length the host knows without knowing the sizes.
+
+    Args:
+        first, last: ``[G, L, 2]`` (column, row) on the map, half-open; empty where ``last <= first``.
+        length: P, at least the number of cells.
+
+    Returns:
+        Box, location and existence, each ``[P]``, ordered by box, level, row, column; the rows left over come last.
+    """
+    columns, rows = (last - first).clamp(min=0).flatten(0, 1).unbind(dim=-1)
+    cells = columns * rows
+    device = cells.device
+    rest = (length - cells.sum())[None]  # one more group takes the rows left over
+    group = torch.arange(cells.shape[0] + 1, device=device)
+    group = torch.repeat_interleave(group, torch.cat((cells, rest)), output_size=length)
+    ok = group < cells.shape[0]
+    group = torch.where(ok, group, 0)
+    within = torch.arange(length, device=device) - (cells.cumsum(0) - cells)[group]
+    corner = grid.level_start + first[..., 1] * grid.level_width + first[..., 0]
+    skipped = grid.level_width.repeat(first.shape[0]) - columns  # cells between the rows of a rectangle
+    row = within // columns.clamp(min=1)[group]
+    location = corner.flatten()[group] + within + row * skipped[group]
+    return group // grid.num_levels, torch.where(ok, location, 0), ok

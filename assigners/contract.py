@@ -409,12 +409,16 @@ def negatives_outside_ignore(grid: Grid, targets: Targets) -> Tensor:
 
 def coverage(grid: Grid, boxes: Tensor, image: Tensor, num_images: int) -> Tensor:
     """How many of the boxes ``[n, 4]`` (of images ``[n]``) hold each location strictly inside: ``[B, R]`` int32."""
-    first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
+    return cells_covered(grid, *inside_range(boxes, grid.strides, grid.shapes, grid.offset), image, num_images)
+
+
+def cells_covered(grid: Grid, first: Tensor, last: Tensor, image: Tensor, num_images: int) -> Tensor:
+    """`coverage` of rectangles of cells: (column, row) of their ends ``[n, L, 2]``, half-open, on the map."""
     maps = []
     for level, (height, width) in enumerate(grid.shapes):
         x0, y0 = first[:, level].unbind(-1)
         x1, y1 = last[:, level].unbind(-1)
-        marks = torch.zeros(num_images * (height + 1) * (width + 1), dtype=torch.int32, device=boxes.device)
+        marks = torch.zeros(num_images * (height + 1) * (width + 1), dtype=torch.int32, device=image.device)
         base = image * (height + 1) * (width + 1)
         for row, column, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
             index = base + row.clamp(max=height) * (width + 1) + column.clamp(max=width)
