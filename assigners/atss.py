@@ -9,6 +9,7 @@ to this rule: the head regresses from points.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from assigners.candidates import centers, window_nearest
 from assigners.conflicts import box_rank, one_box_each
@@ -41,30 +42,46 @@ class ATSS(Assigner):
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
-        boxes = targets.boxes
-        window = window_nearest(grid, boxes, self.topk)
-        offset = grid.points[window.location] - centers(boxes)[:, None, None]
-        distance = torch.where(window.ok, offset.square().sum(dim=-1), torch.inf)
-        # Equidistant cells are the rule, not the exception: a stable sort gives them to the smaller location index.
-        nearest = torch.sort(distance, dim=-1, stable=True).indices[..., : self.topk]
-        location = window.location.gather(-1, nearest).flatten(1)  # [G, K]
-        ok = window.ok.gather(-1, nearest).flatten(1)
+        location, ok = nearest(grid, targets.boxes, self.topk)
+        anchors = square_anchors(grid.points[location], grid.stride[location])
+        iou = aligned_iou(anchors, targets.boxes[:, None])
+        return above_the_spread(grid, targets, location, ok, iou, self.fallback_max)
 
-        points = grid.points[location]
-        iou = aligned_iou(square_anchors(points, grid.stride[location]), boxes[:, None])
-        count = ok.sum(dim=1, keepdim=True)
-        mean = torch.where(ok, iou, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
-        variance = torch.where(ok, iou - mean, 0).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-        inside = ok & (ltrb(points, boxes[:, None]).amin(dim=-1) > INSIDE)
-        positive = inside & (iou >= mean + variance.sqrt())
-        if self.fallback_max:
-            best = torch.where(inside, iou, -1.0).argmax(dim=1, keepdim=True)
-            first = torch.zeros_like(inside).scatter_(1, best, True) & inside
-            positive = torch.where(positive.any(dim=1, keepdim=True), positive, first)
 
-        gt = torch.arange(targets.num_boxes, device=boxes.device)[:, None].expand_as(location).flatten()
-        cell = targets.image[gt] * grid.num_locations + location.flatten()
-        keep = one_box_each(
-            cell, -iou.flatten(), box_rank(targets)[gt], positive.flatten(), targets.num_images * grid.num_locations
-        )
-        return Assignment(Samples.at_locations(grid, location.flatten(), gt, keep), negatives(grid, targets))
+def nearest(grid: Grid, boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` locations of each level nearest to each box's centre, and whether they exist: ``[G, L * count]``."""
+    window = window_nearest(grid, boxes, count)
+    offset = grid.points[window.location] - centers(boxes)[:, None, None]
+    distance = torch.where(window.ok, offset.square().sum(dim=-1), torch.inf)
+    # Equidistant cells are the rule, not the exception: a stable sort gives them to the smaller location index.
+    order = torch.sort(distance, dim=-1, stable=True).indices[..., :count]
+    return window.location.gather(-1, order).flatten(1), window.ok.gather(-1, order).flatten(1)
+
+
+def above_the_spread(
+    grid: Grid, targets: Targets, location: Tensor, ok: Tensor, fit: Tensor, fallback_max: bool
+) -> Assignment:
+    """Positives: candidates inside their box that fit it by at least the mean plus the deviation over all of its own.
+
+    Args:
+        location: ``[G, K]`` candidates; those with `ok` ``[G, K]`` exist.
+        fit: ``[G, K]`` >= 0, how well each fits its box; a location that several boxes claim goes to the largest.
+        fallback_max: the best candidate inside the box stands in where none passes.
+    """
+    boxes = targets.boxes
+    count = ok.sum(dim=1, keepdim=True)
+    mean = torch.where(ok, fit, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
+    variance = torch.where(ok, fit - mean, 0).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+    inside = ok & (ltrb(grid.points[location], boxes[:, None]).amin(dim=-1) > INSIDE)
+    positive = inside & (fit >= mean + variance.sqrt())
+    if fallback_max:
+        best = torch.where(inside, fit, -1.0).argmax(dim=1, keepdim=True)
+        first = torch.zeros_like(inside).scatter_(1, best, True) & inside
+        positive = torch.where(positive.any(dim=1, keepdim=True), positive, first)
+
+    gt = torch.arange(targets.num_boxes, device=boxes.device)[:, None].expand_as(location).flatten()
+    cell = targets.image[gt] * grid.num_locations + location.flatten()
+    keep = one_box_each(
+        cell, -fit.flatten(), box_rank(targets)[gt], positive.flatten(), targets.num_images * grid.num_locations
+    )
+    return Assignment(Samples.at_locations(grid, location.flatten(), gt, keep), negatives(grid, targets))
