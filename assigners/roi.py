@@ -52,7 +52,7 @@ def roi_align_levels(
     Returns:
         ``[N, L, side * side, D]`` float32, bins row-major.
     """
-    rows = torch.cat([f.float().flatten(2) for f in features], dim=2).transpose(1, 2).flatten(0, 1)  # [B * R, D]
+    rows = torch.cat([f.float().flatten(2).transpose(1, 2) for f in features], dim=1).flatten(0, 1)  # [B * R, D]
     ticks = side * sampling_ratio
     share = (torch.arange(ticks, device=rows.device) + 0.5) / ticks
     low, size = targets.boxes[:, :2], targets.boxes[:, 2:] - targets.boxes[:, :2]
