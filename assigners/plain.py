@@ -63,6 +63,7 @@ class PlainAssignment:
         class_weight, box_weight, quality_weight: ``[S]`` >= 0.
         negative_weight: ``[B, R]`` weight of every location as a negative of every class, 0 = ignored.
         losses: the assigner's further losses as ``(sum, count)``, not divided.
+        replaces: of ``class``, ``box`` and ``quality``, the losses of a detector that these stand for.
         on_grid: every row stands on a location. Otherwise interpolate the maps at `uv`, bilinearly.
         owns: a location that a row reads is no negative in the row's class.
         all_classes: a row supervises the other classes as zero at its own place too.
@@ -83,6 +84,7 @@ class PlainAssignment:
     quality_weight: Tensor
     negative_weight: Tensor
     losses: dict[str, Term]
+    replaces: frozenset[str]
     on_grid: bool
     owns: bool
     all_classes: bool
@@ -104,9 +106,12 @@ class PlainAssignment:
         """The answer of a grid assigner, by location.
 
         Raises:
-            ValueError: if the answer has no such form: rows between the locations, negatives among the rows, two
-                boxes at one location.
+            ValueError: if the answer has no such form: losses in place of the detector's, rows between the locations,
+                negatives among the rows, two boxes at one location.
         """
+        if self.replaces:
+            terms = " and ".join(sorted(self.replaces))
+            raise ValueError(f"{self.name} has losses in place of the {terms} loss: use these, there is no dense form")
         if not self.on_grid:
             raise ValueError(f"{self.name} samples between the locations: use its rows, there is no dense form")
         if not self.owns or not bool(self.positive.all()):
@@ -185,7 +190,7 @@ def assign(
     predictions = visible(name, chosen.needs, grid, len(boxes), given, features)
     with torch.autocast(grid.points.device.type, enabled=False):
         answer = chosen(grid, truth.targets, predictions, step or Step())
-    return _plain(name, grid, truth, answer)
+    return _plain(name, chosen.declares.replaces, grid, truth, answer)
 
 
 def _parameterless(name: str, head: HeadInfo, options: dict[str, object]) -> Assigner:
@@ -198,13 +203,13 @@ def _parameterless(name: str, head: HeadInfo, options: dict[str, object]) -> Ass
     return built
 
 
-def _plain(name: str, grid: Grid, truth: Truth, answer: Assignment) -> PlainAssignment:
+def _plain(name: str, replaces: frozenset[str], grid: Grid, truth: Truth, answer: Assignment) -> PlainAssignment:
     samples, targets = answer.samples, truth.targets
     rows: dict[str, Any] = {key: getattr(samples, key)[samples.ok] for key in _ROWS}
     gt = samples.gt[samples.ok]
     return PlainAssignment(
         image=targets.image[gt], gt=truth.position[gt], class_id=targets.labels[gt],
         xy=grid.pixels(rows["level"], rows["uv"]), **rows, negative_weight=answer.negative_weight,
-        losses=answer.losses, on_grid=samples.on_grid, owns=samples.owns, all_classes=samples.all_classes,
-        grid=grid, name=name,
+        losses=answer.losses, replaces=replaces, on_grid=samples.on_grid, owns=samples.owns,
+        all_classes=samples.all_classes, grid=grid, name=name,
     )  # fmt: skip

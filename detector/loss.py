@@ -97,16 +97,23 @@ def detection_losses(
 
     labels = torch.where(samples.positive, samples.label, 0).sum().detach()
     positives = samples.positive.sum().to(labels.dtype)
-    box = torch.where(samples.ok, samples.box_weight * giou_loss(predicted, truth), 0).sum()
     box_count = torch.where(samples.ok, samples.box_weight, 0).sum().detach()
-    classification = _class_sum(settings, grid, targets, predictions, assignment, image)
-    quality = _quality_sum(settings, grid, predictions, samples, image, points, truth, iou)
-    terms: dict[str, Term] = {
-        "class": (settings.class_weight * classification, positives if settings.normaliser == "positives" else labels),
-        "box": (settings.box_weight * box, box_count),
-        "quality": (settings.quality_weight * quality, positives),
-    }
-    terms = {name: term for name, term in terms.items() if name not in replaces} | assignment.losses
+
+    def classification() -> Term:
+        total = _class_sum(settings, grid, targets, predictions, assignment, image)
+        return settings.class_weight * total, positives if settings.normaliser == "positives" else labels
+
+    def box() -> Term:
+        total = torch.where(samples.ok, samples.box_weight * giou_loss(predicted, truth), 0).sum()
+        return settings.box_weight * total, box_count
+
+    def quality() -> Term:
+        total = _quality_sum(settings, grid, predictions, samples, image, points, truth, iou)
+        return settings.quality_weight * total, positives
+
+    # A term that the assigner replaces is not computed: that of the classes alone is a pass over all logits.
+    shared = {"class": classification, "box": box, "quality": quality}
+    terms = {name: term() for name, term in shared.items() if name not in replaces} | assignment.losses
     statistics: dict[str, Term] = {
         "positives_per_box": (positives, positives.new_tensor(float(targets.num_boxes))),
         "iou_of_positives": (torch.where(samples.positive, iou, 0).sum(), positives),

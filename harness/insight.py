@@ -94,6 +94,8 @@ class Insight:
         assigners: a dict per assigner, with the keys
 
             * ``name``, ``assigner``, ``options``, ``changed_options``;
+            * ``replaces``: shared losses that its own stand for: its positives are then the locations that it names,
+              and not all that its losses teach;
             * ``parameters``: ``none``, ``own`` (as the run left them), ``shared`` (those of the run's assigner, which
               fit) or ``untrained``;
             * ``positives``: how many; ``per_box``: ``boxes``, mean ``positives``, share ``without`` one; ``by``: the
@@ -246,9 +248,10 @@ def compare(trained: Trained, images: ImageSet, count: int, subjects: Sequence[S
     rows, footprints = [], []
     for subject in subjects:
         assignment, parameters = ask(model, frozen, subject, own)
+        assert model.assigner is not None
         about = {
             "name": subject.name, "assigner": subject.assigner, "options": subject.options,
-            "changed_options": subject.changed,
+            "changed_options": subject.changed, "replaces": sorted(model.assigner.declares.replaces),
         }  # fmt: skip
         made, read_cells = _measure(frozen, assignment, bins)
         rows.append(about | {"parameters": parameters} | made)

@@ -196,8 +196,12 @@ def outside(positives: Positives) -> dict[str, float | None]:
 
 
 def level_shares(positives: Positives, num_levels: int) -> list[float] | None:
-    """Which share of the positives' class weight each level has; ``None`` where there is none."""
-    weight = _summed(positives.level, positives.class_weight, num_levels)
+    """Which share of the positives' class weight each level has; ``None`` where there is no positive.
+
+    Where no positive has a class weight, as with an assigner that replaces the class loss, each counts as one.
+    """
+    weighs = positives.class_weight if positives.class_weight.any() else np.ones(len(positives.level))
+    weight = _summed(positives.level, weighs, num_levels)
     return [float(share) for share in weight / weight.sum()] if weight.sum() > 0 else None
 
 

@@ -157,7 +157,7 @@ def _legend(view: View, drawn: Drawn, quality: bool, explanation: Explanation | 
     if not drawn.positive.all():
         entries.append(Entry(lambda pen, x, y: pen.cross(x, y, 0), "sample, not positive"))
     if view.ignored:
-        entries.append(Entry(lambda pen, x, y: pen.hatch((x - 18, y - 14, x + 18, y + 14)), "no negatives (crowd)"))
+        entries.append(Entry(lambda pen, x, y: pen.hatch((x - 18, y - 14, x + 18, y + 14)), "no negatives"))
     if quality:
         entries.append(Entry(_ellipses, "component, 1 and 2 sigma"))
         entries.append(Entry(lambda pen, x, y: pen.bar(x, y, 22), "Q from 0 to 1"))

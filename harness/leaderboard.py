@@ -23,6 +23,7 @@ COLUMNS: dict[str, int | None] = {
     "data_hash": None,
     "assigner": None,
     "parameters": None,
+    "declares": None,
     "seed": None,
     "AP": 2,
     "AP50": 2,
@@ -113,6 +114,13 @@ def data_hash(record: Mapping[str, Any]) -> str:
     return canonical_hash([data["train"]["checksum"], data["val"]["checksum"]], 8)
 
 
+def declared(record: Mapping[str, Any]) -> str:
+    """What the assigner changed besides the assignment, ``replaces=box|class;nms=False``; empty on the fair board."""
+    part = record["declares"]
+    words = {key: "|".join(value) if isinstance(value, list) else value for key, value in part.items()}
+    return ";".join(f"{key}={value}" for key, value in words.items())
+
+
 def _row(record: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
     data, cost, metrics = record["data"], record["cost"], record["metrics"]
     return {
@@ -122,6 +130,7 @@ def _row(record: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any
         "data_hash": data_hash(record),
         "assigner": record["assigner"],
         "parameters": ";".join(f"{key}={value}" for key, value in changed.items()),
+        "declares": declared(record),
         "seed": record["seed"],
         **{name: metrics[name] for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
         "images_per_s": cost["images_per_s"],

@@ -15,7 +15,7 @@ from harness.errors import Interrupted, RunFailed, UserError, did_you_mean, is_t
 
 VERBS = (
     "run", "sweep", "table", "figure", "eval", "compare", "insight", "predict", "inspect", "verify", "leaderboard",
-    "report", "ls", "doctor",
+    "report", "bench", "ls", "doctor",
 )  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def main() -> None:
       harness verify my_assigner.py        does it keep the contract?
       harness leaderboard                  every run so far, best first
       harness report                       all of it on one page, with intervals
+      harness bench assigners --quick      time and memory of each assigner
       harness doctor                       what is in the way of a run here?
     """
 

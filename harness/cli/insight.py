@@ -162,6 +162,10 @@ def _print(screen: Console, insight: Insight) -> None:
     lent = [row["name"] for row in insight.assigners if row["parameters"] == "untrained"]
     if lent:
         say(screen, f"untrained parameters of their own: {', '.join(lent)}; judge their choices accordingly")
+    likely = [row["name"] for row in insight.assigners if row["replaces"]]
+    if likely:
+        told = "their positives are the locations that they name, and not all that their losses teach"
+        say(screen, f"losses of their own in place of shared ones: {', '.join(likely)}; {told}")
 
 
 def _overview(insight: Insight) -> Table:

@@ -124,6 +124,9 @@ def command(
     rows = box_rows(view, drawn)
     say(screen, title)
     screen.print(_table(rows, view))
+    if replaced := sorted(model.assigner.declares.replaces):
+        terms = f"its own losses stand for the shared {' and '.join(replaced)} loss"
+        say(screen, f"{terms}: shown are the locations that it names, and not all that these teach")
     if explanation is not None:
         say(screen, explanation.text)
     say(screen, f"picture {target}")

@@ -97,7 +97,7 @@ def _boards(rows: list[dict[str, Any]]) -> list[Table]:
         if key not in boards:
             boards[key] = _board(*key)
         cost = (points(row["images_per_s"]), points(row["step_ms"]), points(row["peak_memory_mb"], 0))
-        who = (Text(row["assigner"]), Text(row["parameters"]), str(row["seed"]))
+        who = (Text(row["assigner"]), Text(row["parameters"]), Text(row["declares"]), str(row["seed"]))
         boards[key].add_row(*who, *(points(row[name]) for name in METRICS), *cost, row["date"])
     return list(boards.values())
 
@@ -107,6 +107,7 @@ def _board(protocol: str, protocol_hash: str, data: str, data_hash: str) -> Tabl
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("assigner")
     table.add_column("parameters", overflow="fold")
+    table.add_column("declares", overflow="fold")
     for name in ("seed", *METRICS, "images/s", "step ms", "memory MB", "date"):
         table.add_column(name, justify="right")
     return table

@@ -1,49 +1,83 @@
-"""``harness ls``: what there is to run, and what has run."""
+"""``harness ls``: what there is to run, what each assigner is, and what has run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from assigners.registry import catalogue
+from assigners.registry import catalogue, find
+from harness.bibliography import cited, papers
 from harness.cli.output import console, emit, json_option, points, results_option, say
 from harness.data import SOURCES
+from harness.described import describe
 from harness.errors import UserError, did_you_mean
 from harness.protocol import builtin_protocols, load_protocol
 from harness.store import ResultsStore
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Rows = list[dict[str, Any]]
 
 
 @click.command("ls", short_help="Assigners, protocols, data sets, runs.")
-@click.argument("what", required=False, metavar="[assigners|protocols|data|runs]")
+@click.argument("what", nargs=-1, metavar="[assigners|protocols|data|runs|NAME]...")
+@click.option("--bibtex", is_flag=True, help="The papers of the assigners called NAME, or of all, as BibTeX.")
 @results_option
 @json_option
-def command(what: str | None, results: Path, as_json: bool) -> None:
+def command(what: tuple[str, ...], bibtex: bool, results: Path, as_json: bool) -> None:
     """List assigners, protocols, data sets and runs; all of them without an argument.
+
+    NAME is an assigner: its rule, its options with their defaults and symbols, what it needs and declares, and where
+    it departs from its authors' code.
 
     \b
     Examples:
       harness ls
       harness ls assigners
+      harness ls iqdet
+      harness ls --bibtex atss paa > papers.bib
       harness ls runs --results elsewhere --json
     """
     screen = console(as_json)
-    if what is not None and what not in _LISTS:
-        raise UserError(f"cannot list {what!r}{did_you_mean(what, _LISTS)}; known: {', '.join(_LISTS)}")
-    listed = {name: _LISTS[name](results) for name in ([what] if what else _LISTS)}
+    if bibtex:
+        _print_papers(screen, what, as_json)
+        return
+    names = [entry.name for entry in catalogue()]
+    for word in what:
+        if word not in _LISTS and word not in names:
+            lists = ", ".join(_LISTS)
+            raise UserError(
+                f"cannot list {word!r}{did_you_mean(word, [*_LISTS, *names])}; known: {lists}, or an assigner's name"
+            )
+    listed: dict[str, Any] = {
+        word: _LISTS[word](results) if word in _LISTS else _assigner(word) for word in what or _LISTS
+    }
     for problem in ResultsStore(results).load_all()[1] if "runs" in listed else ():
         say(console(as_json=True), f"left out: {problem}")
     if as_json:
-        emit(listed[what] if what else listed)
+        emit(listed[what[0]] if len(what) == 1 else listed)
         return
-    for name, rows in listed.items():
-        screen.print(_table(name, rows) if rows else Text(f"{name}: none yet", style="dim"))
+    for word, found in listed.items():
+        if word not in _LISTS:
+            _print_assigner(screen, found)
+        else:
+            screen.print(_table(word, found) if found else Text(f"{word}: none yet", style="dim"))
+
+
+def _print_papers(screen: Console, names: tuple[str, ...], as_json: bool) -> None:
+    found = cited(names)
+    if as_json:
+        emit(found)
+    else:
+        say(screen, "\n\n".join(found.values()))
 
 
 def _assigners(_: Path) -> Rows:
@@ -79,6 +113,37 @@ _LISTS: dict[str, Callable[[Path], Rows]] = {
     "data": _data,
     "runs": _runs,
 }
+
+
+def _assigner(name: str) -> dict[str, Any]:
+    entry = find(name)
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "paper": entry.paper,
+        "year": entry.year,
+        "target": entry.target,
+        **asdict(describe(entry)),
+        "bibtex": papers().get(entry.cite),
+    }
+
+
+def _print_assigner(screen: Console, told: dict[str, Any]) -> None:
+    heading = ", ".join(str(part) for part in (told["paper"], told["year"]) if part)
+    screen.print(Text.assemble((told["name"], "bold"), f": {told['title']}"))
+    say(screen, " - ".join(part for part in (heading, told["target"]) if part))
+    for paragraph in told["rule"]:
+        screen.print(Padding(Text(paragraph), (1, 0, 0, 0)))
+    declares = "; ".join(f"{key}={value}" for key, value in told["declares"].items())
+    screen.print()
+    say(screen, f"needs: {', '.join(told['needs']) or 'nothing but the boxes'}")
+    say(screen, f"declares: {declares or 'nothing besides the assignment'}")
+    screen.print(_table("options", told["options"]) if told["options"] else Text("no options", style="dim"))
+    if told["departures"]:
+        screen.print("departures from the authors' code:")
+    for item in told["departures"]:
+        screen.print(Padding(Text(f"* {item}"), (0, 0, 0, 2)))
+    screen.print()
 
 
 def _table(name: str, rows: Rows) -> Table:

@@ -1,31 +1,58 @@
-"""``harness verify``: the contract and published answers, asked of any assigner."""
+"""``harness verify``: the contract and published answers, asked of any assigner, or of all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
+from assigners.registry import catalogue
+from harness.cli import verify_tables as tables
 from harness.cli.output import Stopped, console, emit, json_option, say
 from harness.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.verify.compare import Count, Verdict
+    from harness.verify.compare import Verdict
     from harness.verify.contract import Outcome
+    from harness.verify.golden import Case
     from harness.verify.subject import Subject
 
 EXAMPLES = 20  # as harness.verify.contract has it, which needs torch
-MARKS = {"passed": "green", "agrees": "green", "failed": "bold red", "differs": "bold red"}
 
 
-@click.command("verify", short_help="Does an assigner keep the contract, and match published answers?")
-@click.argument("assigner", metavar="NAME|FILE[K=V,...]")
+@dataclass(frozen=True)
+class Finding:
+    """What came of one assigner.
+
+    Attributes:
+        verdicts: under the options asked for; for all assigners, also under those that a peer answers for.
+    """
+
+    subject: Subject
+    outcomes: Sequence[Outcome]
+    verdicts: Sequence[Verdict] = field(default_factory=tuple)
+
+    @property
+    def complaint(self) -> str | None:
+        """What is wrong, in a line."""
+        failed = [outcome.check.name for outcome in self.outcomes if outcome.status == "failed"]
+        differing = [verdict for verdict in self.verdicts if verdict.status == "differs"]
+        parts = []
+        if failed:
+            parts.append(f"{len(failed)} of {len(self.outcomes)} checks failed ({', '.join(failed)})")
+        if differing:
+            compared = sum(verdict.status in ("agrees", "differs") for verdict in self.verdicts)
+            parts.append(f"{len(differing)} of {compared} comparisons differ ({_named(differing)})")
+        return "; ".join(parts) or None
+
+
+@click.command("verify", short_help="Do assigners keep the contract, and match published answers?")
+@click.argument("assigner", required=False, metavar="[NAME|FILE[K=V,...]]")
 @click.option(
     "--golden", type=click.Path(path_type=Path), metavar="DIR", help="Compare with the golden cases (*.npz) in there."
 )
@@ -34,62 +61,82 @@ MARKS = {"passed": "green", "agrees": "green", "failed": "bold red", "differs": 
     "--examples", type=click.IntRange(min=1), default=EXAMPLES, show_default=True, help="Scenes that most checks see."
 )
 @json_option
-def command(assigner: str, golden: Path | None, peers: tuple[str, ...], examples: int, as_json: bool) -> None:
+def command(assigner: str | None, golden: Path | None, peers: tuple[str, ...], examples: int, as_json: bool) -> None:
     """Ask an assigner every question of the contract, and compare it with published implementations.
 
     ASSIGNER is a registered name, or a Python file that defines one subclass of assigners.Assigner (FILE.py:Class
-    where there are several); options go in brackets. Scenes are the same every time.
+    where there are several); options go in brackets. Without it, every registered assigner is asked. Scenes are the
+    same every time.
 
-    With --golden, an assigner whose peers are known must equal them: through a slow NumPy oracle that imitates the
-    peer's conventions, where a source checkout holds one, directly otherwise. Any other assigner is compared with
-    every peer for information; --peer names those it must equal.
+    With --golden, an assigner whose peers are known must equal them, by assignment, soft label or loss: through a slow
+    NumPy oracle that imitates the peer's conventions, where a source checkout holds one, directly otherwise. Any
+    other assigner is compared with every peer for information; --peer names those it must equal.
 
     Exit code 0 where everything holds and agrees outside `tie` and `fragile`, 1 where something fails or differs.
 
     \b
     Examples:
       harness verify atss
+      harness verify --golden golden
       harness verify 'center[radius=0]' --golden golden
       harness verify my_assigner.py --examples 100
       harness verify my_assigner.py:MyATSS --golden golden --peer mmdet_atss --json
     """
     if peers and golden is None:
         raise UserError("--peer names whose answers to compare with: give their folder with --golden DIR")
+    if peers and assigner is None:
+        raise UserError("--peer holds one assigner to a peer's answers: name the assigner too")
     progress, screen = console(as_json=True), console(as_json)
-    from harness.verify.golden import golden_files
-    from harness.verify.subject import find_subject
+    from harness.verify.golden import golden_files, read_case
 
     files = golden_files(golden) if golden is not None else []
-    subject = find_subject(assigner)
-    _expect_peers(files, peers)
-    outcomes = _contract(subject, examples, progress)
-    screen.print(_contract_table(subject, outcomes))
-    report: dict[str, Any] = {
-        "assigner": subject.title,
-        "options": dict(subject.options),
-        "contract": [_outcome_json(outcome) for outcome in outcomes],
-        "golden": None,
-    }
-    verdicts: list[Verdict] = []
-    if golden is not None:
-        verdicts, missing = _compare(subject, files, peers, progress)
-        _show_golden(screen, subject, verdicts, missing)
-        report["golden"] = {
-            "folder": golden.name,
-            "oracles": missing is None,
-            "note": missing,
-            "verdicts": [_verdict_json(verdict) for verdict in verdicts],
-        }
-    complaint = _complaint(outcomes, verdicts)
+    if assigner is None:
+        # A damaged case is told before the work begins, not in the middle of it.
+        cases = [read_case(path) for path in files]
+        findings = [_examined(entry.name, cases, examples, progress) for entry in catalogue()]
+        complaint = _show_all(screen, findings, cases)
+        report = _report_on_all(findings, golden)
+    else:
+        finding = _one(assigner, files, peers, examples, progress, screen)
+        complaint = f"{finding.subject.title}: {finding.complaint}" if finding.complaint else None
+        report = _report(finding, golden)
     report["ok"] = complaint is None
     if as_json:
         emit(report)
     if complaint is not None:
-        raise Stopped(f"{subject.title}: {complaint}", 1)
-    say(screen, f"{subject.title}: everything holds")
+        raise Stopped(complaint, 1)
+    say(screen, f"{finding.subject.title if assigner else 'all assigners'}: everything holds")
 
 
-def _contract(subject: Subject, examples: int, progress: Console) -> list[Outcome]:
+def _one(
+    assigner: str,
+    files: Sequence[Path],
+    peers: Sequence[str],
+    examples: int,
+    progress: Console,
+    screen: Console,
+) -> Finding:
+    """One assigner, in detail."""
+    from harness.verify.golden import read_case
+    from harness.verify.subject import find_subject
+
+    subject = find_subject(assigner)
+    cases = [read_case(path) for path in files]
+    known = {peer.name for case in cases for peer in case.peers}
+    for peer in peers:
+        if peer not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise UserError(f"--peer {peer}: not in these cases{did_you_mean(peer, known)}; there: {there}")
+    outcomes = _contract(subject, examples, progress)
+    screen.print(tables.contract_table(subject, outcomes))
+    if not cases:
+        return Finding(subject, outcomes)
+    verdicts = _compare(subject, cases, peers, progress)
+    tables.show_golden(screen, subject, verdicts, _no_oracles())
+    return Finding(subject, outcomes, verdicts)
+
+
+def _contract(subject: Subject, examples: int, progress: Console | None) -> list[Outcome]:
     from harness.verify.contract import CHECKS, run_check
     from harness.verify.contract import EXAMPLES as USUAL
 
@@ -97,48 +144,61 @@ def _contract(subject: Subject, examples: int, progress: Console) -> list[Outcom
     for index, check in enumerate(CHECKS, start=1):
         outcome = run_check(check, subject.factory, examples / USUAL)
         outcomes.append(outcome)
-        say(progress, f"[{index}/{len(CHECKS)}] {check.title}: {outcome.status}")
+        if progress is not None:
+            say(progress, f"[{index}/{len(CHECKS)}] {check.title}: {outcome.status}")
     return outcomes
 
 
-def _expect_peers(files: Sequence[Path], peers: Sequence[str]) -> None:
-    """Tell of a damaged case or an unknown peer before the work begins, not in the middle of it."""
-    from harness.verify.golden import read_case
-
-    known = {peer.name for path in files for peer in read_case(path).peers}
-    for peer in peers:
-        if peer not in known:
-            there = ", ".join(sorted(known)) or "none"
-            raise UserError(f"--peer {peer}: not in these cases{did_you_mean(peer, known)}; there: {there}")
-
-
-def _compare(
-    subject: Subject, files: Sequence[Path], peers: Sequence[str], progress: Console
-) -> tuple[list[Verdict], str | None]:
-    """All verdicts, and why there are no oracles."""
+def _compare(subject: Subject, cases: Sequence[Case], peers: Sequence[str], progress: Console | None) -> list[Verdict]:
     from harness.verify.compare import compare
-    from harness.verify.golden import read_case
-    from harness.verify.peers import Oracles
+    from harness.verify.oracles import Oracles
 
     oracles = Oracles()
     verdicts: list[Verdict] = []
-    for index, path in enumerate(files, start=1):
-        case = read_case(path)
+    for index, case in enumerate(cases, start=1):
         verdicts += compare(subject, case, oracles, peers)
-        say(progress, f"[{index}/{len(files)}] {case.name}")
-    return verdicts, oracles.missing
+        if progress is not None:
+            say(progress, f"[{index}/{len(cases)}] {case.name}")
+    return verdicts
 
 
-def _complaint(outcomes: Sequence[Outcome], verdicts: Sequence[Verdict]) -> str | None:
-    failed = [outcome.check.name for outcome in outcomes if outcome.status == "failed"]
-    differing = [verdict for verdict in verdicts if verdict.status == "differs"]
-    parts = []
-    if failed:
-        parts.append(f"{len(failed)} of {len(outcomes)} checks failed ({', '.join(failed)})")
-    if differing:
-        compared = sum(verdict.status in ("agrees", "differs") for verdict in verdicts)
-        parts.append(f"{len(differing)} of {compared} comparisons differ ({_named(differing)})")
-    return "; ".join(parts) or None
+def _no_oracles() -> str | None:
+    """Why this installation has none."""
+    from harness.verify.oracles import Oracles
+
+    return Oracles().missing
+
+
+def _examined(name: str, cases: Sequence[Case], examples: int, progress: Console) -> Finding:
+    """One assigner of all: the contract under its defaults, and each peer under the options it answers for."""
+    from harness.naming import row_name
+    from harness.verify.compare import peer_options
+    from harness.verify.subject import find_subject
+
+    subject = find_subject(name)
+    outcomes = _contract(subject, examples, None)
+    verdicts: list[Verdict] = []
+    for options in peer_options(subject, cases):
+        asked = find_subject(row_name(name, options))
+        verdicts += [v for v in _compare(asked, cases, (), None) if v.status in ("agrees", "differs")]
+    finding = Finding(subject, outcomes, verdicts)
+    say(progress, f"{name}: {finding.complaint or 'everything holds'}")
+    return finding
+
+
+def _show_all(screen: Console, findings: Sequence[Finding], cases: Sequence[Case]) -> str | None:
+    """Print what came of all assigners, and return what is wrong with any."""
+    screen.print(tables.summary_table([(finding.subject, finding.outcomes) for finding in findings]))
+    for finding in findings:
+        if any(outcome.status == "failed" for outcome in finding.outcomes):
+            screen.print(tables.contract_table(finding.subject, finding.outcomes, failed_only=True))
+    if cases:
+        verdicts = [verdict for finding in findings for verdict in finding.verdicts]
+        tables.show_peers(screen, verdicts, sorted({peer.name for case in cases for peer in case.peers}))
+        if (missing := _no_oracles()) is not None:
+            say(screen, f"note: {missing}")
+    wrong = [f"{finding.subject.title}: {finding.complaint}" for finding in findings if finding.complaint]
+    return "; ".join(wrong) or None
 
 
 def _named(verdicts: Sequence[Verdict], most: int = 3) -> str:
@@ -146,85 +206,28 @@ def _named(verdicts: Sequence[Verdict], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _contract_table(subject: Subject, outcomes: Sequence[Outcome]) -> Table:
-    options = ", ".join(f"{key}={value}" for key, value in subject.options.items())
-    table = Table(title=f"contract of {subject.title}{f' ({options})' if options else ''}", title_justify="left")
-    for column in ("check", "what is expected", "scenes", "result", "what happened"):
-        table.add_column(column, justify="right" if column == "scenes" else "left", overflow="fold")
-    for outcome in outcomes:
-        told = outcome.message or ""
-        if outcome.scene is not None:
-            told = f"{told}\nsmallest scene: {outcome.scene}"
-        table.add_row(outcome.check.name, outcome.check.title, str(outcome.examples), _mark(outcome.status), Text(told))
-    return table
-
-
-def _show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict], missing: str | None) -> None:
-    table = Table(title="points equal of those compared, outside tie and fragile", title_justify="left")
-    for column in ("case", "peer", "its own conventions", "oracle = peer", "oracle = it", "labels", "result"):
-        table.add_column(column, justify="right" if "=" in column or column == "its own conventions" else "left")
-    table.add_column("what happened", overflow="fold")
-    left: dict[str, dict[str, int]] = {}  # reason, peer, cases
-    for verdict in verdicts:
-        if verdict.status == "not covered":
-            cases = left.setdefault(str(verdict.reason), {})
-            cases[verdict.peer] = cases.get(verdict.peer, 0) + 1
-            continue
-        further = " ".join(f"{name} {_share(count)}" for name, count in verdict.further.items())
-        table.add_row(
-            verdict.case, verdict.peer, _share(verdict.zoo), _share(verdict.oracle), _share(verdict.product), further,
-            _mark(verdict.status), Text(verdict.reason or ""),
-        )  # fmt: skip
-    if table.row_count:
-        screen.print(table)
-    if missing is not None:
-        say(screen, f"note: {missing}")
-    for reason, cases in left.items():
-        told = ", ".join(f"{peer} ({count}x)" for peer, count in cases.items())
-        say(screen, f"not covered: {told}: {reason}")
-    counted = [verdict for verdict in verdicts if verdict.zoo is not None]
-    compared = sum(verdict.zoo.compared for verdict in verdicts if verdict.zoo is not None)
-    equal = sum(verdict.zoo.equal for verdict in verdicts if verdict.zoo is not None)
-    say(
-        screen,
-        f"{len(counted)} of {len(verdicts)} pairs of case and peer compared: {equal} of {compared} points equal "
-        f"under the conventions of {subject.title}",
-    )
-    if any(verdict.status == "information" for verdict in verdicts):
-        say(screen, f"no peer of {subject.title} is known: the figures are for information; --peer holds it to one")
-
-
-def _mark(status: str) -> Text:
-    return Text(status, style=MARKS.get(status, "dim"))
-
-
-def _share(count: Count | None) -> str:
-    return "-" if count is None else f"{count.equal}/{count.compared}"
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+def _report(finding: Finding, golden: Path | None) -> dict[str, Any]:
+    compared: Mapping[str, Any] | None = None
+    if golden is not None:
+        missing = _no_oracles()
+        compared = {
+            "folder": golden.name,
+            "oracles": missing is None,
+            "note": missing,
+            "peers": tables.peers_json(finding.verdicts),
+            "verdicts": [tables.verdict_json(verdict) for verdict in finding.verdicts],
+        }
     return {
-        "check": outcome.check.name,
-        "title": outcome.check.title,
-        "status": outcome.status,
-        "scenes": outcome.examples,
-        "smallest_scene": outcome.scene,
-        "message": outcome.message,
+        "assigner": finding.subject.title,
+        "options": dict(finding.subject.options),
+        "contract": [tables.outcome_json(outcome) for outcome in finding.outcomes],
+        "golden": compared,
     }
 
 
-def _verdict_json(verdict: Verdict) -> dict[str, Any]:
-    def count(value: Count | None) -> dict[str, int] | None:
-        return None if value is None else {"compared": value.compared, "equal": value.equal}
-
+def _report_on_all(findings: Sequence[Finding], golden: Path | None) -> dict[str, Any]:
+    verdicts = [verdict for finding in findings for verdict in finding.verdicts]
     return {
-        "case": verdict.case,
-        "peer": verdict.peer,
-        "status": verdict.status,
-        "points": verdict.points,
-        "own_conventions": count(verdict.zoo),
-        "oracle_and_peer": count(verdict.oracle),
-        "oracle_and_assigner": count(verdict.product),
-        "further": {name: count(value) for name, value in verdict.further.items()},
-        "reason": verdict.reason,
+        "assigners": [{**_report(finding, golden), "ok": finding.complaint is None} for finding in findings],
+        "peers": tables.peers_json(verdicts) if golden is not None else None,
     }

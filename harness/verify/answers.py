@@ -18,9 +18,12 @@ Factory = Callable[[Scene], Assigner]
 """Builds the assigner in question for a scene's detector."""
 
 Table = NDArray[np.float64]
+Terms = dict[str, tuple[float, float]]
 
 ROUNDING = 2e-3  # cells; matrix products round differently for another number of rows, and draws follow
 WEIGHTS = 1e-5  # of negative weights
+LOSSES = 1e-4  # relative; sums are taken in another order
+TAUGHT = {"class": "logits", "quality": "quality", "box": "distances"}  # what a shared term teaches
 COLUMNS = ("box", "level", "column", "row", "positive", "label", "class weight", "box weight", "quality weight")
 
 
@@ -49,7 +52,8 @@ def perturbed(assigner: Assigner, seed: int) -> Assigner:
 
 def run(assigner: Assigner, scene: Scene, *, index: int = 0, seed: int = 0) -> Assignment:
     """The answer to a scene."""
-    answer: Assignment = assigner(scene.grid, scene.targets(), scene.predictions(), scene.step(index=index, seed=seed))
+    maps = scene.predictions(grads=assigner.needs.grads)
+    answer: Assignment = assigner(scene.grid, scene.targets(), maps, scene.step(index=index, seed=seed))
     return answer
 
 
@@ -66,13 +70,15 @@ def tolerance(assigner: Assigner, answer: Assignment) -> float:
     return 0.0 if answer.samples.on_grid and not own_parameters(assigner) else ROUNDING
 
 
-def expect_equal(a: Assignment, b: Assignment, what: str) -> None:
-    """Bit for bit, losses and statistics included."""
+def expect_equal(a: Assignment, b: Assignment, what: str, *, terms: bool = True) -> None:
+    """Bit for bit, losses and statistics (`terms`) included."""
     for name in (f.name for f in fields(a.samples)):
         left, right = getattr(a.samples, name), getattr(b.samples, name)
         same = torch.equal(left, right) if isinstance(left, Tensor) else left == right
         expect(same, f"{what}: expected the same samples bit for bit, but `{name}` differs")
     expect(torch.equal(a.negative_weight, b.negative_weight), f"{what}: expected the same negative weights")
+    if not terms:
+        return
     for mine, yours in ((a.losses, b.losses), (a.statistics, b.statistics)):
         expect(mine.keys() == yours.keys(), f"{what}: expected the same terms, got {sorted(mine)} and {sorted(yours)}")
         for key in mine:
@@ -108,31 +114,63 @@ def expect_close(a: Tensor, b: Tensor, what: str, rtol: float = 0.0, atol: float
     expect(torch.allclose(a, b, rtol=rtol, atol=atol), f"{what}: expected the same up to {max(rtol, atol):g}")
 
 
-def expect_finite(answer: Assignment, what: str) -> None:
-    """No NaN and no infinity in anything that training reads."""
+def expect_finite(answer: Assignment, what: str, *, terms: bool = True) -> None:
+    """No NaN and no infinity in anything that training reads, losses and statistics (`terms`) included."""
     for name in (f.name for f in fields(answer.samples)):
         value = getattr(answer.samples, name)
         if isinstance(value, Tensor):
             expect(torch.isfinite(value.float()).all(), f"{what}: expected finite samples, but `{name}` is not")
     expect(torch.isfinite(answer.negative_weight).all(), f"{what}: expected finite negative weights")
-    for kind, terms in (("loss", answer.losses), ("statistic", answer.statistics)):
-        for key, (total, count) in terms.items():
+    for kind, named in (("loss", answer.losses), ("statistic", answer.statistics)) if terms else ():
+        for key, (total, count) in named.items():
             finite = torch.isfinite(total).all() and torch.isfinite(count.float()).all()
             expect(finite, f"{what}: expected a finite {kind} {key!r}, got {total.item():g} / {count.item():g}")
 
 
-def expect_connected(assigner: Assigner, answer: Assignment) -> None:
-    """Every parameter gets a finite gradient, zero or not: DistributedDataParallel waits for all of them."""
-    parameters = own_parameters(assigner)
-    if not parameters:
+def expect_close_losses(a: Terms, b: Terms, what: str) -> None:
+    """The same terms up to rounding: sums and the counts that divide them."""
+    expect(a.keys() == b.keys(), f"{what}: expected the same losses, got {sorted(a)} and {sorted(b)}")
+    for key in a:
+        for part, mine, yours in zip(("sum", "count"), a[key], b[key], strict=True):
+            near = abs(mine - yours) <= max(LOSSES * abs(mine), 1e-5)
+            expect(near, f"{what}: expected the same {part} of loss {key!r}, got {mine:.6g} and {yours:.6g}")
+
+
+def loss_values(answer: Assignment) -> Terms:
+    """Sum and count of each loss, as numbers."""
+    return {key: (float(total.detach()), float(count.detach())) for key, (total, count) in answer.losses.items()}
+
+
+def expect_connected(assigner: Assigner, answer: Assignment, maps: Predictions) -> None:
+    """Every parameter, and every map whose shared term is replaced, gets a finite gradient, zero or not.
+
+    DistributedDataParallel waits for all of them, also in a batch without boxes.
+    """
+    reached: dict[str, Tensor] = {f"parameter {key}": value for key, value in own_parameters(assigner).items()}
+    for term, name in TAUGHT.items():
+        if term in assigner.declares.replaces:
+            reached[f"predictions.{name}"] = getattr(maps, name)
+    if not reached:
         return
-    expect(bool(answer.losses), "an assigner with parameters must return a loss that reaches them, also without boxes")
+    expect(
+        bool(answer.losses), f"an assigner with {', '.join(reached)} to teach must return a loss, also without boxes"
+    )
     total = torch.stack([total for total, _ in answer.losses.values()]).sum()
-    expect(total.requires_grad, "no loss reaches the assigner's parameters; add 0 * their sum where it has none")
-    total.backward()
-    for key, parameter in parameters.items():
-        expect(parameter.grad is not None, f"parameter {key} is not connected to the losses; add 0 * its sum to one")
-        expect(torch.isfinite(parameter.grad).all(), f"the gradient of parameter {key} is not finite")  # type: ignore[arg-type]
+    expect(total.requires_grad, f"no loss reaches {', '.join(reached)}; add 0 * their sum where it has none")
+    found = torch.autograd.grad(total, tuple(reached.values()), allow_unused=True)
+    for key, gradient in zip(reached, found, strict=True):
+        if gradient is None:
+            raise Violation(f"{key} is not connected to the losses; add 0 * its sum to one")
+        expect(torch.isfinite(gradient).all(), f"the gradient of {key} is not finite")
+
+
+def expect_positives(assigner: Assigner, answer: Assignment, maps: Predictions, boxes: int) -> None:
+    """At least one positive; of an assigner that replaces the box term, a location whose distances are taught."""
+    found = bool(answer.samples.positive.any())
+    if not found and "box" in assigner.declares.replaces:
+        total = torch.stack([total for total, _ in answer.losses.values()]).sum()
+        found = bool((torch.autograd.grad(total, maps.distances)[0] != 0).any())
+    expect(found, f"expected a positive for at least one of {boxes} boxes")
 
 
 def pixels(assignment: Assignment, scene: Scene) -> Tensor:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import HypothesisException
 
-from harness.verify import form, running, symmetry
+from assigners.contract import Needs
+from harness.verify import form, gradients, running, symmetry
 from harness.verify.answers import Factory, Violation
 from harness.verify.scenes import Scene, crowd, odd_pyramids, scenes
 
@@ -31,6 +32,7 @@ class Check:
         scenes: where it is asked.
         examples: how many scenes; 0: there is one scene only.
         needs_cuda: it can only be asked on a GPU.
+        of_gradients: it is asked only of assigners with losses over predictions (`needs.grads`).
     """
 
     name: str
@@ -39,6 +41,15 @@ class Check:
     scenes: st.SearchStrategy[Scene]
     examples: int = EXAMPLES
     needs_cuda: bool = False
+    of_gradients: bool = False
+
+    def unasked(self, needs: Needs) -> str | None:
+        """Why an assigner with these needs is not asked here; None where it is."""
+        if self.needs_cuda and not torch.cuda.is_available():
+            return "needs a CUDA device"
+        if self.of_gradients and not needs.grads:
+            return "asked only of losses over predictions"
+        return None
 
 
 SMALL = ("tiny", "flat", "border")
@@ -73,6 +84,18 @@ CHECKS = (
     Check("crowd", "thousands of boxes, bounded memory", running.memory_grows_with_boxes_alone, st.builds(crowd), 1),
     Check("gpu", "no waiting for the GPU, the answer of the CPU", running.nothing_waits_for_the_device,
           scenes(min_boxes=1), 5, needs_cuda=True),
+    Check("taught-inside", "losses teach boxes inside them alone", gradients.only_what_a_box_holds_is_taught,
+          scenes(), of_gradients=True),
+    Check("taught-batching", "images teach what they teach alone", gradients.images_are_taught_alone,
+          scenes(min_images=2), 10, of_gradients=True),
+    Check("taught-order", "the order of boxes teaches the same", gradients.order_of_boxes_teaches_the_same,
+          scenes(max_boxes=8), 10, of_gradients=True),
+    Check("taught-place", "the place on the canvas teaches the same", gradients.place_on_the_canvas_teaches_the_same,
+          scenes(max_images=1, max_boxes=6, sides=(128,)), 5, of_gradients=True),
+    Check("taught-wild", "finite gradients of wild predictions", gradients.gradients_are_finite,
+          scenes(kinds=SMALL, min_boxes=1), 10, of_gradients=True),
+    Check("taught-ignore", "ignore regions teach no background", gradients.ignore_regions_teach_no_background,
+          scenes(min_boxes=1), 10, of_gradients=True),
 )  # fmt: skip
 
 
@@ -94,8 +117,8 @@ class Outcome:
 
 def run_check(check: Check, factory: Factory, scale: float = 1.0) -> Outcome:
     """Ask one question of as many scenes as it wants times `scale`; the same scenes every time."""
-    if check.needs_cuda and not torch.cuda.is_available():
-        return Outcome(check, "skipped", message="needs a CUDA device")
+    if (why := check.unasked(factory(odd_pyramids()[0]).needs)) is not None:
+        return Outcome(check, "skipped", message=why)
     seen = searched = 0
     failure: tuple[Scene, Exception] | None = None
     failed: set[tuple[object, ...]] = set()

@@ -9,8 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assigners.contract import Assignment, Predictions
-from harness.verify.answers import Factory, expect, expect_connected, expect_finite, pixels, run
+from assigners.contract import Assigner, Assignment, Predictions
+from assigners.geometry import decode
+from harness.verify.answers import (
+    TAUGHT,
+    Factory,
+    expect,
+    expect_connected,
+    expect_finite,
+    expect_positives,
+    map_tensors,
+    pixels,
+    run,
+)
 from harness.verify.scenes import Scene
 
 FIELDS = (
@@ -22,8 +33,12 @@ WEIGHTED = ("label", "class_weight", "box_weight", "quality_weight")
 POISONS = (float("nan"), float("inf"), float("-inf"))
 
 
-def expect_sound(answer: Assignment, scene: Scene) -> None:
-    """Everything that `assigners.contract` says of an answer, but for where the positives lie."""
+def expect_sound(answer: Assignment, scene: Scene, *, terms: bool = True) -> None:
+    """Everything that `assigners.contract` says of an answer, but for where the positives lie.
+
+    Args:
+        terms: losses and statistics too.
+    """
     targets, grid, s = scene.targets(), scene.grid, answer.samples
     count = s.gt.shape[0]
     for name, dtype, trailing in FIELDS:
@@ -32,7 +47,7 @@ def expect_sound(answer: Assignment, scene: Scene) -> None:
             (value.dtype, tuple(value.shape)) == (dtype, (count, *trailing)),
             f"samples.{name}: expected {dtype} {(count, *trailing)}, got {value.dtype} {tuple(value.shape)}",
         )
-    expect_finite(answer, "an answer")
+    expect_finite(answer, "an answer", terms=terms)
     expect(not (s.positive & ~s.ok).any(), "samples.positive: expected a subset of samples.ok")
     for name in WEIGHTED:
         value = getattr(s, name)
@@ -55,7 +70,8 @@ def expect_sound(answer: Assignment, scene: Scene) -> None:
     expect(tuple(negative.shape) == shape and negative.dtype == torch.float32,
            f"negative_weight: expected float32 {shape}, {got}")  # fmt: skip
     expect(((negative >= 0) & (negative <= 1)).all(), "negative_weight: expected within [0, 1]")
-    _expect_terms(answer)
+    if terms:
+        _expect_terms(answer)
 
 
 def _expect_terms(answer: Assignment) -> None:
@@ -77,8 +93,19 @@ def shapes_types_and_ranges(factory: Factory, scene: Scene) -> None:
     """At the beginning, in the middle and at the end of training."""
     assigner = factory(scene)
     for progress in (0.5, 0.0, 1.0):
-        answer = assigner(scene.grid, scene.targets(), scene.predictions(), scene.step(progress=progress))
-        expect_sound(answer, scene)
+        maps = scene.predictions(grads=assigner.needs.grads)
+        expect_sound(assigner(scene.grid, scene.targets(), maps, scene.step(progress=progress)), scene)
+    _expect_consistent(assigner)
+
+
+def _expect_consistent(assigner: Assigner) -> None:
+    """What it declares goes together with what it needs."""
+    declares, needs = assigner.declares, assigner.needs
+    expect(declares.replaces <= TAUGHT.keys(), f"declares.replaces: expected some of {sorted(TAUGHT)}")
+    expect(needs.grads or not declares.replaces, "it replaces shared terms, so it must declare needs.grads")
+    expect(needs.predictions or not needs.grads, "needs.grads goes with needs.predictions")
+    supervised = declares.quality != "objectness" or "quality" in declares.replaces
+    expect(supervised, "it declares objectness, which has no target, but does not replace the quality term")
 
 
 def positives_lie_inside(factory: Factory, scene: Scene) -> None:
@@ -99,20 +126,32 @@ def positives_lie_inside(factory: Factory, scene: Scene) -> None:
 
 
 def batch_without_boxes(factory: Factory, scene: Scene) -> None:
-    """No samples, every location negative, losses a zero that still reaches the parameters."""
+    """No samples; every location is a negative; losses still reach parameters and the maps that they teach.
+
+    Losses are zero, but for an assigner that replaces the class term: its negatives are in them.
+    """
     assigner = factory(scene)
-    answer = run(assigner, scene)
+    maps = scene.predictions(grads=assigner.needs.grads)
+    answer = assigner(scene.grid, scene.targets(), maps, scene.step())
     expect_sound(answer, scene)
-    expect((answer.negative_weight == 1).all(), "expected weight 1 at every location as a negative")
-    for key, (total, _) in answer.losses.items():
-        expect(total == 0, f"loss {key!r}: expected 0 without boxes, got {total.item():g}")
-    expect_connected(assigner, answer)
+    if "class" in assigner.declares.replaces:
+        total = torch.stack([total for total, _ in answer.losses.values()]).sum()
+        pushed = torch.autograd.grad(total, maps.logits, retain_graph=True)[0] > 0
+        expect(
+            pushed.any(dim=2).all(), "expected the losses to push a logit down at every location, also without boxes"
+        )
+    else:
+        expect((answer.negative_weight == 1).all(), "expected weight 1 at every location as a negative")
+        for key, (loss, _) in answer.losses.items():
+            expect(loss == 0, f"loss {key!r}: expected 0 without boxes, got {loss.item():g}")
+    expect_connected(assigner, answer, maps)
 
 
 def every_parameter_is_reached(factory: Factory, scene: Scene) -> None:
-    """By a finite gradient."""
+    """By a finite gradient; and every map whose shared term the assigner replaces."""
     assigner = factory(scene)
-    expect_connected(assigner, run(assigner, scene))
+    maps = scene.predictions(grads=assigner.needs.grads)
+    expect_connected(assigner, assigner(scene.grid, scene.targets(), maps, scene.step()), maps)
 
 
 def assignment_carries_no_gradient(factory: Factory, scene: Scene) -> None:
@@ -126,23 +165,24 @@ def assignment_carries_no_gradient(factory: Factory, scene: Scene) -> None:
 def wild_predictions(factory: Factory, scene: Scene) -> None:
     """Logits of +-50 and boxes without area."""
     assigner, predictions = factory(scene), scene.predictions()
-    point = scene.grid.points.expand(scene.num_images, -1, -1)
+    none = torch.zeros_like(predictions.distances).requires_grad_(assigner.needs.grads)
     wild = replace(
         predictions,
-        logits=50 * predictions.logits.sign(),
-        quality=-50 * predictions.quality.sign(),
-        distances=torch.zeros_like(predictions.distances),
-        boxes=torch.cat((point, point), dim=2),
+        logits=(50 * predictions.logits.sign()).requires_grad_(assigner.needs.grads),
+        quality=(-50 * predictions.quality.sign()).requires_grad_(assigner.needs.grads),
+        distances=none,
+        boxes=decode(scene.grid.points, none),
     )
     answer = assigner(scene.grid, scene.targets(), wild, scene.step())
     expect_sound(answer, scene)
-    expect_connected(assigner, answer)
+    expect_connected(assigner, answer, wild)
 
 
 def broken_predictions(factory: Factory, scene: Scene) -> None:
     """A diverging detector: NaN and infinities here and there, then everywhere.
 
-    Features stay finite: a loss that is taken over them must show a broken network.
+    Samples and negative weights stay sound. A loss that is taken over what is broken must show it instead, or training
+    would go on with a broken network; features stay finite, so that the loss over them stays, too.
     """
     assigner = factory(scene)
     rng = np.random.default_rng((scene.seed, 11))
@@ -161,19 +201,27 @@ def broken_predictions(factory: Factory, scene: Scene) -> None:
             distances=spoil(predictions.distances), boxes=spoil(predictions.boxes), features=predictions.features,
         )  # fmt: skip
         answer = assigner(scene.grid, scene.targets(), broken, scene.step())
-        expect_sound(answer, scene)
+        expect_sound(answer, scene, terms=not assigner.needs.grads)
+    if assigner.declares.replaces:
+        nan = map_tensors(scene.predictions(), lambda t: torch.full_like(t, torch.nan))
+        terms = assigner(scene.grid, scene.targets(), nan, scene.step()).losses.values()
+        shown = any(not torch.isfinite(total) for total, _ in terms)
+        expect(shown, "all predictions are NaN: expected a loss over them that is not finite, or nobody would notice")
 
 
 def any_number_of_classes(factory: Factory, scene: Scene) -> None:
     """One class, or a thousand."""
     assigner = factory(scene)
-    answer = run(assigner, scene)
+    maps = scene.predictions(grads=assigner.needs.grads)
+    answer = assigner(scene.grid, scene.targets(), maps, scene.step())
     expect_sound(answer, scene)
-    expect_connected(assigner, answer)
+    expect_connected(assigner, answer, maps)
 
 
 def any_pyramid(factory: Factory, scene: Scene) -> None:
     """Other strides and uneven maps than the usual five."""
-    answer = run(factory(scene), scene)
+    assigner, targets = factory(scene), scene.targets()
+    maps = scene.predictions(grads=assigner.needs.grads)
+    answer = assigner(scene.grid, targets, maps, scene.step())
     expect_sound(answer, scene)
-    expect(answer.samples.positive.any(), "expected a positive for at least one of the boxes")
+    expect_positives(assigner, answer, maps, targets.num_boxes)

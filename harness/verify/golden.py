@@ -59,6 +59,11 @@ class PeerAnswer:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     error: str | None = None
 
+    @property
+    def by_boxes(self) -> bool:
+        """Whether `assigned` says anything: a likelihood over bags has no soft label at any location."""
+        return "soft" not in self.arrays or self.arrays["soft"].shape == self.assigned.shape
+
 
 @dataclass(frozen=True)
 class Case:

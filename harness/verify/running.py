@@ -12,14 +12,17 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from assigners.contract import Grid, Samples, Targets
+from assigners.contract import Assignment, Grid, Samples, Targets
 from harness.verify.answers import (
     ROUNDING,
     Factory,
     Violation,
     expect,
     expect_close,
+    expect_close_losses,
     expect_close_rows,
+    expect_positives,
+    loss_values,
     map_tensors,
     on_host,
     rows,
@@ -36,7 +39,10 @@ Record = TypeVar("Record", Grid, Targets)
 
 
 def nothing_depends_on_data(factory: Factory, scene: Scene) -> None:
-    """With tensors that have shapes but no values, ``.item()``, ``nonzero`` and branches on values raise."""
+    """With tensors that have shapes but no values, ``.item()``, ``nonzero`` and branches on values raise.
+
+    The way back counts too: an assigner with losses is asked for their gradients.
+    """
     assigner, targets, predictions = factory(scene), scene.targets(), scene.predictions()
     real = assigner(scene.grid, targets, predictions, scene.step())
     mode = FakeTensorMode(allow_non_fake_inputs=False)
@@ -50,11 +56,13 @@ def nothing_depends_on_data(factory: Factory, scene: Scene) -> None:
     state: dict[str, Tensor] = {
         key: mode.from_tensor(value) for key, value in (*assigner.named_parameters(), *assigner.named_buffers())
     }
-    maps = map_tensors(predictions, lambda t: mode.from_tensor(t.detach()))
+    grads = assigner.needs.grads
+    maps = map_tensors(predictions, lambda t: mode.from_tensor(t.detach().requires_grad_(grads)))
     grid = fake(scene.grid)
     try:
         with mode:
             answer = functional_call(assigner, state, (grid, fake(targets), maps, scene.step()))
+            backward(answer)
     except Exception as error:
         told = " ".join(str(error).split())[:160] or "no message"
         raise Violation(
@@ -77,16 +85,26 @@ def nothing_waits_for_the_device(factory: Factory, scene: Scene) -> None:
     assigner = assigner.cuda()
     grid = Grid.build(scene.shapes, scene.strides, offset=scene.offset, device="cuda")
     targets = scene.targets().to("cuda")
-    predictions = map_tensors(scene.predictions(), lambda t: t.detach().cuda())
-    assigner(grid, targets, predictions, scene.step())  # the first call sets up libraries
+    grads = assigner.needs.grads
+    predictions = map_tensors(scene.predictions(), lambda t: t.detach().cuda().requires_grad_(grads))
+    backward(assigner(grid, targets, predictions, scene.step()))  # the first call sets up libraries
     torch.cuda.set_sync_debug_mode("error")
     try:
         answer = assigner(grid, targets, predictions, scene.step())
+        backward(answer)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     host = on_host(answer)
     expect_close_rows(rows(expected), rows(host), ROUNDING, "CPU and GPU")
     expect_close(host.negative_weight, expected.negative_weight, "CPU and GPU, negative_weight")
+    expect_close_losses(loss_values(expected), loss_values(answer), "CPU and GPU")
+
+
+def backward(answer: Assignment) -> None:
+    """From the losses that have a gradient, as training would."""
+    sums = [total for total, _ in answer.losses.values() if total.requires_grad]
+    if sums:
+        torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
 
 
 class _Largest(TorchDispatchMode):
@@ -109,11 +127,12 @@ class _Largest(TorchDispatchMode):
 
 def memory_grows_with_boxes_alone(factory: Factory, scene: Scene) -> None:
     """Thousands of boxes in an image cost as much each as a few do: never boxes times locations."""
-    assigner, targets, predictions = factory(scene), scene.targets(), scene.predictions()
+    assigner, targets = factory(scene), scene.targets()
+    predictions = scene.predictions(grads=assigner.needs.grads)
     with _Largest() as largest:
         answer = assigner(scene.grid, targets, predictions, scene.step())
+        expect_positives(assigner, answer, predictions, targets.num_boxes)
     expect_sound(answer, scene)
-    expect(answer.samples.positive.any(), f"expected a positive for at least one of {targets.num_boxes} boxes")
     places = scene.num_images * scene.grid.num_locations
     limit = MOST_SAMPLES * targets.num_boxes + places
     expect(len(answer.samples.gt) <= limit, f"expected at most {limit} samples, got {len(answer.samples.gt)}")

@@ -91,11 +91,15 @@ class Scene:
             ignore=ignore,
         )
 
-    def predictions(self, *, features: bool = True) -> Predictions:
+    def predictions(self, *, features: bool = True, grads: bool = False) -> Predictions:
         """Logits uniform in (-6, 6), distances log-uniform in 0.5..300 px; features with gradient.
 
         Every image draws from its own generator, named by seed and image id, so that splitting the batch changes
         none of them.
+
+        Args:
+            features: whether there are FPN maps.
+            grads: whether logits, quality and distances are leaves with gradient, and boxes are decoded from them.
         """
         logits, quality, distances = [], [], []
         maps: list[list[FloatArray]] = [[] for _ in self.shapes]
@@ -107,10 +111,10 @@ class Scene:
             distances.append(np.exp(rng.uniform(np.log(0.5), np.log(300), (r, 4))).astype(np.float32))
             for level, (height, width) in enumerate(self.shapes):
                 maps[level].append(rng.standard_normal((CHANNELS, height, width)).astype(np.float32))
-        reach = torch.from_numpy(np.stack(distances))
+        reach = torch.from_numpy(np.stack(distances)).requires_grad_(grads)
         return Predictions(
-            logits=torch.from_numpy(np.stack(logits)),
-            quality=torch.from_numpy(np.stack(quality)),
+            logits=torch.from_numpy(np.stack(logits)).requires_grad_(grads),
+            quality=torch.from_numpy(np.stack(quality)).requires_grad_(grads),
             distances=reach,
             boxes=decode(self.grid.points, reach),
             features=tuple(torch.from_numpy(np.stack(m)).requires_grad_() for m in maps) if features else (),

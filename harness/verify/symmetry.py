@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import random
 from dataclasses import fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from assigners.contract import Predictions, Targets
+from assigners.contract import Assigner, Predictions, Targets
 from assigners.geometry import decode
 from harness.verify.answers import (
     Factory,
+    Terms,
     expect,
     expect_close,
+    expect_close_losses,
     expect_close_rows,
     expect_equal,
+    loss_values,
     map_tensors,
+    own_parameters,
     permuted,
     rows,
     run,
     tolerance,
 )
+from harness.verify.golden import IntArray
 from harness.verify.scenes import CHANNELS, LATTICE, Scene
 
 MARGIN = 512  # px; four cells of the coarsest level lie between a box and the border
@@ -32,7 +38,8 @@ MOST_JUMPS = 2
 
 def same_bits_and_nothing_touched(factory: Factory, scene: Scene) -> None:
     """The same input gives the same bits; inputs, parameters and the global generators stay as they are."""
-    assigner, targets, predictions = factory(scene), scene.targets(), scene.predictions()
+    assigner, targets = factory(scene), scene.targets()
+    predictions = scene.predictions(grads=assigner.needs.grads)
     before = {key: value.clone() for key, value in assigner.state_dict().items()}
     torch_state, numpy_state, python_state = torch.get_rng_state(), _numpy_state(), random.getstate()
     first = assigner(scene.grid, targets, predictions, scene.step())
@@ -64,7 +71,7 @@ def images_do_not_see_each_other(factory: Factory, scene: Scene) -> None:
     assigner = factory(scene)
     together = run(assigner, scene)
     table, at = rows(together), 0
-    totals: dict[str, float] = {}
+    totals: Terms = {}
     for image, count in enumerate(scene.targets().counts):
         alone = run(assigner, scene.single(image))
         mine = table[(table[:, 0] >= at) & (table[:, 0] < at + count)].copy()
@@ -73,12 +80,10 @@ def images_do_not_see_each_other(factory: Factory, scene: Scene) -> None:
         what = f"image {image} in its batch and alone"
         expect_close_rows(mine, rows(alone), tolerance(assigner, together), what)
         expect_close(together.negative_weight[image], alone.negative_weight[0], f"{what}, negative_weight")
-        for key, (value, _) in alone.losses.items():
-            totals[key] = totals.get(key, 0.0) + value.item()
-    for key, total in totals.items():
-        got = together.losses[key][0].item()
-        what = f"loss {key!r}: expected the sum over the images, {total:.6g}, got {got:.6g}"
-        expect(abs(got - total) <= max(1e-4 * abs(total), 1e-5), what)
+        for key, (total, divisor) in loss_values(alone).items():
+            before = totals.get(key, (0.0, 0.0))
+            totals[key] = before[0] + total, before[1] + divisor
+    expect_close_losses(totals, loss_values(together), "the images one by one and in a batch")
 
 
 def boxes_without_a_pixel_change_nothing(factory: Factory, scene: Scene) -> None:
@@ -99,24 +104,30 @@ def boxes_without_a_pixel_change_nothing(factory: Factory, scene: Scene) -> None
 def order_of_boxes_does_not_matter(factory: Factory, scene: Scene) -> None:
     """Permuting the boxes of an image permutes `samples.gt` and nothing else."""
     targets = scene.targets()
-    rng = np.random.default_rng(scene.seed)
+    order = shuffle(targets, scene.seed)
+    assigner = factory(scene)
+    plain = run(assigner, scene)
+    shuffled = assigner(scene.grid, permuted(targets, order), scene.predictions(), scene.step())
+    what, atol = "the boxes in another order", tolerance(assigner, plain)
+    if plain.samples.on_grid:
+        # Boxes equal in everything are interchangeable: let the first of each name all its twins.
+        keys = torch.cat((targets.boxes, targets.labels[:, None].float(), targets.image[:, None].float()), dim=1)
+        twin = (keys[:, None] == keys[None]).all(dim=2).float().argmax(dim=1) if len(keys) else order
+        expect_close_rows(rows(plain, twin), rows(shuffled, twin[order]), atol, what)
+    else:
+        expect_close_rows(rows(plain), rows(shuffled, order), atol, what)
+    expect_close(plain.negative_weight, shuffled.negative_weight, f"{what}, negative_weight")
+    expect_close_losses(loss_values(plain), loss_values(shuffled), what)
+
+
+def shuffle(targets: Targets, seed: int) -> Tensor:
+    """A random order of the boxes within their images, ``[G]``."""
+    rng = np.random.default_rng(seed)
     start, parts = 0, []
     for count in targets.counts:
         parts.append(start + rng.permutation(count))
         start += count
-    order = torch.from_numpy(np.concatenate(parts)).long()
-    assigner = factory(scene)
-    plain = assigner(scene.grid, targets, scene.predictions(), scene.step())
-    shuffled = assigner(scene.grid, permuted(targets, order), scene.predictions(), scene.step())
-    what, atol = "the boxes in another order", tolerance(assigner, plain)
-    if atol == 0:
-        # Boxes equal in everything are interchangeable: let the first of each name all its twins.
-        keys = torch.cat((targets.boxes, targets.labels[:, None].float(), targets.image[:, None].float()), dim=1)
-        twin = (keys[:, None] == keys[None]).all(dim=2).float().argmax(dim=1) if len(keys) else order
-        expect_close_rows(rows(plain, twin), rows(shuffled, twin[order]), 0.0, what)
-    else:
-        expect_close_rows(rows(plain), rows(shuffled, order), atol, what)
-    expect_close(plain.negative_weight, shuffled.negative_weight, f"{what}, negative_weight")
+    return torch.from_numpy(np.concatenate(parts)).long()
 
 
 def classes_are_only_names(factory: Factory, scene: Scene) -> None:
@@ -124,11 +135,28 @@ def classes_are_only_names(factory: Factory, scene: Scene) -> None:
     if any(len({tuple(box) for box in boxes.tolist()}) < len(boxes) for boxes in scene.boxes):
         return  # the class orders boxes that are equal otherwise
     table = np.random.default_rng(scene.seed).permutation(scene.num_classes)
+    old_name = torch.from_numpy(np.argsort(table))
     renamed = replace(scene, labels=tuple(table[labels] for labels in scene.labels))
     assigner, predictions = factory(scene), scene.predictions()
-    swapped = replace(predictions, logits=predictions.logits[..., torch.from_numpy(np.argsort(table))])
     plain = assigner(scene.grid, scene.targets(), predictions, scene.step())
-    expect_equal(plain, assigner(scene.grid, renamed.targets(), swapped, scene.step()), "the classes renamed")
+    with torch.no_grad():
+        for parameter, axis in _class_axes(factory, scene, assigner):
+            parameter.copy_(parameter.index_select(axis, old_name))
+    swapped = replace(predictions, logits=predictions.logits[..., old_name])
+    answer = assigner(scene.grid, renamed.targets(), swapped, scene.step())
+    expect_equal(plain, answer, "the classes renamed", terms=False)
+    expect_close_losses(loss_values(plain), loss_values(answer), "the classes renamed")
+
+
+def _class_axes(factory: Factory, scene: Scene, assigner: Assigner) -> list[tuple[Tensor, int]]:
+    """Parameters that hold something per class, and the axis that grows with the number of classes."""
+    larger = own_parameters(factory(replace(scene, num_classes=scene.num_classes + 1)))
+    return [
+        (parameter, axis)
+        for name, parameter in own_parameters(assigner).items()
+        for axis, (here, there) in enumerate(zip(parameter.shape, larger[name].shape, strict=True))
+        if here != there
+    ]
 
 
 def declared_needs_are_all_that_is_read(factory: Factory, scene: Scene) -> None:
@@ -149,15 +177,13 @@ def declared_needs_are_all_that_is_read(factory: Factory, scene: Scene) -> None:
 
 def ignore_regions_hold_no_negatives(factory: Factory, scene: Scene) -> None:
     """Weight 0 inside, nothing else changed: neither samples nor the weight of any other location."""
-    height, width = scene.canvas
-    region = torch.tensor([[0.3 * width, 0.2 * height, 0.8 * width, 0.7 * height]])
-    targets = scene.targets(ignore=[region] + [torch.zeros(0, 4)] * (scene.num_images - 1))
+    targets, held = ignore_region(scene)
     assigner = factory(scene)
     plain = run(assigner, scene)
     answer = assigner(scene.grid, targets, scene.predictions(), scene.step())
     expect_close_rows(rows(plain), rows(answer), 0.0, "an ignore region added")
-    points, low, high = scene.grid.points.double(), region[0, :2].double(), region[0, 2:].double()
-    held = ((points > low) & (points < high)).all(dim=1)
+    if "class" in assigner.declares.replaces:
+        return  # its negatives are in its losses: `gradients.ignore_regions_teach_no_background`
     expect(
         (answer.negative_weight[0, held] == 0).all(),
         "negative_weight: expected 0 inside ignore regions; see assigners.contract.negatives_outside_ignore",
@@ -166,6 +192,15 @@ def ignore_regions_hold_no_negatives(factory: Factory, scene: Scene) -> None:
     expected[0, held] = 0
     same = torch.equal(answer.negative_weight, expected)
     expect(same, "negative_weight: expected an ignore region to change no location outside it")
+
+
+def ignore_region(scene: Scene) -> tuple[Targets, Tensor]:
+    """Targets with one region in the first image, and the locations ``[R]`` that it holds."""
+    height, width = scene.canvas
+    region = torch.tensor([[0.3 * width, 0.2 * height, 0.8 * width, 0.7 * height]])
+    points, low, high = scene.grid.points.double(), region[0, :2].double(), region[0, 2:].double()
+    held = ((points > low) & (points < high)).all(dim=1)
+    return scene.targets(ignore=[region] + [torch.zeros(0, 4)] * (scene.num_images - 1)), held
 
 
 def mixed_precision_maps(factory: Factory, scene: Scene) -> None:
@@ -180,19 +215,30 @@ def mixed_precision_maps(factory: Factory, scene: Scene) -> None:
 
 def place_on_the_canvas_does_not_matter(factory: Factory, scene: Scene) -> None:
     """Moving boxes and predictions by whole cells of every level moves the samples by as many cells."""
+    here, there, cells = moves(scene)
+    assigner = factory(here.scene)
+    a, b = (assigner(x.scene.grid, x.scene.targets(), x.maps, x.scene.step()) for x in (here, there))
+    expected = rows(a)
+    expected[:, 2:4] += cells[expected[:, 1].astype(int)]
+    expect_close_rows(expected, rows(b), tolerance(assigner, a), f"everything moved by {cells[0].tolist()} cells")
+
+
+class Seen(NamedTuple):
+    """A scene and what a detector sees there."""
+
+    scene: Scene
+    maps: Predictions
+
+
+def moves(scene: Scene) -> tuple[Seen, Seen, IntArray]:
+    """One image on a larger canvas, the same moved, and by how many cells (columns, rows) of each level ``[L, 2]``."""
     right, down = (int(jump) for jump in np.random.default_rng(scene.seed).integers(0, MOST_JUMPS + 1, 2))
     side = max(scene.canvas) + 2 * MARGIN + MOST_JUMPS * JUMP
     here = replace(scene, canvas=(side, side), sizes=((side, side),), boxes=(scene.boxes[0] + MARGIN,))
     shift = np.array([right, down, right, down], dtype=np.float32) * JUMP
     there = replace(here, boxes=(here.boxes[0] + shift,))
-    assigner = factory(here)
-    a = assigner(here.grid, here.targets(), _moved(here, 0, 0), here.step())
-    b = assigner(there.grid, there.targets(), _moved(there, right, down), there.step())
-    expected = rows(a)
-    stride = np.array(here.strides)[expected[:, 1].astype(int)]
-    expected[:, 2] += right * JUMP / stride
-    expected[:, 3] += down * JUMP / stride
-    expect_close_rows(expected, rows(b), tolerance(assigner, a), f"everything moved by {shift[:2].tolist()} px")
+    cells = np.array([[right * JUMP // stride, down * JUMP // stride] for stride in here.strides])
+    return Seen(here, _moved(here, 0, 0)), Seen(there, _moved(there, right, down)), cells
 
 
 def _moved(scene: Scene, right: int, down: int) -> Predictions:

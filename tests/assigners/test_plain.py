@@ -180,6 +180,15 @@ def test_what_an_assigner_reads_and_did_not_get_is_named():
         assign(iqdet, **one_image(), features=maps)
 
 
+def test_losses_in_place_of_the_detectors_are_named_and_have_no_dense_form():
+    answer = assign("free_anchor", **one_image(), logits=torch.zeros(1, 84, 3), predicted_boxes=torch.ones(1, 84, 4))
+    assert answer.replaces == {"class", "box"}
+    assert answer.losses.keys() == {"positive_bag", "negative_bag"}
+    with pytest.raises(ValueError, match="free_anchor has losses in place of the box and class loss"):
+        answer.dense()
+    assert assign("center", **one_image()).replaces == frozenset()
+
+
 def test_a_dense_form_that_would_lose_something_is_refused():
     shared = picky()
     shared.shared = True

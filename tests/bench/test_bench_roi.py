@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import roi_align
 
 from assigners.roi import roi_align_levels
-from tests.bench.test_bench_assigners import scene
+from harness.bench.scene import make_scene
 
 
 def ours(features, grid, targets):
@@ -24,7 +24,8 @@ def torchvision(features, grid, targets):
 @pytest.mark.benchmark(group="roi")
 @pytest.mark.parametrize("pool", [ours, torchvision])
 def test_forward_and_backward(benchmark, pool):
-    grid, targets, predictions = scene(30)
+    scene = make_scene(2, 30, 80)
+    grid, targets, predictions = scene.grid, scene.targets, scene.predictions
     features = tuple(f[:, :64].clone().requires_grad_() for f in predictions.features)
 
     def both():

@@ -236,7 +236,7 @@ def test_positives_outside_their_box_and_its_centre_half():
 def test_weight_by_level():
     assert level_shares(made([0, 0, 1], level=[0, 2, 2], class_weight=[1, 2, 1]), 4) == [0.25, 0, 0.75, 0]
     assert level_shares(made([]), 4) is None
-    assert level_shares(made([0], class_weight=[0.0]), 4) is None
+    assert level_shares(made([0, 0], level=[0, 2], class_weight=[0.0, 0.0]), 4) == [0.5, 0, 0.5, 0]  # class replaced
 
 
 def test_labels_and_ious():
@@ -422,6 +422,9 @@ def test_every_assigner_is_asked_about_the_newest_run(call, undisturbed):
         assert sum(row["levels"]) == pytest.approx(1)
     assert set(rows["atss"]["by"]) == {"size", "side", "aspect", "eccentricity", "centre_fill"}
     assert rows["iqdet"]["quality"]["rank_correlation"] is not None
+    assert rows["atss"]["replaces"] == []
+    assert rows["free_anchor"]["replaces"] == ["box", "class"]
+    assert "losses of their own in place of shared ones: free_anchor, auto_assign; their positives are" in result.stderr
     for told in (report["agreement"]["all"]["mass"], report["agreement"]["all"]["cells"]):
         matrix = np.array(told, float)
         np.testing.assert_allclose(matrix, matrix.T)

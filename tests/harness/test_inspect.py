@@ -270,6 +270,16 @@ def test_an_assigner_is_drawn_and_tabulated_from_nothing(call):
     assert Path("again.png").read_bytes() == Path("inspect.png").read_bytes()
 
 
+def test_samples_of_a_likelihood_are_called_what_they_are(call):
+    result = call("-a", "free_anchor", *SMALL, "--box", 0, "--json")
+    assert result.exit_code == 0, result.output
+    assert (
+        "its own losses stand for the shared box and class loss: shown are the locations that it names" in result.stderr
+    )
+    assert all(sum(row["positives"]) == 1 for row in json.loads(result.stdout)["boxes"])
+    assert "its own losses" not in call("-a", "atss", *SMALL).stdout
+
+
 def test_the_seed_moves_the_draws_and_options_reach_the_assigner(call):
     def samples(*words):
         result = call("-a", "iqdet[positives=5]", *SMALL, "--json", *words)

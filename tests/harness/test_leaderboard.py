@@ -43,7 +43,8 @@ def test_every_cell_of_a_row(store, tiny):
     assert len(row.pop("data_hash")) == 8
     assert row == {
         "protocol": "tiny", "protocol_hash": tiny.digest, "data": "memory", "assigner": "center", "parameters": "",
-        "seed": "0", "AP": "30.13", "AP50": "30.13", "AP75": "30.13", "APs": "", "APm": "30.13", "APl": "30.13",
+        "declares": "", "seed": "0",
+        "AP": "30.13", "AP50": "30.13", "AP75": "30.13", "APs": "", "APm": "30.13", "APl": "30.13",
         "images_per_s": "100.0", "step_ms": "12.3", "peak_memory_mb": "512", "network_parameters": "1000",
         "assigner_parameters": "0", "commit": "abc123", "date": "2026-01-02", "device": "a processor",
         "run_id": record["run_id"], "command": "harness run --assigner center --seed 0",
@@ -53,6 +54,18 @@ def test_every_cell_of_a_row(store, tiny):
 def test_only_changed_options_are_shown(tiny):
     record = make_record(tiny, options={"a": 1, "b": "x", "c": 2}, changed_options={"b": "x", "a": 1})
     assert leaderboard([record])["parameters"].tolist() == ["a=1;b=x"]
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        ({}, ""),
+        ({"nms": False}, "nms=False"),
+        ({"replaces": ["box", "class"], "score": "product"}, "replaces=box|class;score=product"),
+    ],
+)
+def test_what_is_changed_besides_the_assignment_is_shown(tiny, part, shown):
+    assert leaderboard([make_record(tiny, declares=part)])["declares"].tolist() == [shown]
 
 
 def test_the_newest_attempt_stands_for_a_run(store, tiny):

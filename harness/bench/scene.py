@@ -1,0 +1,95 @@
+"""The synthetic scenes that assigners are timed on: boxes of all sizes, and a detector that has learnt something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from assigners.candidates import inside_pairs
+from assigners.contract import Grid, HeadInfo, Predictions, Step, Targets
+from assigners.geometry import decode, ltrb
+
+STRIDES = (8, 16, 32, 64, 128)
+SIZE = (800, 1344)  # px; 22,400 locations
+CHANNELS = 256  # of the maps
+SMALLEST, LARGEST = 8.0, 600.0  # px, sides of boxes
+NOISE = 0.3  # of log-distances, in standard deviations: an IoU of about 0.6 with the box
+STEP = Step(seed=0, index=1, progress=0.75)  # past every warm-up
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch and what the detector predicts for it."""
+
+    grid: Grid
+    targets: Targets
+    predictions: Predictions
+    classes: int
+
+    @property
+    def head(self) -> HeadInfo:
+        """The detector that it is for."""
+        return HeadInfo(self.classes, self.predictions.features[0].shape[1], self.grid.strides)
+
+
+def make_scene(
+    images: int,
+    boxes: int,
+    classes: int,
+    *,
+    size: tuple[int, int] = SIZE,
+    channels: int = CHANNELS,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Scene:
+    """`boxes` boxes in each of `images` images, sides log-uniform; the same numbers give the same scene.
+
+    A location within boxes predicts one of them with noise, any other a random one.
+
+    Args:
+        size: height and width of the images in pixels.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    height, width = size
+    shapes = [(ceil(height / stride), ceil(width / stride)) for stride in STRIDES]
+    grid = Grid.build(shapes, STRIDES)
+    extent = torch.tensor([float(width), float(height)])
+    sides = SMALLEST * (LARGEST / SMALLEST) ** uniform(images, boxes, 2)
+    corner = uniform(images, boxes, 2) * (extent - SMALLEST)
+    truth = torch.cat((corner, torch.minimum(corner + sides, extent)), dim=-1)
+    labels = torch.randint(classes, (images, boxes), generator=generator)
+    targets = Targets.collate(list(truth), list(labels), grid, sizes=[size] * images)
+    predictions = _predict(grid, targets, classes, channels, generator)
+    moved = Grid.build(shapes, STRIDES, device=device)
+    return Scene(moved, targets.to(device), _moved(predictions, torch.device(device)), classes)
+
+
+def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generator: torch.Generator) -> Predictions:
+    batch = (targets.num_images, grid.num_locations)
+    pairs = inside_pairs(grid, targets)
+    cell = targets.image[pairs.gt] * grid.num_locations + pairs.location
+    box = torch.full((batch[0] * batch[1],), -1).scatter_reduce(0, cell, pairs.gt, "amax").view(batch)
+    own = ltrb(grid.points, targets.boxes[box.clamp(min=0)]) if targets.num_boxes else torch.ones(*batch, 4)
+    distances = torch.where(box[..., None] >= 0, own, 100.0)
+    distances = distances * (NOISE * torch.randn(*batch, 4, generator=generator)).exp()
+    features = tuple(torch.randn(batch[0], channels, h, w, generator=generator) for h, w in grid.shapes)
+    return Predictions(
+        torch.randn(*batch, classes, generator=generator) - 2,
+        torch.randn(*batch, generator=generator),
+        distances,
+        decode(grid.points, distances),
+        features,
+    )
+
+
+def _moved(predictions: Predictions, device: torch.device) -> Predictions:
+    p = predictions
+    dense = [each.to(device) for each in (p.logits, p.quality, p.distances, p.boxes)]
+    return Predictions(dense[0], dense[1], dense[2], dense[3], tuple(each.to(device) for each in p.features))

@@ -1,0 +1,159 @@
+"""An assigner's share of a training step: what the step takes longer than with an assignment that lies ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from assigners.contract import Assigner, Assignment, Grid, Predictions, Step, Targets
+from assigners.registry import create
+from detector import ImageBatch, LossSettings
+from harness.bench.cells import Subject, size_text
+from harness.bench.measure import in_turns
+from harness.bench.scene import STEP, make_scene
+from harness.build import attach_assigner, build_detector, build_optimizer
+from harness.protocol import Protocol
+
+LEAST = 3  # steps of each kind
+STAND_IN = "center"  # whose assignment lies ready where the assigner replaces the losses that one would feed
+
+
+class Ready(Assigner):
+    """Gives the same assignment every time."""
+
+    def __init__(self, answer: Assignment) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
+        """It lies ready."""
+        return self.answer
+
+
+@dataclass(frozen=True)
+class Share:
+    """An assigner's share of a step.
+
+    Attributes:
+        backbone, precision: of the network.
+        images, boxes, classes, size: of the batch, as in `harness.bench.cells.Row`.
+        step_ms: median time of a step: forward, losses, backward and optimiser.
+        ready_ms: the same with an assignment that lies ready.
+        share: (step - ready) / step; noise can bring it below 0.
+        stand_in: whose assignment lies ready: the assigner's own, or that of a rule which feeds the shared losses.
+        calls: steps with the assigner that the medians are over.
+    """
+
+    assigner: str
+    backbone: str
+    precision: str
+    images: int
+    boxes: int
+    classes: int
+    size: str
+    step_ms: float
+    ready_ms: float
+    share: float
+    stand_in: str
+    calls: int
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """What is to be timed.
+
+    Attributes:
+        subject: the assigner.
+        protocol: detector, optimiser and precision.
+        images, boxes, classes: of the batch; boxes in each image.
+        size: height and width of the images in pixels.
+        seconds: of the turns.
+    """
+
+    subject: Subject
+    protocol: Protocol
+    images: int
+    boxes: int
+    classes: int
+    size: tuple[int, int]
+    seconds: float
+
+
+def measure_share(request: StepRequest, device: torch.device) -> Share:
+    """Time training steps of one detector with the assigner and with its assignment lying ready, in turns."""
+    training = _Training(request, device)
+    own, loss, stand_in = training.assigner, training.own_loss, request.subject.title
+    source = own
+    if own.declares.replaces:
+        source, loss, stand_in = create(STAND_IN, training.model.head_info).to(device), training.usual_loss, STAND_IN
+    ready = training.ready(source)
+
+    def with_assigner() -> None:
+        training.step(own, training.own_loss)
+
+    def with_ready() -> None:
+        training.step(ready, loss)
+
+    with_assigner()
+    with_ready()
+    whole, rest = in_turns(with_assigner, with_ready, request.seconds, device, in_a_row=1, least=LEAST)
+    assert rest is not None
+    protocol = request.protocol
+    return Share(
+        request.subject.title, protocol.model.backbone, protocol.schedule.precision, request.images, request.boxes,
+        request.classes, size_text(request.size), whole.ms, rest.ms, (whole.ms - rest.ms) / whole.ms, stand_in,
+        whole.calls,
+    )  # fmt: skip
+
+
+class _Training:
+    """A detector, its optimiser and one batch."""
+
+    def __init__(self, request: StepRequest, device: torch.device) -> None:
+        self.device = device
+        self.schedule = request.protocol.schedule
+        self.model = build_detector(request.protocol, request.classes, seed=0, to_train=False)
+        self.usual_loss = self.model.loss_settings
+        self.assigner = attach_assigner(self.model, request.subject.name, dict(request.subject.options), seed=0)
+        self.own_loss = self.model.loss_settings
+        self.model.to(device).to(memory_format=torch.channels_last).train()
+        self.optimizer = build_optimizer(self.schedule, self.model)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0  # nothing is learnt: every step is like the first
+        scene = make_scene(request.images, request.boxes, request.classes, size=request.size, channels=1)
+        self.targets = scene.targets.to(device)
+        pixels = torch.rand(request.images, 3, *request.size, generator=torch.Generator().manual_seed(0))
+        self.batch = ImageBatch(pixels.to(device, memory_format=torch.channels_last), (request.size,) * request.images)
+
+    def step(self, assigner: Assigner, loss: LossSettings) -> None:
+        """Train once, as `harness.trainer` does."""
+        self.model.attach(assigner)
+        self.model.loss_settings = loss
+        with self._precision():
+            losses = self.model(self.batch, self.targets, STEP)
+        total = torch.stack(list(losses.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip_norm or float("inf"), foreach=True)
+        self.optimizer.step()
+
+    def ready(self, assigner: Assigner) -> Ready:
+        """What an assigner says of the batch, without losses of its own."""
+        self.model.attach(assigner)
+        with self._precision():
+            grid, predictions = self.model.maps(self.batch)
+        with torch.autocast(self.device.type, enabled=False):
+            answer = assigner(grid, self.targets, self.model.visible(predictions), STEP)
+        samples = answer.samples
+        tensors: dict[str, Any] = {
+            field.name: value.detach()
+            for field in fields(samples)
+            if isinstance(value := getattr(samples, field.name), Tensor)
+        }
+        return Ready(Assignment(replace(samples, **tensors), answer.negative_weight.detach()))
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16")

@@ -1,0 +1,316 @@
+"""``harness bench``: what assigners cost in time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from assigners import registry
+from harness.cli.output import console, emit, json_option, results_option, say
+from harness.naming import row_name
+from harness.protocol import load_protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.bench.cells import Bench, Cell, Row, Subject
+    from harness.bench.step import Share
+
+QUICK = ((7, 100), (2,), (80,))  # boxes, images, classes
+QUICK_SECONDS, SECONDS = 0.3, 1.0
+FILE, STEP_FILE = "assigners.csv", "step.csv"
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Of ``7,30,100``."""
+    if value is None:
+        return None
+    words = [word.strip() for word in value.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise click.BadParameter(f"{value!r} is no list of whole numbers above 0, such as 7,30,100")
+    return tuple(int(word) for word in words)
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+    """Height and width of ``800x1344``."""
+    words = value.lower().split("x")
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() and int(word) >= 8 for word in words):
+        raise click.BadParameter(f"{value!r} is no HEIGHTxWIDTH in pixels of at least 8, such as 800x1344")
+    return int(words[0]), int(words[1])
+
+
+size_option = click.option(
+    "--size", callback=_size, default="800x1344", show_default=True, metavar="HxW", help="In px."
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where."
+)
+threads_option = click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the CPU.")
+
+
+@click.group("bench", short_help="What does an assigner cost, in time and memory?")
+def command() -> None:
+    """Measure what assigners cost: by themselves, or as a share of a training step.
+
+    Both go to files under bench/ among the results (--results DIR), and as JSON to standard output (--json).
+
+    \b
+    Examples:
+      harness bench assigners --quick
+      harness bench step -a iqdet --device cuda
+    """
+
+
+@command.command("assigners", short_help="Time and memory over boxes, images and classes.")
+@click.argument("names", nargs=-1, metavar="[NAME[K=V,...]]...")
+@click.option("--boxes", callback=_numbers, metavar="N,...", help="In each image.")
+@click.option("--images", callback=_numbers, metavar="N,...", help="In the batch.")
+@click.option("--classes", callback=_numbers, metavar="N,...", help="Of the detector.")
+@click.option("--quick", is_flag=True, help="7 and 100 boxes in 2 images of 80 classes, with fewer repeats.")
+@click.option("--dense/--no-dense", default=True, show_default=True, help="Time dense textbook versions in turns.")
+@click.option(
+    "--dense-memory", type=click.IntRange(min=1), default=6144, show_default=True, metavar="MIB",
+    help="A dense version that would need more is not run.",
+)  # fmt: skip
+@click.option(
+    "--dense-seconds", type=click.FloatRange(min=0), default=120.0, show_default=True, metavar="S",
+    help="One that would take longer for a call is not run.",
+)  # fmt: skip
+@size_option
+@device_option
+@threads_option
+@results_option
+@json_option
+def assigners_command(
+    names: tuple[str, ...],
+    boxes: tuple[int, ...] | None,
+    images: tuple[int, ...] | None,
+    classes: tuple[int, ...] | None,
+    quick: bool,
+    dense: bool,
+    dense_memory: int,
+    dense_seconds: float,
+    size: tuple[int, int],
+    device: str,
+    threads: int,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Time assigners on synthetic batches, beside dense, per-image, textbook versions of the same rules.
+
+    Both are called in turns in one process, so that their ratio holds on any machine; what is shown are medians of
+    forward (with backward, where an assigner has losses of its own) and the peak of one call's memory. On one CPU
+    thread a time is that of computing, without waiting for other processes. The dense versions are part of a source
+    checkout; without it there are no ratios.
+
+    Boxes, images and classes vary one at a time, around 30 boxes an image, 2 images and 80 classes; 5000 boxes come
+    in one image. Where any of the three is given, all combinations of those are measured.
+
+    Rows go to bench/assigners.csv among the results, each in the place of an older one of the same machine, and the
+    picture beside it.
+
+    \b
+    Examples:
+      harness bench assigners
+      harness bench assigners --quick center atss 'paa[topk=15]'
+      harness bench assigners sim_ota --boxes 7,100,500 --images 1,2
+      harness bench assigners --device cuda --json
+    """
+    specs = _specs(names)
+    screen, progress = console(as_json), console(as_json=True)
+
+    from harness.bench.cells import Bench, Limits, choose_cells
+    from harness.bench.dense import dense_rules
+    from harness.device import computing, pick_device
+
+    if quick:
+        boxes, images, classes = boxes or QUICK[0], images or QUICK[1], classes or QUICK[2]
+    cells = choose_cells(boxes, images, classes)
+    where = pick_device(device)
+    rules, missing = dense_rules() if dense else ({}, None)
+    limits = Limits(QUICK_SECONDS if quick else SECONDS, dense_memory, dense_seconds)
+    subjects = [_subject(*spec) for spec in specs]
+    with computing(where, threads):
+        told = _environment(where)
+        rows = _measure(Bench(rules, where, limits, size), cells, subjects, results / "bench" / FILE, told, progress)
+    screen.print(_assigners_table(rows))
+    if missing is not None:
+        say(screen, f"note: {missing}")
+    for path in _draw(results / "bench" / FILE, told, size):
+        say(screen, f"picture {path}")
+    say(screen, f"rows in {results / 'bench' / FILE}")
+    if as_json:
+        emit({"environment": told, "rows": [asdict(row) for row in rows]})
+
+
+@command.command("step", short_help="Its share of a training step.")
+@click.option("-a", "--assigner", required=True, metavar="NAME[K=V,...]", help="Which one, with options in brackets.")
+@click.option("--backbone", metavar="NAME", help="Any timm model.  [default: the protocol's]")
+@click.option(
+    "--protocol", "protocol_name", default="paper", show_default=True, metavar="NAME|FILE.toml",
+    help="Detector, optimiser and precision.",
+)  # fmt: skip
+@click.option("--set", "overrides", multiple=True, metavar="KEY=V", help="Change the protocol: model.channels=64.")
+@click.option("--images", type=click.IntRange(min=1), default=2, show_default=True, help="In the batch.")
+@click.option("--boxes", type=click.IntRange(min=1), default=7, show_default=True, help="In each image.")
+@click.option("--classes", type=click.IntRange(min=1), default=80, show_default=True, help="Of the detector.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=20.0, show_default=True, help="Of timed steps.")
+@size_option
+@device_option
+@threads_option
+@results_option
+@json_option
+def step_command(
+    assigner: str,
+    backbone: str | None,
+    protocol_name: str,
+    overrides: tuple[str, ...],
+    images: int,
+    boxes: int,
+    classes: int,
+    seconds: float,
+    size: tuple[int, int],
+    device: str,
+    threads: int,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Time training steps with an assigner, and with its assignment lying ready: what it adds is its share.
+
+    share = (step - step with a precomputed assignment) / step, both forward, losses, backward and optimiser; what the
+    assigner itself trains is in the first alone. For an assigner that replaces the losses an assignment would feed,
+    that of `center` lies ready. Weights are random and stay as they are. The row goes to bench/step.csv among the
+    results.
+
+    \b
+    Examples:
+      harness bench step -a iqdet --device cuda
+      harness bench step -a paa --backbone resnet18 --size 256x256 --boxes 30
+    """
+    ((name, options),) = _specs((assigner,))
+    changes = (*overrides, *((f"model.backbone={backbone}",) if backbone is not None else ()))
+    protocol = load_protocol(protocol_name, changes)
+    screen = console(as_json)
+
+    from harness.bench.step import StepRequest, measure_share
+    from harness.device import computing, pick_device
+
+    where = pick_device(device)
+    subject = _subject(name, options)
+    request = StepRequest(subject, protocol, images, boxes, classes, size, seconds)
+    with computing(where, threads):
+        told = _environment(where)
+        share = measure_share(request, where)
+    _record(results / "bench" / STEP_FILE, [share], told)
+    screen.print(_share_table(share))
+    say(screen, f"row in {results / 'bench' / STEP_FILE}")
+    if as_json:
+        emit({"environment": told, **asdict(share)})
+
+
+def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Names and options; all registered ones where none is given. A wrong name is told before torch is loaded."""
+    specs = [registry.parse_spec(text) for text in names] or [(e.name, {}) for e in registry.catalogue()]
+    for name, _ in specs:
+        registry.find(name)
+    return specs
+
+
+def _subject(name: str, options: dict[str, str]) -> Subject:
+    from harness.bench.cells import Subject
+    from harness.build import resolve_assigner
+
+    resolved, changed = resolve_assigner(name, options)
+    return Subject(row_name(name, changed), name, resolved)
+
+
+def _environment(where: Any) -> dict[str, Any]:
+    from harness.bench.table import ENVIRONMENT
+    from harness.environment import environment, source_version
+
+    told = {**environment(where), **source_version()}
+    return {name: told[name] for name in ENVIRONMENT}
+
+
+def _measure(
+    bench: Bench, cells: Sequence[Cell], subjects: Sequence[Subject], path: Path, told: dict[str, Any], screen: Console
+) -> list[Row]:
+    """Every subject on every cell; rows are written as they come, so that an interruption loses one cell at most."""
+    rows: list[Row] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("", total=len(cells) * len(subjects))
+        for cell in cells:
+            where = f"{cell.images} x {cell.boxes} boxes, {cell.classes} classes"
+            scene, found = bench.scene(cell), []
+            for subject in subjects:
+                bar.update(task, description=f"{where}: {subject.title}")
+                found.append(bench.row(cell, scene, subject))
+                bar.advance(task)
+            _record(path, found, told)
+            if not screen.is_terminal:
+                say(screen, f"measured {len(found)} assigners on {where}")
+            rows += found
+    return rows
+
+
+def _record(path: Path, rows: Sequence[Row | Share], told: dict[str, Any]) -> None:
+    from harness.bench.table import merge, read_lines, to_line, write_lines
+
+    kind = type(rows[0])
+    write_lines(path, merge(read_lines(path, kind), [to_line(row, told) for row in rows], kind), kind)
+
+
+def _draw(path: Path, told: dict[str, Any], size: tuple[int, int]) -> list[Path]:
+    """The picture of all rows of this machine and image size."""
+    from harness.bench.cells import size_text
+    from harness.bench.chart import draw
+    from harness.bench.table import read_lines
+    from harness.render import save_png
+    from harness.store import write_atomically
+
+    here = {"device": told["device"], "threads": str(told["threads"]), "size": size_text(size)}
+    lines = [line for line in read_lines(path) if all(line[key] == value for key, value in here.items())]
+    canvas = draw(lines, f"cost of an assigner, {here['size']} px, {told['device']}, torch {told['torch']}")
+    svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
+    write_atomically(svg, canvas.svg())
+    save_png(png, canvas.png())
+    return [svg, png]
+
+
+def _assigners_table(rows: Sequence[Row]) -> Table:
+    table = Table(title="medians of calls; peak memory of one call", title_justify="left", title_style="dim")
+    table.add_column("assigner")
+    for column in ("images", "boxes", "classes", "ms", "dense ms", "ratio", "MiB", "dense MiB"):
+        table.add_column(column, justify="right")
+    table.add_column("passes")
+    table.add_column("note", overflow="fold")
+    for row in rows:
+        numbers = (row.ms, row.dense_ms, row.ratio, row.mib, row.dense_mib)
+        counts = (str(row.images), str(row.boxes), str(row.classes))
+        table.add_row(Text(row.assigner), *counts, *map(_short, numbers), row.passes, Text(row.note))
+    return table
+
+
+def _share_table(share: Share) -> Table:
+    title = f"a training step of {share.images} images of {share.size} px, {share.boxes} boxes each, {share.backbone}"
+    table = Table(title=title, title_justify="left", title_style="dim")
+    table.add_column("assigner")
+    for column in ("step ms", "with an assignment ready ms", "share %"):
+        table.add_column(column, justify="right")
+    table.add_column("ready")
+    numbers = (_short(share.step_ms), _short(share.ready_ms), f"{100 * share.share:.1f}")
+    table.add_row(Text(share.assigner), *numbers, Text(share.stand_in))
+    return table
+
+
+def _short(value: float | None) -> str:
+    """Three figures that count."""
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
