@@ -5,8 +5,8 @@ No location is called positive. The candidates of a box form a bag, and what is 
 of the bag both names and covers the box (recall), while every class at every location is to be silent unless its
 predicted box has matched a box of that class (precision).
 
-* Bag likelihood: the mean-max of x = P_cls * P_loc over the bag, the mean of x with weights
-  1 / (1 - x): close to the plain mean while all x are small, close to the largest once one is near 1.
+* Bag likelihood: the mean-max of x = P_cls * P_loc, its mean over the bag with weights 1 / (1 - x): close to the plain
+  mean while all x are small, close to the largest once one is near 1.
 * Match: of the boxes of a class, the largest saturated linear function of the IoU of the predicted box, 0 up to
   `threshold` and 1 at the best IoU that the box meets.
 

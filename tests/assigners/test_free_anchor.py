@@ -157,18 +157,17 @@ def test_matches(scene):
     absent = torch.ones_like(match, dtype=torch.bool)
     for image in range(scene.num_images):
         here = targets.image == image
-        inside = torch.cat(
-            (scene.grid.points[:, None] - targets.boxes[here, :2], targets.boxes[here, 2:] - scene.grid.points[:, None]),
-            dim=2,
-        ).amin(dim=2) > 0  # fmt: skip
+        low, high = targets.boxes[here, :2], targets.boxes[here, 2:]
+        points = scene.grid.points[:, None]
+        inside = ((points > low) & (points < high)).all(dim=2)
         iou = torch.where(inside, aligned_iou(maps.boxes[image][:, None], targets.boxes[here]), 0)  # [R, n]
         for k, label in enumerate(targets.labels[here].tolist()):
             absent[image, :, label] = False
             if len(iou) and iou[:, k].max() > 0.6:
                 assert match[image, iou[:, k].argmax(), label] == 1
         for label in set(targets.labels[here].tolist()):
-            low = iou[:, targets.labels[here] == label].amax(dim=1) <= 0.6
-            assert (match[image, low, label] == 0).all()
+            missed = iou[:, targets.labels[here] == label].amax(dim=1) <= 0.6
+            assert (match[image, missed, label] == 0).all()
     assert (match[absent] == 0).all()
 
 
