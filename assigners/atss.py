@@ -51,8 +51,11 @@ class ATSS(Assigner):
 def nearest(grid: Grid, boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` locations of each level nearest to each box's centre, and whether they exist: ``[G, L * count]``."""
     window = window_nearest(grid, boxes, count)
-    offset = grid.points[window.location] - centers(boxes)[:, None, None]
-    distance = torch.where(window.ok, offset.square().sum(dim=-1), torch.inf)
+    # The points of a window by arithmetic: several times cheaper than reading them from the grid.
+    x, y = centers(boxes)[:, None, None].unbind(-1)
+    x = (window.column + grid.offset) * grid.level_stride[:, None] - x
+    y = (window.row + grid.offset) * grid.level_stride[:, None] - y
+    distance = torch.where(window.ok, x.square() + y.square(), torch.inf)
     # Equidistant cells are the rule, not the exception: a stable sort gives them to the smaller location index.
     order = torch.sort(distance, dim=-1, stable=True).indices[..., :count]
     return window.location.gather(-1, order).flatten(1), window.ok.gather(-1, order).flatten(1)

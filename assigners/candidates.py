@@ -23,10 +23,13 @@ class Window:
     Attributes:
         location: ``[G, L, P]`` flat index within the image; 0 where not `ok`.
         ok: ``[G, L, P]`` the cell exists.
+        column, row: ``[G, L, P]`` int64 on the level's map.
     """
 
     location: Tensor
     ok: Tensor
+    column: Tensor
+    row: Tensor
 
 
 def centers(boxes: Tensor) -> Tensor:
@@ -90,7 +93,8 @@ def _cells(grid: Grid, first: Tensor, sizes: list[tuple[int, int]]) -> Window:
     column = first[..., 0:1] + position % columns  # [G, L, P]
     row = first[..., 1:2] + position // columns
     ok = (position < size.prod(dim=-1, keepdim=True)).expand(column.shape)
-    return Window(torch.where(ok, grid.level_start[:, None] + row * grid.level_width[:, None] + column, 0), ok)
+    location = torch.where(ok, grid.level_start[:, None] + row * grid.level_width[:, None] + column, 0)
+    return Window(location, ok, column, row)
 
 
 @dataclass(frozen=True)

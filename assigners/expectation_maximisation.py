@@ -56,24 +56,26 @@ def fit(x: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
     variance, weight = torch.ones_like(mean), torch.full_like(mean, 0.5)
     likelihood = torch.full_like(count, -torch.inf)
     active = torch.ones_like(count, dtype=torch.bool)
-    present = exists.unsqueeze(1)
+    present = exists.to(x.dtype)  # to multiply with: everything below is finite
     for _ in range(ITERATIONS):
         joint = _log_joint(x, mean, variance, weight)
-        density = torch.logsumexp(joint, dim=1)
-        share = torch.where(present, (joint - density.unsqueeze(1)).exp(), 0)  # [G, 2, K]
+        density = torch.logaddexp(joint[:, 0], joint[:, 1])
+        share = (joint - density.unsqueeze(1)).exp_().mul_(present.unsqueeze(1))  # [G, 2, K]
         size = share.sum(dim=2) + COUNT_FLOOR
         moved = (share * x.unsqueeze(1)).sum(dim=2) / size
-        spread = (share * (x.unsqueeze(1) - moved.unsqueeze(2)).square()).sum(dim=2) / size + VARIANCE_FLOOR
+        distance = (x.unsqueeze(1) - moved.unsqueeze(2)).square_()
+        spread = distance.mul_(share).sum(dim=2) / size + VARIANCE_FLOOR
         mean, variance = torch.where(active, moved, mean), torch.where(active, spread, variance)
         weight = torch.where(active, size / size.sum(dim=1, keepdim=True), weight)
-        now = torch.where(exists, density, 0).sum(dim=1, keepdim=True) / count
+        now = density.mul_(present).sum(dim=1, keepdim=True) / count
         active = active & ((now - likelihood).abs() >= TOLERANCE)
         likelihood = now
     joint = _log_joint(x, mean, variance, weight)
-    return joint[:, 0] >= joint[:, 1], torch.logsumexp(joint, dim=1)
+    return joint[:, 0] >= joint[:, 1], torch.logaddexp(joint[:, 0], joint[:, 1])
 
 
 def _log_joint(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor) -> Tensor:
     """``log(weight * Gaussian)`` of both components: ``[G, 2, K]``."""
-    distance = (x.unsqueeze(1) - mean.unsqueeze(2)).square() / variance.unsqueeze(2)
-    return -0.5 * (log(2 * pi) + distance) + (weight.log() - 0.5 * variance.log()).unsqueeze(2)
+    scale = weight.log() - 0.5 * (log(2 * pi) + variance.log())
+    distance = (x.unsqueeze(1) - mean.unsqueeze(2)).square_()
+    return torch.addcmul(scale.unsqueeze(2), distance, variance.reciprocal().unsqueeze(2), value=-0.5)

@@ -6,7 +6,6 @@ side by side as channels, three 3x3 convolutions without padding (7 to 5 to 3 to
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Grid, Targets
-from assigners.roi import roi_align_levels
+from assigners.roi import few_boxes, roi_align_levels
 
 SIDE = 7  # bins along each axis; what three 3x3 convolutions without padding leave of them is 1
 SAMPLING_RATIO = 2  # reads per bin and axis; the paper does not state it
@@ -57,7 +56,7 @@ class FeatureSelection(nn.Module):
             return self._logits(features, grid, targets)
         # Of crowds only the logits are kept; the backward pass pools again.
         return torch.cat([
-            checkpoint(self._logits, features, grid, _rows(targets, start), use_reentrant=False)
+            checkpoint(self._logits, features, grid, few_boxes(targets, start, CHUNK), use_reentrant=False)
             for start in range(0, targets.num_boxes, CHUNK)
         ])  # fmt: skip
 
@@ -66,9 +65,3 @@ class FeatureSelection(nn.Module):
         stacked = pooled.transpose(2, 3).flatten(1, 2).unflatten(2, (SIDE, SIDE))
         logits: Tensor = self.choice(self.layers(stacked).flatten(1))
         return logits
-
-
-def _rows(targets: Targets, start: int) -> Targets:
-    """The boxes from `start` on, `CHUNK` of them; all that RoIAlign reads."""
-    part = slice(start, start + CHUNK)
-    return replace(targets, boxes=targets.boxes[part], image=targets.image[part])

@@ -29,6 +29,7 @@ from assigners.geometry import aligned_iou, giou_loss, square_anchors
 from assigners.segments import smallest, take
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss within the score
+BLOCK = 2**18  # numbers at a time in the passes over all classes: several maps of them fit a core's cache
 WORST = 1e4  # a score beyond it, or none at all (a diverging detector), counts as this: EM needs finite numbers
 
 
@@ -86,7 +87,7 @@ class PAA(Assigner):
         cells = targets.num_images * grid.num_locations
         key = -(iou.double() + 2 * claimed)  # a claim beats any overlap
         owner = one_box_each(cell, key, box_rank(targets)[gt], claimed | (iou >= self.iou), cells)
-        if targets.num_pairs <= cells:
+        if targets.num_pairs < cells:
             return gt, cell, owner
         # Boxes cover the map several times over: from here on one row per cell is less work.
         box_of = torch.full((cells,), -1, device=gt.device).scatter_reduce(0, cell, torch.where(owner, gt, -1), "amax")
@@ -109,11 +110,22 @@ def anchor_score(targets: Targets, predictions: Predictions, gt: Tensor, cell: T
     Args:
         gt, cell: ``[P]`` box and cell of the batch.
     """
-    logits = predictions.logits.float().flatten(0, 1)[cell]
-    channel = targets.labels[gt][:, None]
-    own = logits.gather(1, channel).squeeze(1)
-    others = (logits.sigmoid().pow(GAMMA) * F.softplus(logits)).scatter(1, channel, 0)
-    background = (1 - ALPHA) * others.sum(dim=1)
+    logits = predictions.logits.float().flatten(0, 1)
+    channel = targets.labels[gt]
+    own = logits.flatten()[cell * logits.shape[1] + channel]
+    rows = max(1, BLOCK // logits.shape[1])
+    # One pair per cell is all cells in their order (`_first_stage`): nothing to gather.
+    logit_blocks = (
+        logits.split(rows) if cell.shape[0] == logits.shape[0] else (logits[place] for place in cell.split(rows))
+    )
+    others = [_others(*block) for block in zip(logit_blocks, channel[:, None].split(rows), strict=True)]
+    background = (1 - ALPHA) * torch.cat(others)
     positive = ALPHA * torch.sigmoid(-own).pow(GAMMA) * F.softplus(-own)
     overlap = giou_loss(predictions.boxes.float().flatten(0, 1)[cell], targets.boxes[gt])
     return torch.nan_to_num(background + positive + overlap, nan=WORST).clamp(0, WORST)
+
+
+def _others(logits: Tensor, channel: Tensor) -> Tensor:
+    """Focal loss of the classes other than the own one as negatives, not weighted ``[n]``."""
+    entropy = F.softplus(logits)
+    return logits.sigmoid().pow_(GAMMA).mul_(entropy).scatter_(1, channel, 0).sum(dim=1)

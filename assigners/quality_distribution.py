@@ -13,9 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Grid, Targets
-from assigners.roi import Extractor, box_features
+from assigners.roi import Extractor, box_features, few_boxes
 
 Peak = Literal["gate", "sigmoid", "softmax"]
 Learn = Literal["mu_sigma_peak", "mu_sigma", "mu"]
@@ -24,6 +25,7 @@ SIGMA_MIN = 0.05  # half sides; A6 leaves the floor open: under one P3 cell for 
 MU_INIT = 0.15  # half sides; +-MU_INIT on x keeps two components apart at the start (not in the paper)
 SIGMA_INIT = 0.5  # half sides (not in the paper)
 PEAK_INIT = 0.7  # initial quality at a component's mean (not in the paper)
+CHUNK = 256  # boxes whose RoI features are held at once: 64 MB at 256 channels
 SAMPLING_RATIO = 2  # RoIAlign samples per bin side; A32 leaves it open
 
 
@@ -119,14 +121,23 @@ class QualityDistributionEncoder(nn.Module):
         Returns:
             Mixture of shape ``[N, L]`` in float32.
         """
-        pooled = box_features(features, grid, targets, self.roi, SAMPLING_RATIO, self.extractor)
-        hidden = self.layers(pooled.flatten(2))  # [N, L, hidden]
+        if targets.num_boxes <= CHUNK:
+            hidden = self._hidden(features, grid, targets)
+        else:  # of crowds only what follows is kept; the backward pass pools again
+            parts = (few_boxes(targets, start, CHUNK) for start in range(0, targets.num_boxes, CHUNK))
+            hidden = torch.cat([checkpoint(self._hidden, features, grid, p, use_reentrant=False) for p in parts])
         mu = self.mu(hidden).unflatten(-1, (self.components, 2))
         if self.sigma is None:
             sigma = torch.full_like(mu, SIGMA_INIT)
         else:
             sigma = SIGMA_MIN + F.softplus(self.sigma(hidden)).unflatten(-1, (self.components, 2))
         return Mixture(mu=mu, sigma=sigma, log_pi=self._log_pi(hidden))
+
+    def _hidden(self, features: tuple[Tensor, ...], grid: Grid, targets: Targets) -> Tensor:
+        """What mu, sigma and pi are read from, ``[N, L, hidden]``."""
+        pooled = box_features(features, grid, targets, self.roi, SAMPLING_RATIO, self.extractor)
+        hidden: Tensor = self.layers(pooled.flatten(2))
+        return hidden
 
     def _log_pi(self, hidden: Tensor) -> Tensor:
         if self.pi is None:

@@ -9,6 +9,7 @@ backward together on a CPU, and with an order of summation in the backward that 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -19,6 +20,12 @@ from assigners.contract import Grid, Targets
 from assigners.reader import corners
 
 Extractor = Literal["roi_align", "roi_align_mean", "roi_pool"]
+
+
+def few_boxes(targets: Targets, start: int, count: int) -> Targets:
+    """`count` of the boxes from `start` on: as much of the targets as this module reads."""
+    part = slice(start, start + count)
+    return replace(targets, boxes=targets.boxes[part], image=targets.image[part])
 
 
 def box_features(

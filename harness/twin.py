@@ -25,7 +25,8 @@ def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -
     Args:
         initial_weights: digest of the network before the first step; other code may begin elsewhere.
     """
-    asked = _training(spec.protocol.content())
+    content = spec.protocol.content()
+    asked = _training(content)
     twins = [
         record
         for record in newest_attempts(store.load_all()[0])
@@ -33,6 +34,7 @@ def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -
         and record["equal"]["initial_weights"] == initial_weights
         and record["data"]["train"]["checksum"] == spec.data["train"]["checksum"]
         and _training(record["protocol"]["content"]) == asked
+        and record["protocol"]["content"]["evaluation"] != content["evaluation"]  # a repeat trains
         and _at_hand(store, record)
     ]
     return max(twins, key=lambda record: str(record["created"]), default=None)

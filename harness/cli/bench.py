@@ -208,7 +208,7 @@ def step_command(
     with computing(where, threads):
         told = _environment(where)
         share = measure_share(request, where)
-    _record(results / "bench" / STEP_FILE, [share], told)
+    _record(results / "bench" / STEP_FILE, share, told)
     screen.print(_share_table(share))
     say(screen, f"row in {results / 'bench' / STEP_FILE}")
     if as_json:
@@ -242,30 +242,29 @@ def _environment(where: Any) -> dict[str, Any]:
 def _measure(
     bench: Bench, cells: Sequence[Cell], subjects: Sequence[Subject], path: Path, told: dict[str, Any], screen: Console
 ) -> list[Row]:
-    """Every subject on every cell; rows are written as they come, so that an interruption loses one cell at most."""
+    """Every subject on every cell; a row is written as soon as it is known."""
     rows: list[Row] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=len(cells) * len(subjects))
         for cell in cells:
             where = f"{cell.images} x {cell.boxes} boxes, {cell.classes} classes"
-            scene, found = bench.scene(cell), []
+            scene = bench.scene(cell)
             for subject in subjects:
                 bar.update(task, description=f"{where}: {subject.title}")
-                found.append(bench.row(cell, scene, subject))
+                rows.append(bench.row(cell, scene, subject))
+                _record(path, rows[-1], told)
                 bar.advance(task)
-            _record(path, found, told)
             if not screen.is_terminal:
-                say(screen, f"measured {len(found)} assigners on {where}")
-            rows += found
+                say(screen, f"measured {len(subjects)} on {where}")
     return rows
 
 
-def _record(path: Path, rows: Sequence[Row | Share], told: dict[str, Any]) -> None:
+def _record(path: Path, row: Row | Share, told: dict[str, Any]) -> None:
     from harness.bench.table import merge, read_lines, to_line, write_lines
 
-    kind = type(rows[0])
-    write_lines(path, merge(read_lines(path, kind), [to_line(row, told) for row in rows], kind), kind)
+    kind = type(row)
+    write_lines(path, merge(read_lines(path, kind), [to_line(row, told)], kind), kind)
 
 
 def _draw(path: Path, told: dict[str, Any], size: tuple[int, int]) -> list[Path]:

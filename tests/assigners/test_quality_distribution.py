@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from assigners import quality_distribution
 from assigners.box_points import offset_in_half_sides
+from assigners.contract import Grid, Targets
 from assigners.mixture_sampler import component_mass, sample_truncated
 from assigners.quality_distribution import Mixture, QualityDistributionEncoder, quality_loss
 from tests.oracles import iqdet
@@ -314,3 +316,29 @@ def test_what_is_not_learnt_is_constant(scene, learn):
         assert (mixture.sigma == 0.5).all()
     else:
         assert mixture.sigma.std() > 0
+
+
+def test_crowds_are_encoded_in_parts_with_the_same_result_and_gradient(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((16, 16), (8, 8))
+    grid = Grid.build(shapes, (8, 16))
+    corner = 90 * torch.rand(7, 2, generator=generator)
+    boxes = torch.cat((corner, corner + 5 + 30 * torch.rand(7, 2, generator=generator)), dim=1)
+    labels = torch.zeros(7, dtype=torch.long)
+    targets = Targets.collate([boxes[:3], boxes[3:]], [labels[:3], labels[3:]], grid, sizes=[(128, 128)] * 2)
+    features = tuple(torch.randn(2, 4, h, w, generator=generator, requires_grad=True) for h, w in shapes)
+    encoder = QualityDistributionEncoder(4, components=2, hidden=8, roi=3, peak="gate")
+    torch.nn.init.normal_(encoder.mu.weight)
+
+    def encoded(chunk):
+        monkeypatch.setattr(quality_distribution, "CHUNK", chunk)
+        mixture = encoder(features, grid, targets)
+        total = mixture.mu.square().sum() + mixture.log_pi.sum() + mixture.sigma.sum()
+        inputs = (*features, *encoder.parameters())
+        return mixture, torch.autograd.grad(total, inputs, allow_unused=False)
+
+    (whole, gradients), (parts, in_parts) = encoded(100), encoded(2)
+    for name in ("mu", "sigma", "log_pi"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+    for one, other in zip(gradients, in_parts, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ from harness.bench.cells import assigner_call
 from harness.bench.scene import make_scene
 
 IMAGES, CLASSES = 2, 80
+BOXES = [7, *(pytest.param(boxes, marks=pytest.mark.slow) for boxes in (30, 100, 500))]  # `make bench` runs all
 NAMES = [entry.name for entry in catalogue()]
 
 
@@ -21,7 +22,7 @@ def scene(request):
     return make_scene(IMAGES, request.param, CLASSES)
 
 
-@pytest.mark.parametrize("scene", [7, 30, 100, 500], indirect=True)
+@pytest.mark.parametrize("scene", BOXES, indirect=True)
 @pytest.mark.parametrize("name", NAMES)
 def test_call(benchmark, scene, name):
     torch.manual_seed(0)

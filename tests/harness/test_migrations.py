@@ -138,10 +138,11 @@ def test_a_run_records_what_its_assigner_declares(tmp_path, undisturbed):
 
 
 def test_everything_that_can_be_declared_has_its_place_in_a_record():
-    changed = Declares(frozenset({"quality", "box"}), "objectness", "product", nms=False, score_voting=True)
+    changed = Declares(frozenset({"quality", "box"}), "objectness", "product", "labels", nms=False, score_voting=True)
     part = _declared(SimpleNamespace(declares=changed))
     assert part == {
-        "replaces": ["box", "quality"], "quality": "objectness", "score": "product", "nms": False, "score_voting": True,
+        "replaces": ["box", "quality"], "quality": "objectness", "score": "product", "normaliser": "labels",
+        "nms": False, "score_voting": True,
     }  # fmt: skip
     assert set(part) == {field.name for field in fields(Declares)}
     record = make_record(load_protocol("tiny"), declares=part)
