@@ -93,7 +93,8 @@ class Costs:
     def of(self, run: PlannedRun) -> Cost | None:
         """Medians over runs of the same work: of this assigner on this device if there are any, else of others.
 
-        Where nothing has done that work, over runs that did the same to fewer or more images, scaled.
+        Where nothing has done that work, over runs that did the same to fewer or more images, scaled; and where nothing
+        was ever evaluated so, of training alone.
         """
         content = run.spec.protocol.content()
         work, kind = _work(content), _work(content, _AMOUNT)
@@ -104,6 +105,13 @@ class Costs:
         if chosen := self._closest(run, [known for known in self._known if known.kind == kind]):
             basis = f"per image as in {self._basis(chosen, run)}"
             return Cost(median(known.scaled_to(run) for known in chosen), None, basis)
+        training = {**kind, "evaluation": None}
+        if chosen := self._closest(
+            run, [known for known in self._known if {**known.kind, "evaluation": None} == training]
+        ):
+            steps = content["schedule"]["steps"] * content["schedule"]["batch_size"]
+            basis = f"training alone, per image as in {self._basis(chosen, run)}"
+            return Cost(median(steps * known.train_image_s for known in chosen), None, basis)
         return None
 
     def _closest(self, run: PlannedRun, pool: list[_Known]) -> list[_Known]:

@@ -192,6 +192,8 @@ def test_where_no_run_did_the_work_images_of_the_same_work_are_counted():
     unnamed = PlannedRun(*(getattr(planned(tiny), name) for name in ("choice", "tuning")),
                          RunSpec(tiny, {}, "center", {}, 0), "", "missing", frozenset())  # fmt: skip
     assert costs.of(unnamed).seconds == 60 * 8 * 1.5  # of data that are not named only training is known
+    mirrored = costs.of(planned(load_protocol("tiny", ("evaluation.test_flip=true",))))
+    assert mirrored == Cost(60 * 8 * 1.5, None, "training alone, per image as in 1 run of center")
 
 
 def test_evaluations_while_training_are_part_of_the_cost():
