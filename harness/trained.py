@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,12 @@ def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with
             _restore(assigner, state, store, record, ASSIGNER_FILE)
         model.attach(assigner)
     return Trained(record, protocol, classes, model.to(device).eval())
+
+
+def weights_at_hand(store: ResultsStore, record: Mapping[str, Any]) -> bool:
+    """Whether the run's weights lie here, those of its assigner too where it learns any."""
+    files = [NETWORK_FILE, *([ASSIGNER_FILE] if record["cost"]["assigner_parameters"] else [])]
+    return all((store.work_dir(record["run_id"]) / name).exists() for name in files)
 
 
 def newest_trained(store: ResultsStore) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from harness.checkpoint import load_network
 from harness.naming import Record, newest_attempts
 from harness.store import ResultsStore, RunSpec
-from harness.trained import ASSIGNER_FILE, NETWORK_FILE
+from harness.trained import ASSIGNER_FILE, NETWORK_FILE, weights_at_hand
 from harness.trainer import TRACE_FILE, Trainer
 
 _TOLD = ("steps", "curve", "trained_as")  # of a record's progress: the rest are the losses of the last step
@@ -35,7 +35,8 @@ def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -
         and record["data"]["train"]["checksum"] == spec.data["train"]["checksum"]
         and _training(record["protocol"]["content"]) == asked
         and record["protocol"]["content"]["evaluation"] != content["evaluation"]  # a repeat trains
-        and _at_hand(store, record)
+        and weights_at_hand(store, record)
+        and (store.work_dir(record["run_id"]) / TRACE_FILE).exists()
     ]
     return max(twins, key=lambda record: str(record["created"]), default=None)
 
@@ -73,8 +74,3 @@ def adopt(trainer: Trainer, store: ResultsStore, twin: Record) -> None:
 def _training(content: Mapping[str, Any]) -> dict[str, Any]:
     """What training reads of a protocol's content: all but the evaluation, of which only the times are part of it."""
     return {**content, "evaluation": content["evaluation"]["every"]}
-
-
-def _at_hand(store: ResultsStore, record: Record) -> bool:
-    files = [NETWORK_FILE, TRACE_FILE, *([ASSIGNER_FILE] if record["cost"]["assigner_parameters"] else [])]
-    return all((store.work_dir(record["run_id"]) / name).exists() for name in files)

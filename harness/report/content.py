@@ -162,10 +162,12 @@ def collect(store: ResultsStore, *, pictures: bool) -> Content:
         agreement, lines = load_agreement(store.root, board, series)
         unread += lines
         sections.append(_section(store, board, series, f"board-{position}", agreement, pictures))
-    runs = [record for board in found for entry in board.entries for record in entry.records]
-    newest = max(record["created"] for record in runs)[:10]
+    # A run of an assigner's defaults stands on its board and among the variants: it is one run.
+    runs = {record["run_id"]: record for board in found for entry in board.entries for record in entry.records}
+    newest = max(record["created"] for record in runs.values())[:10]
+    assigners = {record["assigner"] for record in runs.values()}
     return Content(
-        subtitle=f"{counted(len(runs), 'run')} of {counted(len(names), 'assigner')}, newest of {newest}",
+        subtitle=f"{counted(len(runs), 'run')} of {counted(len(assigners), 'assigner')}, newest of {newest}",
         sections=tuple(sections),
         problems=(*problems, *broken, *unread),
         sensitivity=tuple(search_tables(searches, series)),

@@ -16,13 +16,12 @@ from harness.data import open_data
 from harness.errors import UserError
 from harness.inspection import assign, look
 from harness.inspection_sheet import overview
-from harness.naming import Record
 from harness.protocol import Protocol, recorded_protocol
 from harness.report.cells import Series
 from harness.report.content import Sample, Samples
 from harness.report.svg import key
 from harness.store import ResultsStore
-from harness.trained import ASSIGNER_FILE, NETWORK_FILE, load_trained
+from harness.trained import load_trained, weights_at_hand
 
 IMAGES = 2  # of the validation split, those with the most objects among the first few
 CANDIDATES = 12
@@ -64,7 +63,7 @@ def sample_pictures(store: ResultsStore, board: Board, series: Series) -> Sample
 def _detector(store: ResultsStore, entry: Entry, protocol: Protocol, classes: int) -> tuple[FCOS, Step, str]:
     """The entry's own trained detector where its weights are at hand, else a fresh one."""
     for record in entry.records:
-        if _at_hand(store, record):
+        if weights_at_hand(store, record):
             trained = load_trained(store, record["run_id"], torch.device("cpu"), with_assigner=True)
             return trained.model, Step(record["seed"], protocol.schedule.steps, 1.0), f"trained, seed {record['seed']}"
     seed = entry.records[0]["seed"]
@@ -72,12 +71,6 @@ def _detector(store: ResultsStore, entry: Entry, protocol: Protocol, classes: in
     model = build_detector(protocol, classes, seed)
     attach_assigner(model, entry.assigner, options, seed)
     return model.eval(), Step(seed), "untrained"
-
-
-def _at_hand(store: ResultsStore, record: Record) -> bool:
-    """Whether the run's weights lie here, those of its assigner too where it learns any."""
-    files = [NETWORK_FILE, *([ASSIGNER_FILE] if record["cost"]["assigner_parameters"] else [])]
-    return all((store.work_dir(record["run_id"]) / name).exists() for name in files)
 
 
 def _data_uri(picture: Image.Image) -> str:
