@@ -27,6 +27,7 @@ from assigners.contract import negatives_outside_ignore as negatives
 from assigners.expectation_maximisation import split
 from assigners.geometry import aligned_iou, giou_loss, square_anchors
 from assigners.segments import smallest, take
+from assigners.shortcuts import worth_keeping
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss within the score
 BLOCK = 2**18  # numbers at a time in the passes over all classes: several maps of them fit a core's cache
@@ -87,7 +88,9 @@ class PAA(Assigner):
         cells = targets.num_images * grid.num_locations
         key = -(iou.double() + 2 * claimed)  # a claim beats any overlap
         owner = one_box_each(cell, key, box_rank(targets)[gt], claimed | (iou >= self.iou), cells)
-        if targets.num_pairs < cells:
+        kept = worth_keeping(owner)
+        gt, cell, owner = gt[kept], cell[kept], owner[kept]
+        if gt.shape[0] <= cells:
             return gt, cell, owner
         # Boxes cover the map several times over: from here on one row per cell is less work.
         box_of = torch.full((cells,), -1, device=gt.device).scatter_reduce(0, cell, torch.where(owner, gt, -1), "amax")
@@ -114,11 +117,8 @@ def anchor_score(targets: Targets, predictions: Predictions, gt: Tensor, cell: T
     channel = targets.labels[gt]
     own = logits.flatten()[cell * logits.shape[1] + channel]
     rows = max(1, BLOCK // logits.shape[1])
-    # One pair per cell is all cells in their order (`_first_stage`): nothing to gather.
-    logit_blocks = (
-        logits.split(rows) if cell.shape[0] == logits.shape[0] else (logits[place] for place in cell.split(rows))
-    )
-    others = [_others(*block) for block in zip(logit_blocks, channel[:, None].split(rows), strict=True)]
+    blocks = zip(cell.split(rows), channel[:, None].split(rows), strict=True)
+    others = [_others(logits[place], own_channel) for place, own_channel in blocks]
     background = (1 - ALPHA) * torch.cat(others)
     positive = ALPHA * torch.sigmoid(-own).pow(GAMMA) * F.softplus(-own)
     overlap = giou_loss(predictions.boxes.float().flatten(0, 1)[cell], targets.boxes[gt])
