@@ -1,4 +1,4 @@
-"""Shortcuts on the CPU, where looking at values costs nothing: a GPU would have to be waited for, and takes the long way.
+"""Shortcuts on the CPU, where a look at values costs nothing: a GPU would have to be waited for and takes the long way.
 
 They change how much is computed, never what: a test holds both ways to the same bits.
 """

@@ -35,6 +35,7 @@ from harness.store import ResultsStore, RunSpec, data_record
 from harness.trained import ASSIGNER_FILE, NETWORK_FILE, load_trained
 from harness.trainer import TRACE_FILE, StopRequested, Trainer
 from harness.twin import adopt, find_twin
+from harness.wording import counted
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,7 @@ class _Job:
             self.train, protocol, seed=self.spec.seed, start_step=trainer.state.step, rank=self.group.rank,
             world=self.group.world, workers=default_workers(request.workers), pin=self.device.type == "cuda",
         )  # fmt: skip
-        console = request.console if self.group.main else None
-        reporter = Reporter(console, protocol.schedule.steps, trainer.state.step, protocol.schedule.batch_size)
+        reporter = Reporter(self.console, protocol.schedule.steps, trainer.state.step, protocol.schedule.batch_size)
 
         def evaluate() -> dict[str, float | None]:
             detections, _ = self.detect(trainer.evaluated)
@@ -187,8 +187,8 @@ class _Job:
 
     def finish(self, trainer: Trainer, source: dict[str, Any], changed: dict[str, Any]) -> RunOutcome:
         """Evaluate, save the weights, write the record and the leaderboard."""
-        self._say(f"evaluating {len(self.val)} images")
-        detections, milliseconds = self.detect(trainer.evaluated)
+        self._say(f"evaluating {counted(len(self.val), 'image')}")
+        detections, milliseconds = self.detect(trainer.evaluated, self.console)
         if not self.group.main:
             return RunOutcome()
         spec, model = self.spec, trainer.evaluated
@@ -213,14 +213,19 @@ class _Job:
         shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
         return RunOutcome(record, path, self.work, write_leaderboard(self.store))
 
-    def detect(self, model: FCOS) -> tuple[list[Detections], float]:
-        """Detections (on the main process) and milliseconds per image."""
+    def detect(self, model: FCOS, console: Console | None = None) -> tuple[list[Detections], float]:
+        """Detections (on the main process) and milliseconds per image; progress is shown where there is a console."""
         workers = default_workers(self.request.workers)
-        return detect(model, self.val, self.spec.protocol, self.device, workers, self.group)
+        return detect(model, self.val, self.spec.protocol, self.device, workers, self.group, console)
+
+    @property
+    def console(self) -> Console | None:
+        """Where to speak: one process does."""
+        return self.request.console if self.group.main else None
 
     def _say(self, text: str) -> None:
-        if self.request.console is not None and self.group.main:
-            self.request.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if self.console is not None:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
@@ -321,7 +326,8 @@ def evaluate_run(
             f"{data} is not what {run_id} was evaluated on (another checksum): --details needs its own data"
         )
     with computing(chosen, None):
-        detections, _ = detect(trained.model, images, trained.protocol, chosen, default_workers(workers), Processes())
+        loaders = default_workers(workers)
+        detections, _ = detect(trained.model, images, trained.protocol, chosen, loaders, Processes(), console)
     if details:
         trace = store.work_dir(trained.run_id) / TRACE_FILE
         save_details(store, make_details(trained.run_id, images, detections, trace))

@@ -17,6 +17,7 @@ from assigners.contract import Step, inside_range
 from assigners.geometry import aligned_iou
 from detector import FCOS
 from harness.inspection import FIRST_LEVEL, Drawn, View, assign, fate
+from harness.wording import counted
 
 Verdict = Literal["too small", "crowd", "difficult", "ignored", "positive", "no location", "taken", "rule"]
 
@@ -195,11 +196,6 @@ def _words(view: View, found: Explanation) -> str:
 def by_level(counts: tuple[int, ...]) -> str:
     """``P3 4, P4 2``, levels without any left out."""
     return ", ".join(f"P{FIRST_LEVEL + level} {count}" for level, count in enumerate(counts) if count) or "none"
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 positive``, ``2 positives``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _relation(view: View, row: int, other: int) -> str:

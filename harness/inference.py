@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
 from detector import FCOS, ImageBatch
 from detector.postprocess import Candidates
@@ -16,17 +18,27 @@ from harness.data.loader import Batch, eval_batches
 from harness.distributed import Processes
 from harness.evaluate import coco_metrics, object_bins
 from harness.multiscale import merge, search, view_sections
+from harness.progress import tracked
 from harness.protocol import Protocol
 
 Detections = dict[str, NDArray[Any]]
 
 
 def detect(
-    model: FCOS, images: ImageSet, protocol: Protocol, device: torch.device, workers: int, group: Processes
+    model: FCOS,
+    images: ImageSet,
+    protocol: Protocol,
+    device: torch.device,
+    workers: int,
+    group: Processes,
+    console: Console | None = None,
 ) -> tuple[list[Detections], float]:
     """Detections for every image of a set, in its order and in original pixels, on the main process.
 
     Where the protocol tests at several scales or mirrors, an image's detections come from all its views.
+
+    Args:
+        console: where to show the progress of this process.
 
     Returns:
         detections (empty on other processes) and milliseconds per image, loading excluded.
@@ -40,6 +52,8 @@ def detect(
     batches = eval_batches(
         images, protocol, sections=sections, workers=workers, rank=group.rank, world=group.world
     )  # fmt: skip
+    views = ceil(len(images) / group.world) * len(sections)
+    batches = tracked(batches, lambda batch: len(batch.indices), views, "evaluating", console)
     parts: list[Candidates] = []
     with torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=_lower(protocol)):
         for number, batch in enumerate(batches, start=1):

@@ -1,14 +1,47 @@
-"""Live progress of a run: a line that moves on a terminal, a line now and then in a log."""
+"""Live progress of training and evaluation: a line that moves on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LOG_EVERY = 10.0  # s between lines where nobody watches live
+
+Part = TypeVar("Part")
+
+
+def tracked(
+    parts: Iterable[Part], size: Callable[[Part], int], total: int, words: str, console: Console | None
+) -> Iterator[Part]:
+    """The parts of long work one by one, showing how much of it is done. Without a console it is silent.
+
+    Args:
+        size: of a part, `total` of all.
+        words: what is done, to stand before the numbers.
+    """
+    if console is None:
+        yield from parts
+    elif console.is_terminal:
+        columns = TextColumn(words), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=console) as live:
+            task = live.add_task(words, total=total)
+            for part in parts:
+                yield part
+                live.advance(task, size(part))
+    else:
+        start = last_line = monotonic()
+        done = 0
+        for part in parts:
+            yield part
+            done, now = done + size(part), monotonic()
+            if now - last_line > LOG_EVERY:
+                last_line = now
+                left = (now - start) * (total - done) / done
+                console.print(f"{words} {done}/{total}  {left:.0f} s left", highlight=False)
 
 
 class Reporter:

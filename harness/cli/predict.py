@@ -78,7 +78,7 @@ def command(
     _spare_the_originals(pictures, output)
     shown = PictureSet(pictures, trained.classes, protocol.data.short_edge)
     with computing(chosen, None):
-        detections, _ = detect(trained.model, shown, protocol, chosen, 0, Processes())
+        detections, _ = detect(trained.model, shown, protocol, chosen, 0, Processes(), screen)
     report = _report(trained, pictures, detections, threshold)
     _write(output, report, shown)
     screen.print(_table(report["images"]))

@@ -12,7 +12,7 @@ from harness.board import Board
 from harness.errors import reason
 from harness.report.cells import Cell, Column, Series, Table, missing, row
 from harness.report.svg import number
-from harness.report.words import counted
+from harness.wording import counted
 
 PARAMETERS = {
     "none": "has no parameters of its own",

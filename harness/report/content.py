@@ -20,9 +20,10 @@ from harness.report.charts import Curve, Point
 from harness.report.forests import error_table, search_tables, size_tables
 from harness.report.svg import DASH, number
 from harness.report.tables import gap_table, main_table
-from harness.report.words import caveats, counted, findings, headline, listing
+from harness.report.words import caveats, findings, headline, listing
 from harness.store import ResultsStore
 from harness.sweep import sensitivity
+from harness.wording import counted
 
 CURVES = (
     ("losses", "class", "Class loss", True),

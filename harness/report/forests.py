@@ -9,8 +9,9 @@ from harness.board import Board, Entry
 from harness.report import charts
 from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, spoken
 from harness.report.svg import DASH, TIMES, number
-from harness.report.words import counted, listing
+from harness.report.words import listing
 from harness.sweep import Search
+from harness.wording import counted
 
 SIZES = {"APs": "small, below 32² px", "APm": "medium, 32² to 96² px", "APl": "large, above 96² px"}
 MEANINGS = {

@@ -11,8 +11,9 @@ from harness.report.cells import Cell, Column, Series, Table, estimate, missing,
 from harness.report.charts import Estimate
 from harness.report.forests import SIZES
 from harness.report.svg import DASH, Scale, number
-from harness.report.words import counted, ranks
+from harness.report.words import ranks
 from harness.statistics.intervals import Gap
+from harness.wording import counted
 
 
 def main_table(board: Board, series: Series, anchor: str) -> Table:

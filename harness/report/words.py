@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from harness.board import Board, Entry
 from harness.naming import Record
 from harness.report.svg import number
+from harness.wording import counted
 
 NOISY = 0.25  # spread of one assigner's step times, relative to their median, from which the cost axis is called rough
 
@@ -15,11 +16,6 @@ def listing(names: Iterable[str]) -> str:
     """Names in a row: ``a, b and c``."""
     known = list(names)
     return " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known)
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def ranks(board: Board) -> list[tuple[int, int]]:

@@ -56,4 +56,5 @@ def test_boxes_that_have_converged_are_split_as_after_all_iterations(long_way):
     short = split(scores, ok)
     long_way()
     assert torch.equal(short, split(scores, ok))
-    assert short.any() and not short.all()
+    assert short.any()
+    assert not short.all()
