@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import atss
 from tests.oracles.geometry import area
 from tests.strategies import Scene, scenes

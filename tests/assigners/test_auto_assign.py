@@ -21,7 +21,7 @@ from harness.verify.golden import read_case
 from harness.verify.oracles import Oracles
 from harness.verify.subject import find_subject
 from tests.assigners.common import build, permuted, rows
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.assigners.test_free_anchor import fitting
 from tests.oracles import auto_assign
 from tests.oracles.test_golden import GOLDEN

@@ -10,22 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.assigners.common import assigned, build, rows, run
+from tests.assigners.images import one_image
 from tests.oracles import fcos
 from tests.strategies import Scene, scenes
 
 RADII = st.sampled_from([0.0, 0.75, 1.5, 2.5])
-
-
-def one_image(boxes, labels=None, size=(256, 256)) -> Scene:
-    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
-    return Scene(
-        boxes=(boxes,),
-        labels=(np.arange(len(boxes)) % 5 if labels is None else np.array(labels),),
-        sizes=(size,),
-        image_ids=(1,),
-        canvas=tuple(-(-side // 128) * 128 for side in size),
-        seed=0,
-    )
 
 
 def answer(scene: Scene, radius: float = 1.5):

@@ -15,7 +15,7 @@ from assigners.centernet import consecutive
 from assigners.reader import flat_location
 from detector.loss import LossSettings, detection_losses
 from tests.assigners.common import build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import centernet
 from tests.strategies import Scene, scenes
 

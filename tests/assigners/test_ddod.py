@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from assigners.contract import Predictions, Step
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
-from tests.assigners.test_tal import golden_scene
+from tests.assigners.images import golden_image, one_image
 from tests.oracles import ddod
 from tests.strategies import Scene, scenes
 
@@ -60,7 +59,7 @@ def test_equals_loops(scene, topk, alpha):
 
 @pytest.mark.parametrize("name", ["p01_one_256", "p03_seven_320x416", "p06_tiny_512", "p11_offset0_384"])
 def test_trained_predictions_equal_loops(name):
-    scene, predictions, _ = golden_scene(name)
+    scene, predictions, _ = golden_image(name)
     assert_agree(scene, predictions)
 
 

@@ -14,7 +14,7 @@ from assigners.contract import Assignment, Predictions, Step
 from assigners.geometry import decode, ltrb
 from detector.loss import LossSettings, detection_losses
 from tests.assigners.common import build
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import dw
 from tests.strategies import Scene, scenes
 

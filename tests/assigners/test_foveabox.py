@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from assigners.contract import Grid, HeadInfo
 from assigners.foveabox import FoveaBox
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import foveabox
 from tests.oracles.geometry import area
 from tests.strategies import Scene, scenes

@@ -19,7 +19,7 @@ from harness.verify.golden import read_case
 from harness.verify.oracles import Oracles
 from harness.verify.subject import find_subject
 from tests.assigners.common import build, permuted, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import free_anchor
 from tests.oracles.test_golden import GOLDEN
 from tests.strategies import Scene, scenes

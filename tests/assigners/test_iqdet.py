@@ -14,7 +14,7 @@ from assigners.contract import Assignment
 from assigners.iqdet import IQDet
 from assigners.quality_distribution import Mixture
 from tests.assigners.common import build, permuted, pixels, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import iqdet
 from tests.strategies import Scene, scenes
 

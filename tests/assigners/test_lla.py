@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from assigners.contract import HeadInfo, Predictions
 from assigners.registry import create
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import HARD, hard_images, image_of_classes, one_image
 from tests.oracles import lla
 from tests.strategies import Scene, draw_box, scenes
 
@@ -81,15 +81,10 @@ def test_equals_brute_force():
     assert seen["fragile"] <= 0.01 * seen["positives"]
 
 
-@pytest.mark.parametrize("kind", ["tiny", "nested", "duplicate", "flat", "border"])
+@pytest.mark.parametrize("kind", HARD)
 def test_hard_boxes_equal_brute_force(kind):
     seen: Counter[str] = Counter()
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        drawn: list[np.ndarray] = [draw_box("plain", 256, 256, [], rng)]
-        for _ in range(9):
-            drawn.append(draw_box(kind, 256, 256, drawn, rng))
-        scene = replace(one_image(drawn, labels=rng.integers(0, 5, 10)), seed=seed, image_ids=(seed,))
+    for scene in hard_images(kind, 3):
         assert_agree(scene, seen)
     assert not seen["fragile"]
 
@@ -97,10 +92,7 @@ def test_hard_boxes_equal_brute_force(kind):
 @pytest.mark.parametrize("classes", [1, 2, 80])
 @pytest.mark.parametrize("offset", [0.5, 0.0])
 def test_any_number_of_classes_and_any_grid(classes, offset):
-    rng = np.random.default_rng(classes)
-    boxes = [draw_box("plain", 128, 128, [], rng) for _ in range(4)]
-    scene = one_image(boxes, labels=rng.integers(0, classes, 4), size=(128, 128))
-    assert_agree(replace(scene, num_classes=classes, offset=offset), Counter())
+    assert_agree(image_of_classes(classes, offset=offset), Counter())
 
 
 def test_more_pairs_than_locations():

@@ -14,7 +14,7 @@ from assigners.contract import Grid
 from assigners.geometry import aligned_iou, square_anchors
 from assigners.max_iou import most_overlapping, overlapping_range
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import max_iou
 from tests.oracles import test_golden as golden
 from tests.oracles.geometry import area, sides

@@ -17,7 +17,7 @@ from assigners.ota import OTA
 from assigners.registry import create
 from assigners.sinkhorn import transport
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import HARD, golden_image, hard_images, image_of_classes, one_image
 from tests.oracles import ota
 from tests.oracles import test_golden as golden
 from tests.strategies import Scene, draw_box, scenes
@@ -91,25 +91,17 @@ def test_equals_the_textbook():
     assert seen["fragile"] <= 0.1 * seen["boxes"]
 
 
-@pytest.mark.parametrize("kind", ["tiny", "nested", "duplicate", "flat", "border"])
+@pytest.mark.parametrize("kind", HARD)
 def test_hard_boxes_equal_the_textbook(kind):
     seen: Counter[str] = Counter()
-    for seed in range(2):
-        rng = np.random.default_rng(seed)
-        drawn: list[np.ndarray] = [draw_box("plain", 256, 256, [], rng)]
-        for _ in range(9):
-            drawn.append(draw_box(kind, 256, 256, drawn, rng))
-        scene = replace(one_image(drawn, labels=rng.integers(0, 5, 10)), seed=seed, image_ids=(seed,))
+    for scene in hard_images(kind, 2):
         assert_agree(scene, seen)
     assert not seen["fragile"]
 
 
 @pytest.mark.parametrize("classes", [1, 2, 80])
 def test_any_number_of_classes(classes):
-    rng = np.random.default_rng(classes)
-    boxes = [draw_box("plain", 128, 128, [], rng) for _ in range(4)]
-    scene = one_image(boxes, labels=rng.integers(0, classes, 4), size=(128, 128))
-    assert_agree(replace(scene, num_classes=classes), Counter())
+    assert_agree(image_of_classes(classes), Counter())
 
 
 def test_a_grid_of_another_offset():
@@ -147,16 +139,7 @@ def test_the_authors_code_is_compared():
 @pytest.mark.parametrize("name", ["p03_seven_320x416", "p10_classes80_256", "p11_offset0_384"])
 def test_trained_predictions_equal_the_textbook(name):
     """Predictions that are good near their boxes: overlaps that add up to many labels, and a plan to the last unit."""
-    case = golden.load(name)
-    height, width = (int(side) for side in case.arrays["image_hw"])
-    boxes = np.clip(case.boxes, 0, [width, height, width, height])
-    assert ((boxes[:, 2:] - boxes[:, :2]) >= 1).all()
-    scene = replace(
-        one_image(boxes, labels=case.labels, size=(height, width)),
-        offset=float(case.arrays["offset"]), num_classes=case.logits.shape[1], canvas=(height, width),
-    )  # fmt: skip
-    logits, predicted = (torch.from_numpy(x).float()[None] for x in (case.logits, case.predicted))
-    predictions = Predictions(logits, logits[..., 0], predicted, predicted)
+    scene, predictions, _ = golden_image(name)
     seen: Counter[str] = Counter()
     assert_agree(scene, seen, predictions)
     result = oracle(scene, 0, predictions)

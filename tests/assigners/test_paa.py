@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from assigners.contract import Predictions
 from tests.assigners.common import assigned, build, map_tensors, permuted, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import HARD, golden_image, hard_images, image_of_classes, one_image
 from tests.oracles import paa
-from tests.oracles import test_golden as golden
-from tests.strategies import Scene, draw_box, scenes
+from tests.strategies import Scene, scenes
 
 SCORE_ROUNDING = 1e-5  # of a score, relative to 1 + score
 OVERLAP_ROUNDING = 1e-6  # of an anchor's IoU
@@ -76,11 +75,13 @@ def split_is_fragile(scene: Scene, result: paa.Result, box: int, topk: int) -> b
     return False
 
 
-def assert_agree(scene: Scene, seen: Counter[str], topk: int = 9, iou: float = 0.1) -> None:
+def assert_agree(
+    scene: Scene, seen: Counter[str], topk: int = 9, iou: float = 0.1, predictions: Predictions | None = None
+) -> None:
     """Every box that differs from the oracle must be one that rounding decides; count how many do."""
-    ours = answer(scene, topk=topk, iou=iou)
+    ours = answer(scene, predictions, topk=topk, iou=iou)
     for image in range(scene.num_images):
-        result = oracle(scene, image, topk=topk, threshold=iou)
+        result = oracle(scene, image, predictions, topk=topk, threshold=iou)
         seen["boxes"] += len(scene.boxes[image])
         wrong = np.flatnonzero(ours[image] != result.assigned)
         if not len(wrong):
@@ -107,15 +108,10 @@ def test_equals_brute_force():
     assert seen["fragile"] <= 0.01 * seen["boxes"]
 
 
-@pytest.mark.parametrize("kind", ["tiny", "nested", "duplicate", "flat", "border"])
+@pytest.mark.parametrize("kind", HARD)
 def test_hard_boxes_equal_brute_force(kind):
     seen: Counter[str] = Counter()
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        drawn: list[np.ndarray] = [draw_box("plain", 256, 256, [], rng)]
-        for _ in range(9):
-            drawn.append(draw_box(kind, 256, 256, drawn, rng))
-        scene = replace(one_image(drawn, labels=rng.integers(0, 5, 10)), seed=seed, image_ids=(seed,))
+    for scene in hard_images(kind, 4):
         assert_agree(scene, seen)
     assert seen["fragile"] <= 0.05 * seen["boxes"]
 
@@ -123,12 +119,7 @@ def test_hard_boxes_equal_brute_force(kind):
 @given(st.sampled_from([1, 2, 80, 1000]), st.integers(0, 99))
 @settings(max_examples=6)
 def test_any_number_of_classes(classes, seed):
-    rng = np.random.default_rng(seed)
-    boxes = [draw_box("plain", 128, 128, [], rng) for _ in range(4)]
-    scene = replace(
-        one_image(boxes, labels=rng.integers(0, classes, 4), size=(128, 128)), num_classes=classes, seed=seed
-    )
-    assert_agree(scene, Counter())
+    assert_agree(image_of_classes(classes, seed), Counter())
 
 
 def test_a_grid_of_another_offset():
@@ -136,47 +127,14 @@ def test_a_grid_of_another_offset():
     assert_agree(scene, Counter())
 
 
-@dataclass(frozen=True)
-class Recorded(Scene):
-    """A scene with recorded predictions in the place of random ones."""
-
-    recorded: Predictions | None = None
-
-    def predictions(self, *, features: bool = True) -> Predictions:
-        assert self.recorded is not None
-        return self.recorded
-
-
 @pytest.mark.parametrize(
     "name", ["p01_one_256", "p03_seven_320x416", "p06_tiny_512", "p10_classes80_256", "p11_offset0_384"]
 )
 def test_trained_predictions_equal_brute_force(name):
     """Predictions that are good near their boxes, as those of a trained detector: scores in two clusters."""
-    case = golden.load(name)
-    height, width = case.arrays["image_hw"].tolist()
-    empty = Recorded(
-        boxes=(np.zeros((0, 4), np.float32),),
-        labels=(np.zeros(0, np.int64),),
-        sizes=((height, width),),
-        image_ids=(1,),
-        canvas=(height, width),
-        seed=0,
-        offset=float(case.arrays["offset"]),
-        num_classes=case.logits.shape[1],
-    )
-    boxes = np.clip(case.boxes, 0, [width, height, width, height]).astype(np.float32)
-    keep = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
-    points = empty.grid.points
-    decoded = torch.from_numpy(case.predicted).float()
-    recorded = Predictions(
-        logits=torch.from_numpy(case.logits).float()[None],
-        quality=torch.zeros(1, len(points)),
-        distances=torch.cat((points - decoded[:, :2], decoded[:, 2:] - points), dim=1)[None],
-        boxes=decoded[None],
-    )
+    scene, predictions, _ = golden_image(name)
     seen: Counter[str] = Counter()
-    scene = replace(empty, boxes=(boxes[keep],), labels=(np.array(case.labels)[keep],), recorded=recorded)
-    assert_agree(scene, seen)
+    assert_agree(scene, seen, predictions=predictions)
     assert seen["fragile"] <= 0.1 * seen["boxes"]
 
 

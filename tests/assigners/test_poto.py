@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from assigners.contract import Declares, Predictions, Step
 from assigners.poto import match
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import poto
 from tests.oracles import test_golden as golden
 from tests.strategies import KINDS, Scene, draw_box, scenes

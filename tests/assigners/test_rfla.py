@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from assigners.rfla import receptive_field
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import rfla
 from tests.strategies import Scene, scenes
 

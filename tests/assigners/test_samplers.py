@@ -15,7 +15,7 @@ from assigners.box_points import BoxPoints, quantise
 from assigners.contract import Assignment
 from assigners.qd import UniformSampling
 from tests.assigners.common import build, map_tensors, permuted, pixels, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.assigners.test_iqdet import Seen, assert_masks_equal_the_oracle
 from tests.oracles import iqdet
 from tests.oracles import quality_sampling as oracle

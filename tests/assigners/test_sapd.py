@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from assigners import feature_selection
 from assigners.contract import Assignment, Step
 from tests.assigners.common import assigned, build, rows
-from tests.assigners.test_center import one_image
+from tests.assigners.images import one_image
 from tests.oracles import sapd
 from tests.strategies import Scene, scenes
 

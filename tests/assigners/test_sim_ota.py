@@ -19,11 +19,11 @@ from harness.verify.golden import golden_files, read_case
 from harness.verify.oracles import Oracles
 from harness.verify.subject import find_subject
 from tests.assigners.common import assigned, build
-from tests.assigners.test_center import one_image
+from tests.assigners.images import HARD, hard_images, one_image
 from tests.assigners.test_dynamic_k import rounding_decides, trained
 from tests.oracles import sim_ota
 from tests.oracles.test_golden import GOLDEN
-from tests.strategies import Scene, draw_box, scenes
+from tests.strategies import Scene, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 8}
 
@@ -98,15 +98,11 @@ def test_equals_brute_force(options):
     assert seen["wrong"] <= 0.01 * seen["positives"]
 
 
-@pytest.mark.parametrize("kind", ["tiny", "nested", "duplicate", "flat", "border"])
+@pytest.mark.parametrize("kind", HARD)
 def test_hard_boxes_equal_brute_force(kind):
     seen: Counter[str] = Counter()
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        drawn: list[np.ndarray] = [draw_box("plain", 256, 256, [], rng)]
-        for _ in range(9):
-            drawn.append(draw_box(kind, 256, 256, drawn, rng))
-        assert_agree(replace(one_image(drawn, labels=rng.integers(0, 5, 10)), seed=seed, image_ids=(seed,)), seen)
+    for scene in hard_images(kind, 3):
+        assert_agree(scene, seen)
     assert seen["wrong"] <= 0.05 * seen["positives"]
 
 

@@ -14,9 +14,8 @@ from assigners import tal as module
 from assigners.contract import Assignment, Declares, Predictions, Step
 from harness.verify.answers import expect_equal
 from tests.assigners.common import assigned, build, rows, run
-from tests.assigners.test_center import one_image
+from tests.assigners.images import golden_image, one_image
 from tests.oracles import tal
-from tests.oracles import test_golden as golden
 from tests.oracles.geometry import iou
 from tests.strategies import Scene, scenes
 
@@ -67,30 +66,6 @@ def assert_agree(scene: Scene, predictions: Predictions | None = None, **options
         np.testing.assert_allclose(labels[image][firm], expected.label[firm], atol=LABEL)
 
 
-def golden_scene(name: str) -> tuple[Scene, Predictions, golden.Case]:
-    """A recorded image with predictions like those of a trained detector; its boxes may reach outside of it."""
-    case = golden.load(name)
-    height, width = case.arrays["image_hw"].tolist()
-    boxes = np.clip(case.boxes, 0, [width, height, width, height]).astype(np.float32)
-    keep = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
-    scene = replace(
-        one_image(boxes[keep], labels=np.array(case.labels)[keep]),
-        sizes=((height, width),),
-        canvas=(height, width),
-        offset=float(case.arrays["offset"]),
-        num_classes=case.logits.shape[1],
-    )
-    decoded = torch.from_numpy(case.predicted).float()
-    points = scene.grid.points
-    predictions = Predictions(
-        logits=torch.from_numpy(case.logits).float()[None],
-        quality=torch.zeros(1, len(points)),
-        distances=torch.cat((points - decoded[:, :2], decoded[:, 2:] - points), dim=1)[None],
-        boxes=decoded[None],
-    )
-    return scene, predictions, case
-
-
 # ---- the rule -------------------------------------------------------------------------------------------------------
 
 
@@ -111,14 +86,14 @@ def test_options_equal_loops(scene, exponents, mask_first, relative_guard):
     ["p01_one_256", "p02_empty_256", "p03_seven_320x416", "p06_tiny_512", "p10_classes80_256", "p11_offset0_384"],
 )
 def test_trained_predictions_equal_loops(name):
-    scene, predictions, _ = golden_scene(name)
+    scene, predictions, _ = golden_image(name)
     assert_agree(scene, predictions)
 
 
 @pytest.mark.parametrize("name", ["p03_seven_320x416", "p04_twelve_480x640", "p10_classes80_256", "p12_aligned_320"])
 def test_with_their_order_of_steps_it_is_mmdet(name):
     """Boxes, and the soft labels that these locations learn."""
-    scene, predictions, case = golden_scene(name)
+    scene, predictions, case = golden_image(name)
     assert np.array_equal(scene.boxes[0], case.boxes)  # within the image, so that both see the same boxes
     boxes, labels = maps(scene, ask(scene, predictions, mask_first=False))
     where = case.comparable("mmdet_tal")
@@ -127,7 +102,7 @@ def test_with_their_order_of_steps_it_is_mmdet(name):
 
 
 def test_many_boxes_are_compared_with_all_locations_in_parts(monkeypatch):
-    scene, predictions, _ = golden_scene("p05_overlap_512x608")
+    scene, predictions, _ = golden_image("p05_overlap_512x608")
     whole = ask(scene, predictions, mask_first=False)
     monkeypatch.setattr(module, "PAIRS", 3 * scene.grid.num_locations)
     expect_equal(whole, ask(scene, predictions, mask_first=False), "in parts")
