@@ -16,6 +16,7 @@ from assigners.conflicts import box_rank, one_box_each
 from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.geometry import aligned_iou, ltrb, square_anchors
+from assigners.segments import at
 
 INSIDE = 0.01  # px; a positive's point lies at least this far inside its box (the authors' code)
 
@@ -43,7 +44,7 @@ class ATSS(Assigner):
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
         location, ok = nearest(grid, targets.boxes, self.topk)
-        anchors = square_anchors(grid.points[location], grid.stride[location])
+        anchors = square_anchors(at(grid.points, location), at(grid.stride, location))
         iou = aligned_iou(anchors, targets.boxes[:, None])
         return above_the_spread(grid, targets, location, ok, iou, self.fallback_max)
 
@@ -75,7 +76,7 @@ def above_the_spread(
     count = ok.sum(dim=1, keepdim=True)
     mean = torch.where(ok, fit, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
     variance = torch.where(ok, fit - mean, 0).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-    inside = ok & (ltrb(grid.points[location], boxes[:, None]).amin(dim=-1) > INSIDE)
+    inside = ok & (ltrb(at(grid.points, location), boxes[:, None]).amin(dim=-1) > INSIDE)
     positive = inside & (fit >= mean + variance.sqrt())
     if fallback_max:
         best = torch.where(inside, fit, -1.0).argmax(dim=1, keepdim=True)
@@ -83,8 +84,8 @@ def above_the_spread(
         positive = torch.where(positive.any(dim=1, keepdim=True), positive, first)
 
     gt = torch.arange(targets.num_boxes, device=boxes.device)[:, None].expand_as(location).flatten()
-    cell = targets.image[gt] * grid.num_locations + location.flatten()
+    cell = at(targets.image, gt) * grid.num_locations + location.flatten()
     keep = one_box_each(
-        cell, -fit.flatten(), box_rank(targets)[gt], positive.flatten(), targets.num_images * grid.num_locations
+        cell, -fit.flatten(), at(box_rank(targets), gt), positive.flatten(), targets.num_images * grid.num_locations
     )
     return Assignment(Samples.at_locations(grid, location.flatten(), gt, keep), negatives(grid, targets))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from assigners.contract import Grid, Targets, inside_range
 from assigners.geometry import ltrb
+from assigners.segments import at
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def near_center(grid: Grid, boxes: Tensor, radius: float) -> tuple[Tensor, Tenso
     both axes: ``[G, K]``."""
     window = window_within(grid, boxes, radius)
     location = window.location.flatten(1)
-    points = grid.points[location]
+    points = at(grid.points, location)
     offset = (points - centers(boxes)[:, None]).abs().amax(dim=-1)
     inside = ltrb(points, boxes[:, None]).amin(dim=-1) > 0
-    return location, window.ok.flatten(1) & inside & (offset < radius * grid.stride[location])
+    return location, window.ok.flatten(1) & inside & (offset < radius * at(grid.stride, location))
 
 
 def window_nearest(grid: Grid, boxes: Tensor, count: int) -> Window:
@@ -118,12 +119,12 @@ def inside_pairs(grid: Grid, targets: Targets) -> Pairs:
     row_of = torch.repeat_interleave(
         torch.arange(cells.shape[0], device=device), cells, output_size=targets.num_pairs
     )  # [P] index into (box, level)
-    within = torch.arange(targets.num_pairs, device=device) - (cells.cumsum(0) - cells)[row_of]
+    within = torch.arange(targets.num_pairs, device=device) - at(cells.cumsum(0) - cells, row_of)
     level = row_of % grid.num_levels
-    columns = size[..., 0].flatten()[row_of]
-    column = first[..., 0].flatten()[row_of] + within % columns
-    row = first[..., 1].flatten()[row_of] + within // columns
-    return Pairs(row_of // grid.num_levels, grid.level_start[level] + row * grid.level_width[level] + column)
+    columns = at(size[..., 0].flatten(), row_of)
+    column = at(first[..., 0].flatten(), row_of) + within % columns
+    row = at(first[..., 1].flatten(), row_of) + within // columns
+    return Pairs(row_of // grid.num_levels, at(grid.level_start, level) + row * at(grid.level_width, level) + column)
 
 
 def rectangle_cells(grid: Grid, first: Tensor, last: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,9 +145,9 @@ def rectangle_cells(grid: Grid, first: Tensor, last: Tensor, length: int) -> tup
     group = torch.repeat_interleave(group, torch.cat((cells, rest)), output_size=length)
     ok = group < cells.shape[0]
     group = torch.where(ok, group, 0)
-    within = torch.arange(length, device=device) - (cells.cumsum(0) - cells)[group]
+    within = torch.arange(length, device=device) - at(cells.cumsum(0) - cells, group)
     corner = grid.level_start + first[..., 1] * grid.level_width + first[..., 0]
     skipped = grid.level_width.repeat(first.shape[0]) - columns  # cells between the rows of a rectangle
-    row = within // columns.clamp(min=1)[group]
-    location = corner.flatten()[group] + within + row * skipped[group]
+    row = within // at(columns.clamp(min=1), group)
+    location = at(corner.flatten(), group) + within + row * at(skipped, group)
     return group // grid.num_levels, torch.where(ok, location, 0), ok

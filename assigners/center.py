@@ -19,6 +19,7 @@ from assigners.conflicts import box_rank, keep_smallest
 from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.geometry import ltrb
+from assigners.segments import at
 
 FIRST_END = 64.0  # px, largest reach of the first level; each further one has twice that, the last all (FCOS sec. 3.2)
 
@@ -48,15 +49,15 @@ class CenterSampling(Assigner):
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
         gt, location, ok = self._candidates(grid, targets)
-        points, boxes, level = grid.points[location], targets.boxes[gt], grid.level[location]
+        points, boxes, level = at(grid.points, location), at(targets.boxes, gt), at(grid.level, location)
         distances = ltrb(points, boxes)
         reach = distances.amax(dim=-1)
-        ok = ok & (distances.amin(dim=-1) > 0) & (reach > self.low[level]) & (reach <= self.high[level])
+        ok = ok & (distances.amin(dim=-1) > 0) & (reach > at(self.low, level)) & (reach <= at(self.high, level))
         if self.radius > 0:
-            offset = (points - centers(targets.boxes)[gt]).abs().amax(dim=-1)
-            ok = ok & (offset < self.radius * grid.stride[location])
-        cell = targets.image[gt] * grid.num_locations + location
-        rank = box_rank(targets)[gt]  # by area first: the smallest box wins
+            offset = (points - at(centers(targets.boxes), gt)).abs().amax(dim=-1)
+            ok = ok & (offset < self.radius * at(grid.stride, location))
+        cell = at(targets.image, gt) * grid.num_locations + location
+        rank = at(box_rank(targets), gt)  # by area first: the smallest box wins
         ok = keep_smallest(cell, rank, ok, targets.num_images * grid.num_locations)
         return Assignment(Samples.at_locations(grid, location, gt, ok), negatives(grid, targets))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from assigners.contract import Targets
+from assigners.segments import at
 
 
 def box_rank(targets: Targets) -> Tensor:
@@ -18,7 +19,7 @@ def box_rank(targets: Targets) -> Tensor:
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = torch.arange(boxes.shape[0], device=boxes.device)
     for key in (targets.labels, boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], area):
-        order = order[torch.sort(key[order], stable=True).indices]
+        order = at(order, torch.sort(at(key, order), stable=True).indices)
     return torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=order.device))
 
 
@@ -37,7 +38,7 @@ def keep_smallest(location: Tensor, key: Tensor, ok: Tensor, num_locations: int)
     best = torch.full((num_locations,), worst, dtype=key.dtype, device=key.device)
     masked = torch.where(ok, key, worst)
     best = best.scatter_reduce(0, location, masked, reduce="amin", include_self=True)
-    return ok & (masked == best[location])
+    return ok & (masked == at(best, location))
 
 
 def one_box_each(location: Tensor, key: Tensor, rank: Tensor, ok: Tensor, num_locations: int) -> Tensor:

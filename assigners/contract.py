@@ -28,6 +28,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from assigners.segments import at
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -109,9 +111,9 @@ class Grid:
 
     def map_coordinates(self, location: Tensor) -> tuple[Tensor, Tensor]:
         """Level ``[...]`` and float map coordinates (column, row) ``[..., 2]`` of flat locations ``[...]``."""
-        level = self.level[location]
-        cell = location - self.level_start[level]
-        width = self.level_width[level]
+        level = at(self.level, location)
+        cell = location - at(self.level_start, level)
+        width = at(self.level_width, level)
         return level, torch.stack((cell % width, cell // width), dim=-1).to(self.points.dtype)
 
     def pixels(self, level: Tensor, uv: Tensor) -> Tensor:
@@ -404,6 +406,8 @@ def negatives_outside_ignore(grid: Grid, targets: Targets) -> Tensor:
     The regions are rectangles of cells, so their union is a two-dimensional running sum of corner marks: work
     grows with regions + locations, never with their product.
     """
+    if not targets.ignore.shape[0]:
+        return grid.points.new_ones(targets.num_images, grid.num_locations)
     return (coverage(grid, targets.ignore, targets.ignore_image, targets.num_images) == 0).to(grid.points.dtype)
 
 

@@ -31,7 +31,7 @@ from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Pred
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.dynamic_k import dynamic_k, finite, settle
 from assigners.geometry import aligned_iou
-from assigners.segments import smallest, take
+from assigners.segments import at, smallest, take
 
 EPS = 1e-7  # added to an overlap before its logarithm
 
@@ -98,12 +98,12 @@ class DSLA(Assigner):
     def _cost(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Cost and overlap of the predicted box of every pair, each ``[P]``."""
         gt, location = pairs.gt, pairs.location
-        cell = targets.image[gt] * grid.num_locations + location
-        overlap = aligned_iou(predictions.boxes.float().flatten(0, 1)[cell], targets.boxes[gt])
+        cell = at(targets.image, gt) * grid.num_locations + location
+        overlap = aligned_iou(predictions.boxes.float().flatten(0, 1)[cell], at(targets.boxes, gt))
         overlap = overlap.nan_to_num(nan=0.0).clamp(max=1)
-        offset = grid.points[location] - centers(targets.boxes)[gt]
-        strides_away = offset.square().sum(dim=-1).sqrt() / grid.stride[location]
-        classes = soft_class_cost(predictions.logits, cell, targets.labels[gt], overlap)
+        offset = at(grid.points, location) - at(centers(targets.boxes), gt)
+        strides_away = offset.square().sum(dim=-1).sqrt() / at(grid.stride, location)
+        classes = soft_class_cost(predictions.logits, cell, at(targets.labels, gt), overlap)
         price = torch.pow(10.0, strides_away - self.radius)
         return finite(classes - self.iou_weight * (overlap + EPS).log() + price), overlap
 

@@ -24,6 +24,7 @@ from assigners.candidates import rectangle_cells
 from assigners.conflicts import box_rank, keep_smallest
 from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets, inside_range
 from assigners.contract import negatives_outside_ignore as negatives
+from assigners.segments import at
 
 BASIC_EDGE = 4.0  # strides; the paper's root of S_l: 32 px on P3 to 512 px on P7 (section III-B)
 
@@ -58,8 +59,8 @@ class FoveaBox(Assigner):
         first, last = self._foveas(grid, targets.boxes)
         length = min(targets.num_pairs, targets.num_boxes * self._most_cells(grid))
         gt, location, ok = rectangle_cells(grid, first, last, length)
-        cell = targets.image[gt] * grid.num_locations + location
-        rank = box_rank(targets)[gt]  # by area first: the smallest box wins
+        cell = at(targets.image, gt) * grid.num_locations + location
+        rank = at(box_rank(targets), gt)  # by area first: the smallest box wins
         ok = keep_smallest(cell, rank, ok, targets.num_images * grid.num_locations)
         return Assignment(Samples.at_locations(grid, location, gt, ok), negatives(grid, targets))
 

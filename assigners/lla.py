@@ -24,7 +24,7 @@ from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Pred
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.dynamic_k import finite, settle
 from assigners.geometry import aligned_iou
-from assigners.segments import smallest, take
+from assigners.segments import at, smallest, take
 
 LEAST_IOU = torch.finfo(torch.float32).eps  # bounds -ln IoU (the authors' code)
 
@@ -60,7 +60,7 @@ class LLA(Assigner):
         if predictions is None:
             raise ValueError("lla needs the detector's predictions")
         pairs = inside_pairs(grid, targets)
-        cell = targets.image[pairs.gt] * grid.num_locations + pairs.location
+        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
         cost = self._cost(targets, predictions, pairs.gt, cell)
         every = torch.ones_like(cost, dtype=torch.bool)
         index, found = smallest(cost, pairs.gt, every, targets.num_boxes, self.topk)  # [G, topk], ties by location
@@ -73,7 +73,7 @@ class LLA(Assigner):
 
     def _cost(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> Tensor:
         """What the detector would lose at cells ``[P]`` as positives of boxes ``[P]``: ``[P]``, finite."""
-        background, own = background_and_own(predictions.logits, cell, targets.labels[gt], focal_negative)
-        iou = aligned_iou(predictions.boxes.flatten(0, 1)[cell].float(), targets.boxes[gt]).nan_to_num(nan=0.0)
+        background, own = background_and_own(predictions.logits, cell, at(targets.labels, gt), focal_negative)
+        iou = aligned_iou(predictions.boxes.flatten(0, 1)[cell].float(), at(targets.boxes, gt)).nan_to_num(nan=0.0)
         positive = focal_positive(own) - focal_negative(own)
         return finite(background + positive - self.iou_weight * iou.clamp(min=LEAST_IOU).log())

@@ -27,6 +27,7 @@ from assigners.conflicts import box_rank, one_box_each
 from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets, cells_covered
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.geometry import aligned_iou, square_anchors
+from assigners.segments import at
 
 SIDE = 8.0  # strides, of an anchor
 SLACK = 1e-3  # strides; a window may be too large by rounding, never too small
@@ -58,17 +59,17 @@ class MaxIoU(Assigner):
         """Assign by geometry alone; `predictions` are not read."""
         anchors = square_anchors(grid.points, grid.stride, SIDE)
         window = window_nearest(grid, targets.boxes, 1)
-        nearest = aligned_iou(anchors[window.location], targets.boxes[:, None, None])
+        nearest = aligned_iou(at(anchors, window.location), targets.boxes[:, None, None])
         best = torch.where(window.ok, nearest, 0).amax(dim=-1)  # [G, L]: overlap falls with the distance
         most = best.amax(dim=1)
 
         pairs = inside_pairs(grid, targets)
-        iou = aligned_iou(anchors[pairs.location], targets.boxes[pairs.gt])
-        claimed = (iou == most[pairs.gt]) & (iou > 0) & self.low_quality
-        cell = targets.image[pairs.gt] * grid.num_locations + pairs.location
+        iou = aligned_iou(at(anchors, pairs.location), at(targets.boxes, pairs.gt))
+        claimed = (iou == at(most, pairs.gt)) & (iou > 0) & self.low_quality
+        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
         cells = targets.num_images * grid.num_locations
         key = -(iou.double() + 2 * claimed)  # a claim beats any overlap
-        keep = one_box_each(cell, key, box_rank(targets)[pairs.gt], claimed | (iou >= self.pos_iou), cells)
+        keep = one_box_each(cell, key, at(box_rank(targets), pairs.gt), claimed | (iou >= self.pos_iou), cells)
 
         asked = self._overlapping(grid, targets, anchors)
         if self.low_quality:
@@ -84,9 +85,9 @@ class MaxIoU(Assigner):
         most = min(most_overlapping(self.neg_iou, grid.strides), grid.num_locations)
         first, last = overlapping_range(grid, targets.boxes, self.neg_iou)
         gt, location, ok = rectangle_cells(grid, first, last, most * targets.num_boxes)
-        near = ok & (aligned_iou(anchors[location], targets.boxes[gt]) >= self.neg_iou)
+        near = ok & (aligned_iou(at(anchors, location), at(targets.boxes, gt)) >= self.neg_iou)
         marks = torch.zeros(targets.num_images * grid.num_locations, dtype=torch.int32, device=gt.device)
-        marks = marks.index_add(0, targets.image[gt] * grid.num_locations + location, near.int())
+        marks = marks.index_add(0, at(targets.image, gt) * grid.num_locations + location, near.int())
         return (marks > 0).view(targets.num_images, -1)
 
     def _claims(self, grid: Grid, targets: Targets, here: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Pred
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.dynamic_k import dynamic_k
 from assigners.geometry import aligned_iou
+from assigners.segments import at
 from assigners.sinkhorn import transport
 
 LEAST_IOU = torch.finfo(torch.float32).eps  # bounds -ln IoU (the authors' code)
@@ -97,10 +98,10 @@ class OTA(Assigner):
         # In float32: what differs by the rounding of a long sum alone is equal, whatever the order of the boxes.
         share = (plan.boxes / torch.where(largest > 0, largest, 1)).float()
         background = (plan.background / plan.background.amax(dim=1, keepdim=True)).float().flatten()
-        ok = ok & (share >= background[cell])
+        ok = ok & (share >= at(background, cell))
         gt = torch.arange(targets.num_boxes, device=cell.device)[:, None].expand_as(cell).flatten()
         keep = one_box_each(
-            cell.flatten(), -share.flatten(), box_rank(targets)[gt], ok.flatten(),
+            cell.flatten(), -share.flatten(), at(box_rank(targets), gt), ok.flatten(),
             targets.num_images * grid.num_locations,
         )  # fmt: skip
         return Assignment(Samples.at_locations(grid, location.flatten(), gt, keep), negatives(grid, targets))

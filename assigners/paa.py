@@ -26,7 +26,7 @@ from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Pred
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.expectation_maximisation import split
 from assigners.geometry import aligned_iou, giou_loss, square_anchors
-from assigners.segments import smallest, take
+from assigners.segments import at, smallest, take
 from assigners.shortcuts import worth_keeping
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss within the score
@@ -80,14 +80,15 @@ class PAA(Assigner):
         existence, each ``[P]``, at most one existing row per cell; rows of a (box, level) in the order of cells."""
         pairs = inside_pairs(grid, targets)
         gt, location = pairs.gt, pairs.location
-        anchors = square_anchors(grid.points[location], grid.stride[location])
-        iou = aligned_iou(anchors, targets.boxes[gt])
+        anchors = square_anchors(at(grid.points, location), at(grid.stride, location))
+        iou = aligned_iou(anchors, at(targets.boxes, gt))
         best = iou.new_zeros(targets.num_boxes).scatter_reduce(0, gt, iou, reduce="amax")
-        claimed = (iou == best[gt]) & (iou > 0)  # ties are the rule: all anchors that hold a small box overlap it alike
-        cell = targets.image[gt] * grid.num_locations + location
+        # Ties are the rule: all anchors that hold a small box overlap it alike.
+        claimed = (iou == at(best, gt)) & (iou > 0)
+        cell = at(targets.image, gt) * grid.num_locations + location
         cells = targets.num_images * grid.num_locations
         key = -(iou.double() + 2 * claimed)  # a claim beats any overlap
-        owner = one_box_each(cell, key, box_rank(targets)[gt], claimed | (iou >= self.iou), cells)
+        owner = one_box_each(cell, key, at(box_rank(targets), gt), claimed | (iou >= self.iou), cells)
         kept = worth_keeping(owner)
         gt, cell, owner = gt[kept], cell[kept], owner[kept]
         if gt.shape[0] <= cells:
@@ -102,7 +103,7 @@ class PAA(Assigner):
         """The `topk` smallest scores of each box and level: location, score and existence, each ``[G, L * topk]``."""
         groups = targets.num_boxes * grid.num_levels
         location = cell % grid.num_locations
-        index, found = smallest(score, gt * grid.num_levels + grid.level[location], ok, groups, self.topk)
+        index, found = smallest(score, gt * grid.num_levels + at(grid.level, location), ok, groups, self.topk)
         per_box = (targets.num_boxes, grid.num_levels * self.topk)
         return take(location, index).view(per_box), take(score, index).view(per_box), found.view(per_box)
 
@@ -114,14 +115,14 @@ def anchor_score(targets: Targets, predictions: Predictions, gt: Tensor, cell: T
         gt, cell: ``[P]`` box and cell of the batch.
     """
     logits = predictions.logits.float().flatten(0, 1)
-    channel = targets.labels[gt]
-    own = logits.flatten()[cell * logits.shape[1] + channel]
+    channel = at(targets.labels, gt)
+    own = at(logits.flatten(), cell * logits.shape[1] + channel)
     rows = max(1, BLOCK // logits.shape[1])
     blocks = zip(cell.split(rows), channel[:, None].split(rows), strict=True)
-    others = [_others(logits[place], own_channel) for place, own_channel in blocks]
+    others = [_others(at(logits, place), own_channel) for place, own_channel in blocks]
     background = (1 - ALPHA) * torch.cat(others)
     positive = ALPHA * torch.sigmoid(-own).pow(GAMMA) * F.softplus(-own)
-    overlap = giou_loss(predictions.boxes.float().flatten(0, 1)[cell], targets.boxes[gt])
+    overlap = giou_loss(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, gt))
     return torch.nan_to_num(background + positive + overlap, nan=WORST).clamp(0, WORST)
 
 

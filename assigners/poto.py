@@ -38,6 +38,7 @@ from assigners.contract import (
     Targets,
 )
 from assigners.contract import negatives_outside_ignore as negatives
+from assigners.segments import at
 
 
 class POTO(Assigner):
@@ -79,7 +80,7 @@ class POTO(Assigner):
             raise ValueError("poto needs the detector's predictions")
         boxes = targets.boxes
         location, ok = near_center(grid, boxes, self.radius)
-        offset = grid.points[location] - centers(boxes)[:, None]
+        offset = at(grid.points, location) - centers(boxes)[:, None]
         gt = torch.arange(targets.num_boxes, device=boxes.device)
         # Of a window of 80 cells few lie in the box: let the others read one and the same place, which is cheap.
         cell = torch.where(ok, targets.image[:, None] * grid.num_locations + location, 0)
@@ -120,5 +121,5 @@ def match(
         found = found | won
         taken = torch.zeros(num_cells, dtype=torch.int32, device=cell.device).scatter_add(0, wanted, won.int())
         # A box keeps what it won: it asks no more, so that its cell may leave its own list too.
-        free = free & (taken[cell] == 0)
+        free = free & (at(taken, cell) == 0)
     return chosen, found

@@ -10,6 +10,14 @@ import torch
 from torch import Tensor
 
 
+def at(values: Tensor, index: Tensor) -> Tensor:
+    """``values[index]``: rows at indices of any shape. On a CPU that is several times faster than indexing.
+
+    Backward adds up in no fixed order on a GPU: for what needs no gradient.
+    """
+    return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
+
+
 def smallest(key: Tensor, group: Tensor, ok: Tensor, groups: int, count: int) -> tuple[Tensor, Tensor]:
     """The rows with the `count` smallest keys of each group, ascending, ties going to the earlier row.
 
@@ -27,9 +35,9 @@ def smallest(key: Tensor, group: Tensor, ok: Tensor, groups: int, count: int) ->
     bits = (bits ^ ((bits >> 31) & 0x7FFFFFFF)) + 2**31
     group = torch.where(ok, group, groups)
     order = torch.sort((group << 32) + bits, stable=True).indices
-    group = group[order]
+    group = at(group, order)
     size = torch.zeros(groups + 1, dtype=torch.long, device=group.device).index_add(0, group, torch.ones_like(group))
-    rank = torch.arange(group.shape[0], device=group.device) - (size.cumsum(0) - size)[group]
+    rank = torch.arange(group.shape[0], device=group.device) - at(size.cumsum(0) - size, group)
     # Rows beyond the best few, and those of no group, go to a last slot that is cut off.
     slot = torch.where((rank < count) & (group < groups), group * count + rank, groups * count)
     none = key.shape[0]

@@ -38,7 +38,7 @@ from assigners.contract import (
 )
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.geometry import ltrb
-from assigners.segments import smallest, take
+from assigners.segments import at, smallest, take
 
 GUARD = 1e-7  # added to a box's largest t before it divides (the authors' code)
 PAIRS = 2**20  # (box, location) pairs compared at a time where locations outside of boxes compete too
@@ -102,7 +102,7 @@ class TAL(Assigner):
         gt = torch.arange(targets.num_boxes, device=location.device)[:, None].expand_as(location)
         cell = targets.image[:, None] * grid.num_locations + location
         t, overlap = self._alignment(targets, predictions, gt, cell)
-        rank, cells = box_rank(targets)[gt], targets.num_images * grid.num_locations
+        rank, cells = at(box_rank(targets), gt), targets.num_images * grid.num_locations
         ok = one_box_each(cell.flatten(), -overlap.flatten(), rank.flatten(), ok.flatten(), cells).view_as(ok)
 
         largest = torch.where(ok, t, 0).amax(dim=1, keepdim=True)
@@ -119,7 +119,7 @@ class TAL(Assigner):
     def _inside(self, grid: Grid, targets: Targets, predictions: Predictions) -> tuple[Tensor, Tensor]:
         """The best locations inside each box, and whether it has so many: ``[G, topk]``."""
         pairs = inside_pairs(grid, targets)
-        cell = targets.image[pairs.gt] * grid.num_locations + pairs.location
+        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
         t, _ = self._alignment(targets, predictions, pairs.gt, cell)
         index, ok = smallest(-t.float(), pairs.gt, t > 0, targets.num_boxes, self.topk)
         return take(pairs.location, index), ok
@@ -130,7 +130,7 @@ class TAL(Assigner):
         parts = []
         for boxes in torch.arange(targets.num_boxes, device=everywhere.device).split(-(-PAIRS // len(everywhere))):
             gt, location = boxes.repeat_interleave(len(everywhere)), everywhere.repeat(len(boxes))
-            t, _ = self._alignment(targets, predictions, gt, targets.image[gt] * len(everywhere) + location)
+            t, _ = self._alignment(targets, predictions, gt, at(targets.image, gt) * len(everywhere) + location)
             group = torch.arange(len(boxes), device=gt.device).repeat_interleave(len(everywhere))
             index, ok = smallest(-t.float(), group, t > 0, len(boxes), self.topk)
             best = take(location, index)

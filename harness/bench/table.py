@@ -77,6 +77,11 @@ def number_of(line: Line, name: str) -> float | None:
         ) from error
 
 
+def short(value: float | None) -> str:
+    """Three figures that count."""
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _order(place: Sequence[str]) -> list[tuple[float, str]]:
     return [(float(word), "") if word.isdigit() else (-1.0, word) for word in place]
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from assigners import registry
 from harness.cli.output import console, emit, json_option, results_option, say
+from harness.errors import UserError
 from harness.naming import row_name
 from harness.protocol import load_protocol
 
@@ -65,6 +66,7 @@ def command() -> None:
     Examples:
       harness bench assigners --quick
       harness bench step -a iqdet --device cuda
+      harness bench summary
     """
 
 
@@ -215,6 +217,23 @@ def step_command(
         emit({"environment": told, **asdict(share)})
 
 
+@command.command("summary", short_help="What was measured, as Markdown.")
+@results_option
+def summary_command(results: Path) -> None:
+    """Print what is known of each assigner's cost as a Markdown table.
+
+    Times of `harness bench assigners` at 7, 100 and 500 boxes an image, how many times faster that is than dense,
+    per-image, textbook code, peak memory, and what an image costs alone and in a batch.
+    """
+    from harness.bench.summary import summary
+    from harness.bench.table import read_lines
+
+    lines = read_lines(results / "bench" / FILE)
+    if not lines:
+        raise UserError(f"{results / 'bench' / FILE} holds no measurement; `harness bench assigners` makes them")
+    click.echo(summary(lines), nl=False)
+
+
 def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Names and options; all registered ones where none is given. A wrong name is told before torch is loaded."""
     specs = [registry.parse_spec(text) for text in names] or [(e.name, {}) for e in registry.catalogue()]
@@ -285,6 +304,8 @@ def _draw(path: Path, told: dict[str, Any], size: tuple[int, int]) -> list[Path]
 
 
 def _assigners_table(rows: Sequence[Row]) -> Table:
+    from harness.bench.table import short
+
     table = Table(title="medians of calls; peak memory of one call", title_justify="left", title_style="dim")
     table.add_column("assigner")
     for column in ("images", "boxes", "classes", "ms", "dense ms", "ratio", "MiB", "dense MiB"):
@@ -294,22 +315,19 @@ def _assigners_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         numbers = (row.ms, row.dense_ms, row.ratio, row.mib, row.dense_mib)
         counts = (str(row.images), str(row.boxes), str(row.classes))
-        table.add_row(Text(row.assigner), *counts, *map(_short, numbers), row.passes, Text(row.note))
+        table.add_row(Text(row.assigner), *counts, *map(short, numbers), row.passes, Text(row.note))
     return table
 
 
 def _share_table(share: Share) -> Table:
+    from harness.bench.table import short
+
     title = f"a training step of {share.images} images of {share.size} px, {share.boxes} boxes each, {share.backbone}"
     table = Table(title=title, title_justify="left", title_style="dim")
     table.add_column("assigner")
     for column in ("step ms", "with an assignment ready ms", "share %"):
         table.add_column(column, justify="right")
     table.add_column("ready")
-    numbers = (_short(share.step_ms), _short(share.ready_ms), f"{100 * share.share:.1f}")
+    numbers = (short(share.step_ms), short(share.ready_ms), f"{100 * share.share:.1f}")
     table.add_row(Text(share.assigner), *numbers, Text(share.stand_in))
     return table
-
-
-def _short(value: float | None) -> str:
-    """Three figures that count."""
-    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"

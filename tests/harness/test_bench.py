@@ -22,6 +22,7 @@ from harness.bench.dense import dense_rules
 from harness.bench.measure import in_turns, peak_bytes
 from harness.bench.scene import STEP, make_scene
 from harness.bench.step import StepRequest, measure_share
+from harness.bench.summary import summary
 from harness.bench.table import columns, merge, read_lines, to_line, write_lines
 from harness.cli import main
 from harness.errors import UserError
@@ -219,6 +220,40 @@ def test_what_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "bench").write_text("in the way")
     with pytest.raises(UserError, match="cannot write"):
         write_lines(tmp_path / "bench" / "assigners.csv", [])
+
+
+# --- the summary -------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_has_a_line_per_assigner_cheapest_first():
+    known = (
+        row("dear", boxes=100, ms=234.5, ratio=1.25), row("cheap", boxes=100, ms=2.0, ratio=None),
+        row("cheap", boxes=30, images=1, ms=3.0), row("cheap", boxes=30, images=16, ms=32.0),
+        row("cheap", boxes=5000, images=1, mib=77.7), row("cheap", boxes=30, classes=1, ms=999.0),
+    )  # fmt: skip
+    made = lines(*known, replace(row("own", boxes=7), passes="forward+backward"))
+    told, gap, heads, _, *rows = summary(made).splitlines()
+    assert (told, gap) == ("a processor, 1 thread, torch 2: 2 images of 800x1344 px, 80 classes", "")
+    cells = [[cell.strip() for cell in each.strip("|").split("|")] for each in (heads, *rows)]
+    assert {len(each) for each in cells} == {11}
+    assert [each[0] for each in cells[1:]] == ["`cheap`", "`dear`", "`own` *"]
+    assert cells[1][1:] == ["-", "2", "-", "-", "-", "-", "-", "77.7", "3", "2"]
+    assert cells[2][1:] == ["-", "234", "-", "-", "1.25", "-", "-", "-", "-", "-"]
+
+
+def test_the_summary_keeps_machines_apart(tmp_path):
+    elsewhere = to_line(row(boxes=7), {**ENVIRONMENT, "device": "another", "threads": 4})
+    write_lines(tmp_path / "bench" / "assigners.csv", [*lines(row(boxes=7)), elsewhere])
+    told = call("bench", "summary", "--results", tmp_path)
+    assert told.exit_code == 0
+    assert "another, 4 threads" in told.stdout
+    assert told.stdout.count("| `atss` |") == 2
+
+
+def test_nothing_measured_is_told_in_one_line(tmp_path):
+    told = call("bench", "summary", "--results", tmp_path)
+    assert told.exit_code == 2
+    assert "`harness bench assigners` makes them" in told.output
 
 
 # --- the picture -------------------------------------------------------------------------------------------------
