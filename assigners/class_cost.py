@@ -14,6 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CPU_BLOCK = 2**17  # numbers of a block: a handful of them fit the cache of a core
+GPU_BLOCK = 2**24
+
+
+def block_rows(table: Tensor) -> int:
+    """How many rows of ``[N, C]`` a pass over all classes should take at a time."""
+    return max(1, (CPU_BLOCK if table.device.type == "cpu" else GPU_BLOCK) // max(1, table.shape[1]))
+
 
 def background_and_own(
     logits: Tensor, cell: Tensor, channel: Tensor, negative: Callable[[Tensor], Tensor]
@@ -31,9 +39,10 @@ def background_and_own(
     rows = logits.float().flatten(0, 1)
     own = rows.flatten()[cell * rows.shape[1] + channel]
     # A location may be in many pairs: each is summed once, unless there are fewer pairs than locations.
+    count = block_rows(rows)
     if cell.shape[0] < rows.shape[0]:
-        return negative(rows[cell]).sum(dim=1), own
-    return negative(rows).sum(dim=1)[cell], own
+        return torch.cat([negative(rows[part]).sum(dim=1) for part in cell.split(count)]), own
+    return torch.cat([negative(part).sum(dim=1) for part in rows.split(count)])[cell], own
 
 
 def focal_negative(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

@@ -17,7 +17,7 @@ from assigners.roi import few_boxes, roi_align_levels
 
 SIDE = 7  # bins along each axis; what three 3x3 convolutions without padding leave of them is 1
 SAMPLING_RATIO = 2  # reads per bin and axis; the paper does not state it
-CHUNK = 256  # boxes whose RoI features are held at once: 64 MB at 256 channels
+CHUNK = 512  # boxes whose RoI features are held at once: 128 MB at 256 channels
 
 
 class FeatureSelection(nn.Module):

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from assigners.class_cost import block_rows
 from assigners.segments import group_max, group_sum
 
-CPU_BLOCK = 2**17  # numbers of a block: a handful of them fit the cache of a core
-GPU_BLOCK = 2**24
 TINY = 1e-38  # the smallest normal float32; log of it is finite
 
 
@@ -65,7 +64,7 @@ class _NegativeFocal(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, objectness: Tensor | None, match: Tensor, weight: Tensor, gamma: float, wanted: bool
     ) -> Tensor:
-        rows = max(1, (CPU_BLOCK if logits.device.type == "cpu" else GPU_BLOCK) // max(1, logits.shape[1]))
+        rows = block_rows(logits)
         wanted = wanted and any(ctx.needs_input_grad[:2])
         by_objectness = torch.empty_like(objectness) if wanted and objectness is not None else None
         total = logits.new_zeros((), dtype=torch.float64)  # over blocks; within one, float32 sums pairwise

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assigners.candidates import inside_pairs
+from assigners.class_cost import block_rows
 from assigners.conflicts import box_rank, one_box_each
 from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.contract import negatives_outside_ignore as negatives
@@ -30,7 +31,6 @@ from assigners.segments import at, smallest, take
 from assigners.shortcuts import worth_keeping
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss within the score
-BLOCK = 2**18  # numbers at a time in the passes over all classes: several maps of them fit a core's cache
 WORST = 1e4  # a score beyond it, or none at all (a diverging detector), counts as this: EM needs finite numbers
 
 
@@ -117,7 +117,7 @@ def anchor_score(targets: Targets, predictions: Predictions, gt: Tensor, cell: T
     logits = predictions.logits.float().flatten(0, 1)
     channel = at(targets.labels, gt)
     own = at(logits.flatten(), cell * logits.shape[1] + channel)
-    rows = max(1, BLOCK // logits.shape[1])
+    rows = block_rows(logits)
     blocks = zip(cell.split(rows), channel[:, None].split(rows), strict=True)
     others = [_others(at(logits, place), own_channel) for place, own_channel in blocks]
     background = (1 - ALPHA) * torch.cat(others)

@@ -25,7 +25,7 @@ SIGMA_MIN = 0.05  # half sides; A6 leaves the floor open: under one P3 cell for 
 MU_INIT = 0.15  # half sides; +-MU_INIT on x keeps two components apart at the start (not in the paper)
 SIGMA_INIT = 0.5  # half sides (not in the paper)
 PEAK_INIT = 0.7  # initial quality at a component's mean (not in the paper)
-CHUNK = 256  # boxes whose RoI features are held at once: 64 MB at 256 channels
+CHUNK = 512  # boxes whose RoI features are held at once: 128 MB at 256 channels
 SAMPLING_RATIO = 2  # RoIAlign samples per bin side; A32 leaves it open
 
 

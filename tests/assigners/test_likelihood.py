@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assigners import likelihood
+from assigners import class_cost
 from assigners.likelihood import group_logsumexp, match_map, negative_focal
 
 
@@ -44,7 +44,7 @@ def test_blocks_do_not_matter(block, monkeypatch):
     logits, objectness, match, weight = inputs(0, 50, 3)
     whole = negative_focal(logits, objectness, match.clone(), weight, 2.0)
     expected = torch.autograd.grad(whole, (logits, objectness))
-    monkeypatch.setattr(likelihood, "CPU_BLOCK", block)
+    monkeypatch.setattr(class_cost, "CPU_BLOCK", block)
     parts = negative_focal(logits, objectness, match.clone(), weight, 2.0)
     torch.testing.assert_close(parts, whole)
     for ours, theirs in zip(torch.autograd.grad(parts, (logits, objectness)), expected, strict=True):
