@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.bench.cells import USUAL_BOXES, USUAL_CLASSES, USUAL_IMAGES
+from harness.bench.cells import CROWD, USUAL_BOXES, USUAL_CLASSES, USUAL_IMAGES
 from harness.bench.table import Line, number_of
 from harness.plot import DASHES, INK, SERIES, SOFT, Canvas, colour, dash
 from harness.report.svg import Scale
@@ -42,13 +42,12 @@ def series(lines: Sequence[Line], name: str, measure: str, axis: str) -> Points:
     """An assigner's points along an axis, the others at their usual values; per image where that is what counts."""
     found = []
     for line in lines:
-        # A crowd comes in one image: along the boxes, time and memory are those of an image whatever the batch.
-        others = [other for other in USUAL if other != axis and not (axis == "boxes" and other == "images")]
+        usual = USUAL | ({"images": 1} if int(line["boxes"]) >= CROWD else {})  # a crowd comes in one image
         value = number_of(line, measure)
-        if line["assigner"] != name or value is None or any(int(line[other]) != USUAL[other] for other in others):
+        if line["assigner"] != name or value is None or any(int(line[o]) != usual[o] for o in usual if o != axis):
             continue
         found.append((float(line[axis]), value if measure == "ratio" else value / float(line["images"])))
-    return sorted(dict(found).items())
+    return sorted(found)
 
 
 def _panel(canvas: Canvas, corner: tuple[float, float], curves: dict[str, Points], measure: str, axis: str) -> None:
