@@ -10,18 +10,14 @@ from harness.wording import counted
 
 FEW, SOME, MANY, BATCH = 7, 100, 500, 16
 COLUMNS = {  # heading: boxes in each image, images, measure, per image
-    f"ms, {FEW} boxes": (FEW, USUAL_IMAGES, "ms", False),
-    f"{SOME}": (SOME, USUAL_IMAGES, "ms", False),
-    f"{MANY}": (MANY, USUAL_IMAGES, "ms", False),
-    f"times faster, {FEW}": (FEW, USUAL_IMAGES, "ratio", False),
-    f"{SOME} ": (SOME, USUAL_IMAGES, "ratio", False),
-    f"{MANY} ": (MANY, USUAL_IMAGES, "ratio", False),
+    **{f"ms, {boxes} boxes": (boxes, USUAL_IMAGES, "ms", False) for boxes in (FEW, SOME, MANY)},
+    **{f"times faster, {boxes}": (boxes, USUAL_IMAGES, "ratio", False) for boxes in (FEW, SOME, MANY)},
     f"MiB, {MANY}": (MANY, USUAL_IMAGES, "mib", False),
-    f"{CROWD} in one": (CROWD, 1, "mib", False),
-    f"ms an image, {USUAL_BOXES} boxes, 1 image": (USUAL_BOXES, 1, "ms", True),
-    f"{BATCH} images": (USUAL_BOXES, BATCH, "ms", True),
+    f"MiB, {CROWD} in one": (CROWD, 1, "mib", False),
+    f"ms an image of {USUAL_BOXES}, alone": (USUAL_BOXES, 1, "ms", True),
+    f"ms an image, {BATCH} together": (USUAL_BOXES, BATCH, "ms", True),
 }
-BY_COST = f"{SOME}"  # the column by which the assigners are in order
+BY_COST = f"ms, {SOME} boxes"  # the column by which the assigners are in order
 
 Place = tuple[str, ...]
 
@@ -42,7 +38,7 @@ def _table(place: Place, lines: Sequence[Line]) -> Iterator[str]:
     threads = counted(int(threads), "thread")
     yield f"{device}, {threads}, torch {torch}: {USUAL_IMAGES} images of {size} px, {USUAL_CLASSES} classes"
     yield ""
-    yield "| assigner | " + " | ".join(heading.strip() for heading in COLUMNS) + " |"
+    yield "| assigner | " + " | ".join(COLUMNS) + " |"
     yield "|---" + "|---:" * len(COLUMNS) + "|"
     rows = {name: _values(name, lines) for name in dict.fromkeys(line["assigner"] for line in lines)}
 
