@@ -20,8 +20,8 @@ def score_and_overlap(targets: Targets, predictions: Predictions, gt: Tensor, ce
         Two ``[...]`` float64 in [0, 1]; 0 where a diverging detector predicts no number.
     """
     channels = predictions.logits.shape[-1]
-    own = predictions.logits.reshape(-1)[cell * channels + at(targets.labels, gt)]
-    overlap = aligned_iou(predictions.boxes.reshape(-1, 4)[cell].float(), at(targets.boxes, gt))
+    own = at(predictions.logits.reshape(-1), cell * channels + at(targets.labels, gt))
+    overlap = aligned_iou(at(predictions.boxes.reshape(-1, 4), cell).float(), at(targets.boxes, gt))
     # float64, because the last bit of a float32 exponential depends on where in a list the number stands: equal pairs
     # would stop being ties, and one image would be assigned otherwise in another batch.
     return torch.nan_to_num(own.double().sigmoid(), nan=0.0), torch.nan_to_num(overlap, nan=0.0).double()

@@ -48,8 +48,8 @@ from assigners.contract import (
 )
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.geometry import aligned_iou, giou_loss
-from assigners.likelihood import group_logsumexp, match_map, negative_focal
-from assigners.segments import group_max, group_min, group_sum
+from assigners.likelihood import group_logsumexp, match_map, own_and_negative
+from assigners.segments import at, group_max, group_min, group_sum
 
 SHARPNESS = 3.0  # of the confidence weight exp(3 P); a constant of the paper
 EPS = 1e-12  # an IoU counts as at most 1 - this; the mass of a centre prior is at least this
@@ -95,20 +95,22 @@ class AutoAssign(Assigner):
             raise ValueError("auto_assign needs the detector's predictions")
         pairs, boxes = inside_pairs(grid, targets), targets.num_boxes
         weight = negatives(grid, targets)
-        log_p, log_g, iou = self._promises(grid, targets, predictions, pairs)
+        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        channel = cell * predictions.logits.shape[-1] + at(targets.labels, pairs.gt)
+        own, negative = own_and_negative(
+            predictions.logits.float().flatten(0, 1), predictions.quality.float().flatten(),
+            self._match(targets, predictions, pairs.gt, cell, channel), weight.flatten(), channel, self.gamma,
+        )  # fmt: skip
+        log_p, log_g = self._promises(grid, targets, predictions, pairs, cell, own)
         confidence = SHARPNESS * log_p.exp() + log_g
         share = group_logsumexp(confidence, pairs.gt, boxes)
         log_bag = group_logsumexp(confidence + log_p, pairs.gt, boxes) - share
         held = group_max(torch.ones_like(pairs.gt), pairs.gt, boxes, empty=0) > 0
         count = held.sum().to(log_bag.dtype)
-        prior = group_sum(log_g.exp(), targets.image[pairs.gt], targets.num_images)
+        prior = group_sum(log_g.exp(), at(targets.image, pairs.gt), targets.num_images)
         boxes_of = group_sum(held.to(prior.dtype), targets.image, targets.num_images)
         unreached = 0 * (self.mu.sum() + self.log_sigma.sum())  # a batch without boxes still reaches them
-        negative = negative_focal(
-            predictions.logits.float().flatten(0, 1), predictions.quality.float().flatten(),
-            self._match(grid, targets, predictions, pairs, iou), weight.flatten(), self.gamma,
-        )  # fmt: skip
-        spread = group_sum((2 * (confidence - share[pairs.gt])).detach().exp(), pairs.gt, boxes)
+        spread = group_sum((2 * (confidence.detach() - at(share.detach(), pairs.gt))).exp(), pairs.gt, boxes)
         return Assignment(
             self._best(grid, targets, pairs, confidence.detach(), held),
             weight,
@@ -124,45 +126,46 @@ class AutoAssign(Assigner):
         )
 
     def _promises(
-        self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """log P, log G and the IoU of every pair, each ``[P]``; the last without gradient."""
-        maps = (predictions.logits.flatten().float(), predictions.quality.flatten().float())
-        decoded, classes = predictions.boxes.flatten(0, 1).float(), predictions.logits.shape[-1]
+        self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs, cell: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """log P and log G of every pair, each ``[P]``, at cells whose logit of the class is `own`."""
+        objectness, boxes = predictions.quality.flatten().float(), predictions.boxes.flatten(0, 1).float()
 
-        def of(gt: Tensor, location: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            label, truth = targets.labels[gt], targets.boxes[gt]
-            cell = targets.image[gt] * grid.num_locations + location
-            own = maps[0].index_select(0, cell * classes + label)
-            box = decoded.index_select(0, cell)
-            log_p = F.logsigmoid(own) + F.logsigmoid(maps[1].index_select(0, cell)) - self.beta * giou_loss(box, truth)
-            offset = (grid.points[location] - centers(truth)) / grid.stride[location, None]
+        def of(gt: Tensor, location: Tensor, cell: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+            label, truth = at(targets.labels, gt), at(targets.boxes, gt)
+            overlap = giou_loss(boxes.index_select(0, cell), truth)
+            log_p = F.logsigmoid(own) + F.logsigmoid(objectness.index_select(0, cell)) - self.beta * overlap
+            offset = (at(grid.points, location) - centers(truth)) / at(grid.stride, location)[:, None]
             scaled = (offset - self.mu.index_select(0, label)) * torch.exp(-self.log_sigma).index_select(0, label)
-            return log_p, -0.5 * scaled.square().sum(dim=-1), aligned_iou(box.detach(), truth)
+            return log_p, -0.5 * scaled.square().sum(dim=-1)
 
-        if pairs.gt.shape[0] <= CHUNK:
-            return of(pairs.gt, pairs.location)
-        chunks = zip(pairs.gt.split(CHUNK), pairs.location.split(CHUNK), strict=True)
+        lists = (pairs.gt, pairs.location, cell, own)
+        if cell.shape[0] <= CHUNK:
+            return of(*lists)
+        chunks = zip(*(each.split(CHUNK) for each in lists), strict=True)
         parts = [checkpoint(of, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
-        log_p, log_g, iou = (torch.cat(column) for column in zip(*parts, strict=True))
-        return log_p, log_g, iou
+        log_p, log_g = (torch.cat(column) for column in zip(*parts, strict=True))
+        return log_p, log_g
 
     @torch.no_grad()
-    def _match(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs, iou: Tensor) -> Tensor:
-        """``1 - w-`` of each class at each location, ``[B * R, C]`` in [0, 1]."""
-        images, places, classes = predictions.logits.shape
-        cell = targets.image[pairs.gt] * places + pairs.location
-        best = group_max(iou, cell, images * places, empty=0.0)[cell]
+    def _match(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor, channel: Tensor) -> Tensor:
+        """``1 - w-`` of each class at each location, ``[B * R, C]`` in [0, 1], from all pairs ``[P]``."""
+        boxes = predictions.boxes.flatten(0, 1).float()
+        iou = torch.cat([
+            aligned_iou(at(boxes, where), at(targets.boxes, box))
+            for where, box in zip(cell.split(CHUNK), gt.split(CHUNK), strict=True)
+        ])  # fmt: skip
+        best = group_max(iou, cell, boxes.shape[0], empty=0.0).index_select(0, cell)
         f = 1 / (1 - best).clamp(min=EPS)
-        low = group_min(f, pairs.gt, targets.num_boxes, empty=float("inf"))[pairs.gt]
-        high = group_max(f, pairs.gt, targets.num_boxes, empty=0.0)[pairs.gt]
+        low = group_min(f, gt, targets.num_boxes, empty=float("inf")).index_select(0, gt)
+        high = group_max(f, gt, targets.num_boxes, empty=0.0).index_select(0, gt)
         scaled = torch.where(high > low, (f - low) / (high - low).clamp(min=EPS), 1)
-        return match_map(scaled, cell * classes + targets.labels[pairs.gt], predictions.logits)
+        return match_map(scaled, channel, predictions.logits)
 
     def _best(self, grid: Grid, targets: Targets, pairs: Pairs, confidence: Tensor, held: Tensor) -> Samples:
         """The location of the largest w+ of each box, for the log and for pictures: without weight in any term."""
         top = group_max(confidence, pairs.gt, targets.num_boxes, empty=-torch.inf)
-        place = torch.where(confidence == top[pairs.gt], pairs.location, grid.num_locations)
+        place = torch.where(confidence == at(top, pairs.gt), pairs.location, grid.num_locations)
         location = group_min(place, pairs.gt, targets.num_boxes, empty=grid.num_locations)
         # Where the detector diverged no confidence equals the largest.
         ok = held & (location < grid.num_locations)

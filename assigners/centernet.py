@@ -29,6 +29,7 @@ from assigners.candidates import centers, inside_pairs
 from assigners.conflicts import box_rank, one_box_each
 from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.contract import negatives_outside_ignore as negatives
+from assigners.segments import at
 
 SMALLEST, LARGEST = 4.0, 10.0  # half diagonal of a level's boxes in strides: 64 to 160 px on P4; neighbours overlap
 FAINTEST = 1e-4  # Gaussians below count as 0
@@ -72,12 +73,12 @@ class CenterNet(Assigner):
         center, near = steps == 0, steps <= 1
 
         heat = torch.exp(-distance)
-        cell = targets.image[gt] * grid.num_locations + location
+        cell = at(targets.image, gt) * grid.num_locations + location
         cells = targets.num_images * grid.num_locations
-        rank = box_rank(targets)[gt]
+        rank = at(box_rank(targets), gt)
         learns = one_box_each(cell, distance, rank, near, cells)
         # One row speaks for each class of a location: a centre, or else the brightest Gaussian.
-        channel = consecutive(cell * self.num_classes + targets.labels[gt])
+        channel = consecutive(cell * self.num_classes + at(targets.labels, gt))
         key = torch.where(center, -1.0, distance)
         speaks = one_box_each(channel, key, rank, near | (heat >= FAINTEST), channel.shape[0])
         positive = speaks & center
@@ -95,7 +96,7 @@ class CenterNet(Assigner):
         """Squared distance of each pair from the box centre in squared radii, ``[P]``."""
         area = (targets.boxes[:, 2:] - targets.boxes[:, :2]).prod(dim=1)
         radius2 = (2 * self.delta**2 * area).clamp(min=self.min_radius**2)
-        return (grid.points[location] - centers(targets.boxes)[gt]).square().sum(dim=1) / radius2[gt]
+        return (at(grid.points, location) - at(centers(targets.boxes), gt)).square().sum(dim=1) / at(radius2, gt)
 
     def _steps_from_center(self, grid: Grid, targets: Targets, gt: Tensor, location: Tensor) -> Tensor:
         """Cells from the one that holds the box centre, the farther axis, ``[P]``; infinite off the box's levels."""
@@ -105,9 +106,9 @@ class CenterNet(Assigner):
         center = torch.where(
             in_scale[..., None], grid.pixels(torch.arange(grid.num_levels, device=gt.device), center), torch.inf
         )
-        row = gt * grid.num_levels + grid.level[location]
-        away = (grid.points[location] - center.flatten(0, 1)[row]).abs().amax(dim=1)
-        return away / grid.stride[location]
+        row = gt * grid.num_levels + at(grid.level, location)
+        away = (at(grid.points, location) - at(center.flatten(0, 1), row)).abs().amax(dim=1)
+        return away / at(grid.stride, location)
 
 
 def consecutive(key: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from assigners.segments import at
+
 CPU_BLOCK = 2**17  # numbers of a block: a handful of them fit the cache of a core
 GPU_BLOCK = 2**24
 
@@ -37,12 +39,12 @@ def background_and_own(
         ``sum_c f(z_c, 0)`` over all classes, the own one included, ``[K]``; and z of the own class ``[K]``.
     """
     rows = logits.float().flatten(0, 1)
-    own = rows.flatten()[cell * rows.shape[1] + channel]
+    own = at(rows.flatten(), cell * rows.shape[1] + channel)
     # A location may be in many pairs: each is summed once, unless there are fewer pairs than locations.
     count = block_rows(rows)
     if cell.shape[0] < rows.shape[0]:
-        return torch.cat([negative(rows[part]).sum(dim=1) for part in cell.split(count)]), own
-    return torch.cat([negative(part).sum(dim=1) for part in rows.split(count)])[cell], own
+        return torch.cat([negative(at(rows, part)).sum(dim=1) for part in cell.split(count)]), own
+    return at(torch.cat([negative(part).sum(dim=1) for part in rows.split(count)]), cell), own
 
 
 def focal_negative(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

@@ -99,7 +99,7 @@ class DSLA(Assigner):
         """Cost and overlap of the predicted box of every pair, each ``[P]``."""
         gt, location = pairs.gt, pairs.location
         cell = at(targets.image, gt) * grid.num_locations + location
-        overlap = aligned_iou(predictions.boxes.float().flatten(0, 1)[cell], at(targets.boxes, gt))
+        overlap = aligned_iou(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, gt))
         overlap = overlap.nan_to_num(nan=0.0).clamp(max=1)
         offset = at(grid.points, location) - at(centers(targets.boxes), gt)
         strides_away = offset.square().sum(dim=-1).sqrt() / at(grid.stride, location)

@@ -50,6 +50,7 @@ from assigners.contract import (
     negatives_outside_ignore,
 )
 from assigners.geometry import aligned_iou, giou_loss, ltrb
+from assigners.segments import at
 
 DIVISOR_RATE = 3.0  # of t in the sum that divides positive weights: with mu = 5 it lets a box count up to e^2 times
 LEAST_IOU = 0.5  # at which a location begins to be less of a negative
@@ -117,8 +118,8 @@ class DualWeighting(Assigner):
 
         cell = targets.image[:, None] * grid.num_locations + location
         channel = cell * num_classes + targets.labels[:, None]
-        score = predictions.logits.flatten()[channel].float().sigmoid()
-        predicted = predictions.boxes.flatten(0, 1)[cell].float()
+        score = at(predictions.logits.flatten(), channel).float().sigmoid()
+        predicted = at(predictions.boxes.flatten(0, 1), cell).float()
         misfit = giou_loss(predicted, boxes[:, None]).nan_to_num(WORST, WORST, WORST).clamp(0, WORST)
         iou = aligned_iou(predicted, boxes[:, None]).nan_to_num(0.0)
         t = score.nan_to_num(0.0) * torch.exp(-self.beta * misfit)

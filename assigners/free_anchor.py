@@ -48,8 +48,8 @@ from assigners.contract import (
 )
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.geometry import aligned_iou, giou_loss, square_anchors
-from assigners.likelihood import match_map, negative_focal
-from assigners.segments import group_max, smallest, take
+from assigners.likelihood import match_map, own_and_negative
+from assigners.segments import at, group_max, smallest, take
 
 CERTAIN = 1e-12  # a likelihood counts as at most 1 - this: it is divided by
 ABSENT = -1e9  # logarithm of the likelihood of a place of a bag that no location fills
@@ -100,17 +100,19 @@ class FreeAnchor(Assigner):
         pairs = inside_pairs(grid, targets)
         weight = negatives(grid, targets)
         location, ok = self._bags(grid, targets, pairs)
-        log_x, log_rest = self._likelihood(grid, targets, predictions, location)
-        log_x = torch.where(ok, log_x, ABSENT)
-        log_weight = torch.where(ok, -log_rest, ABSENT)
+        gt = torch.arange(targets.num_boxes, device=location.device).repeat_interleave(location.shape[1])
+        cell = at(targets.image, gt) * grid.num_locations + location.flatten()
+        own, negative = own_and_negative(
+            predictions.logits.float().flatten(0, 1), None, self._match(grid, targets, predictions, pairs),
+            weight.flatten(), cell * predictions.logits.shape[-1] + at(targets.labels, gt), self.gamma,
+        )  # fmt: skip
+        log_x, log_rest = self._likelihood(targets, predictions, gt, cell, own)
+        log_x = torch.where(ok, log_x.view_as(ok), ABSENT)
+        log_weight = torch.where(ok, -log_rest.view_as(ok), ABSENT)
         log_bag = torch.logsumexp(log_x + log_weight, dim=1) - torch.logsumexp(log_weight, dim=1)
         held = ok.any(dim=1)
         count = held.sum().to(log_bag.dtype)
         positive = -self.alpha * torch.where(held, log_bag, 0).sum()
-        negative = (1 - self.alpha) / self.bag * negative_focal(
-            predictions.logits.float().flatten(0, 1), None, self._match(grid, targets, predictions, pairs),
-            weight.flatten(), self.gamma,
-        )  # fmt: skip
         best = log_x.detach().argmax(dim=1, keepdim=True)
         samples = Samples.at_locations(
             grid, location.gather(1, best).squeeze(1), torch.arange(targets.num_boxes, device=held.device), held
@@ -121,40 +123,38 @@ class FreeAnchor(Assigner):
         return Assignment(
             replace(samples, class_weight=nothing, box_weight=nothing),
             weight,
-            losses={"positive_bag": (positive, count), "negative_bag": (negative, count)},
+            losses={
+                "positive_bag": (positive, count),
+                "negative_bag": ((1 - self.alpha) / self.bag * negative, count),
+            },
             statistics={"locations_per_bag": (spread, count)},
         )
 
     def _bags(self, grid: Grid, targets: Targets, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Location and existence of the `bag` best anchors of each box, ``[G, bag]``."""
-        anchors = square_anchors(grid.points[pairs.location], grid.stride[pairs.location])
-        iou = aligned_iou(anchors, targets.boxes[pairs.gt])
+        anchors = square_anchors(at(grid.points, pairs.location), at(grid.stride, pairs.location))
+        iou = aligned_iou(anchors, at(targets.boxes, pairs.gt))
         everything = torch.ones_like(pairs.gt, dtype=torch.bool)
         index, ok = smallest(-iou, pairs.gt, everything, targets.num_boxes, self.bag)
         return take(pairs.location, index), ok
 
     def _likelihood(
-        self, grid: Grid, targets: Targets, predictions: Predictions, location: Tensor
+        self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor, own: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logarithms of x = P_cls * P_loc and of 1 - x at locations ``[G, bag]`` of each box."""
-        cell = (targets.image[:, None] * grid.num_locations + location).flatten()
-        gt = torch.arange(targets.num_boxes, device=cell.device).repeat_interleave(location.shape[1])
-        classes = predictions.logits.shape[-1]
-        own = predictions.logits.float().flatten().index_select(0, cell * classes + targets.labels[gt])
+        """Logarithms of x = P_cls * P_loc and of 1 - x, each ``[K]``, at cells whose logit of the class is `own`."""
         boxes = predictions.boxes.float().flatten(0, 1).index_select(0, cell)
-        cost = self.beta * giou_loss(boxes, targets.boxes[gt])
-        log_x = F.logsigmoid(own) - cost
+        cost = self.beta * giou_loss(boxes, at(targets.boxes, gt))
         # 1 - x = (1 - P_cls) + P_cls * (1 - P_loc), without the digits that the difference would lose.
         rest = torch.sigmoid(-own) - torch.sigmoid(own) * torch.expm1(-cost)
-        return log_x.view_as(location), rest.clamp(min=CERTAIN).log().view_as(location)
+        return F.logsigmoid(own) - cost, rest.clamp(min=CERTAIN).log()
 
     @torch.no_grad()
     def _match(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> Tensor:
         """How surely a location is taken by a box of each class, ``[B * R, C]`` in [0, 1]."""
         classes = predictions.logits.shape[-1]
-        cell = targets.image[pairs.gt] * grid.num_locations + pairs.location
-        iou = aligned_iou(predictions.boxes.float().flatten(0, 1)[cell], targets.boxes[pairs.gt])
+        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        iou = aligned_iou(predictions.boxes.float().flatten(0, 1).index_select(0, cell), at(targets.boxes, pairs.gt))
         best = group_max(iou, pairs.gt, targets.num_boxes, empty=0.0)
         reach = (best - self.threshold).clamp(min=CERTAIN)
-        match = ((iou - self.threshold) / reach[pairs.gt]).clamp(0, 1)
-        return match_map(match, cell * classes + targets.labels[pairs.gt], predictions.logits)
+        match = ((iou - self.threshold) / at(reach, pairs.gt)).clamp(0, 1)
+        return match_map(match, cell * classes + at(targets.labels, pairs.gt), predictions.logits)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from assigners.class_cost import block_rows
-from assigners.segments import group_max, group_sum
+from assigners.segments import at, group_max, group_sum
 
 TINY = 1e-38  # the smallest normal float32; log of it is finite
 
@@ -22,7 +22,7 @@ TINY = 1e-38  # the smallest normal float32; log of it is finite
 def group_logsumexp(values: Tensor, group: Tensor, groups: int) -> Tensor:
     """``log(sum(exp(values)))`` ``[groups]`` of the values ``[P]``, 0 for a group without one; differentiable."""
     top = group_max(values.detach(), group, groups, empty=torch.finfo(values.dtype).min)
-    total = group_sum((values - top[group]).exp(), group, groups)
+    total = group_sum((values - at(top, group)).exp(), group, groups)
     # Not a bound of 1 on the sums: that of a single value is 1 itself, and a bound has no gradient where it is met.
     return torch.where(top > torch.finfo(values.dtype).min, top, 0) + torch.where(total > 0, total, 1).log()
 
@@ -39,8 +39,14 @@ def match_map(match: Tensor, channel: Tensor, logits: Tensor) -> Tensor:
     return nothing.scatter_reduce_(0, channel, match, reduce="amax").view(-1, logits.shape[-1])
 
 
-def negative_focal(logits: Tensor, objectness: Tensor | None, match: Tensor, weight: Tensor, gamma: float) -> Tensor:
-    """``sum of weight * u^gamma * -log(1 - u)`` with ``u = sigmoid(logits) * sigmoid(objectness) * (1 - match)``.
+def own_and_negative(
+    logits: Tensor, objectness: Tensor | None, match: Tensor, weight: Tensor, channel: Tensor, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """The logits of the pairs' own classes, and the focal loss of every class at every location as a negative.
+
+    The loss is the ``sum of weight * u^gamma * -log(1 - u)`` with
+    ``u = sigmoid(logits) * sigmoid(objectness) * (1 - match)``. Both at once, as a gather on its own would have a
+    gradient of the logits' size for a few entries.
 
     Args:
         logits: ``[N, C]`` of the classes.
@@ -48,22 +54,25 @@ def negative_focal(logits: Tensor, objectness: Tensor | None, match: Tensor, wei
         match: ``[N, C]`` in [0, 1], how surely the location is taken by a box of the class; without gradient. It is
             used up: where a gradient is wanted, that is written into its memory.
         weight: ``[N]`` >= 0, without gradient.
+        channel: ``[P]`` index into the flat logits.
 
     Returns:
-        A 0-dim sum, differentiable once by logits and objectness.
+        ``[P]`` logits and a 0-dim sum, differentiable once by logits and objectness: backward hands out the gradient's
+        memory, so that a second one through the same graph (``retain_graph``) is refused.
     """
     wanted = torch.is_grad_enabled()  # within the function below it never is
-    total: Tensor = _NegativeFocal.apply(  # type: ignore[no-untyped-call]
-        logits, objectness, match, weight, gamma, wanted
+    found: tuple[Tensor, Tensor] = _OwnAndNegative.apply(  # type: ignore[no-untyped-call]
+        logits, objectness, match, weight, channel, gamma, wanted
     )
-    return total
+    return found
 
 
-class _NegativeFocal(torch.autograd.Function):
+class _OwnAndNegative(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, objectness: Tensor | None, match: Tensor, weight: Tensor, gamma: float, wanted: bool
-    ) -> Tensor:
+        ctx: Any, logits: Tensor, objectness: Tensor | None, match: Tensor, weight: Tensor, channel: Tensor,
+        gamma: float, wanted: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         rows = block_rows(logits)
         wanted = wanted and any(ctx.needs_input_grad[:2])
         by_objectness = torch.empty_like(objectness) if wanted and objectness is not None else None
@@ -90,15 +99,17 @@ class _NegativeFocal(torch.autograd.Function):
             if by_objectness is not None and absent is not None:
                 by_objectness[block] = slope.sum(dim=1) * absent.squeeze(1)
             torch.mul(slope, silent, out=taken)
-        ctx.save_for_backward(match if wanted else None, by_objectness)
-        return total.to(logits.dtype)
+        ctx.save_for_backward(match if wanted else None, by_objectness, channel)
+        return logits.flatten().index_select(0, channel), total.to(logits.dtype)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        by_logit, by_objectness = ctx.saved_tensors
-        return (
-            by_logit * gradient if ctx.needs_input_grad[0] else None,
-            by_objectness * gradient if ctx.needs_input_grad[1] else None,
-            None, None, None, None,
-        )  # fmt: skip
+    def backward(ctx: Any, of_own: Tensor, of_total: Tensor) -> tuple[Tensor | None, ...]:
+        by_logit, by_objectness, channel = ctx.saved_tensors
+        logits = objectness = None
+        if ctx.needs_input_grad[0]:
+            logits = by_logit.mul_(of_total)  # in place: the largest map of the term is held once
+            logits.view(-1).index_add_(0, channel, of_own)
+        if ctx.needs_input_grad[1]:
+            objectness = by_objectness * of_total
+        return logits, objectness, None, None, None, None, None

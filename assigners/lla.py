@@ -74,6 +74,7 @@ class LLA(Assigner):
     def _cost(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> Tensor:
         """What the detector would lose at cells ``[P]`` as positives of boxes ``[P]``: ``[P]``, finite."""
         background, own = background_and_own(predictions.logits, cell, at(targets.labels, gt), focal_negative)
-        iou = aligned_iou(predictions.boxes.flatten(0, 1)[cell].float(), at(targets.boxes, gt)).nan_to_num(nan=0.0)
+        predicted = at(predictions.boxes.flatten(0, 1), cell).float()
+        iou = aligned_iou(predicted, at(targets.boxes, gt)).nan_to_num(nan=0.0)
         positive = focal_positive(own) - focal_negative(own)
         return finite(background + positive - self.iou_weight * iou.clamp(min=LEAST_IOU).log())

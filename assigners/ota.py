@@ -111,8 +111,8 @@ class OTA(Assigner):
 
         The two costs share the losses of all classes but the box's own.
         """
-        own = predictions.logits.flatten()[cell * predictions.logits.shape[-1] + targets.labels[:, None]].float()
-        predicted = predictions.boxes.flatten(0, 1)[cell].float()
+        own = at(predictions.logits.flatten(), cell * predictions.logits.shape[-1] + targets.labels[:, None]).float()
+        predicted = at(predictions.boxes.flatten(0, 1), cell).float()
         iou = aligned_iou(predicted, targets.boxes[:, None]).nan_to_num(nan=0.0)
         extra = focal_positive(own) - focal_negative(own) - self.iou_weight * iou.clamp(min=LEAST_IOU).log()
         return extra.nan_to_num(nan=WORST).clamp(-WORST, WORST), iou

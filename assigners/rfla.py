@@ -37,6 +37,7 @@ from assigners.contract import (
     inside_range,
     negatives_outside_ignore,
 )
+from assigners.segments import at
 
 FIELDS = {
     4: 35,
@@ -90,7 +91,7 @@ class RFLA(Assigner):
             divergence = torch.where(ok, self._divergence(grid, targets, location, scale), torch.inf)
             # Candidates ascend by level and within it by location, so a stable sort settles ties.
             nearest = torch.sort(divergence, dim=1, stable=True).indices[:, :count]
-            chosen = torch.zeros_like(ok).scatter_(1, nearest, True) & ok & (taken[cell] == 0)
+            chosen = torch.zeros_like(ok).scatter_(1, nearest, True) & ok & (at(taken, cell) == 0)
             won = one_box_each(cell.flatten(), divergence.flatten(), rank.flatten(), chosen.flatten(), cells)
             taken = taken.index_add(0, cell.flatten(), won.int())
             keep = keep | won.view_as(keep)
@@ -118,8 +119,8 @@ class RFLA(Assigner):
     def _divergence(self, grid: Grid, targets: Targets, location: Tensor, scale: float) -> Tensor:
         """KL divergence ``[G, K]`` of the field at each location, `scale` times as wide, from the box."""
         size = (targets.boxes[:, 2:] - targets.boxes[:, :2])[:, None]
-        offset = grid.points[location] - centers(targets.boxes)[:, None]
-        width = (scale * self.widths[grid.level[location]]).unsqueeze(-1)
+        offset = at(grid.points, location) - centers(targets.boxes)[:, None]
+        width = (scale * at(self.widths, at(grid.level, location))).unsqueeze(-1)
         ratio = (width / size).square()
         return ((ratio + (2 * offset / size).square() - ratio.log() - 1) / 2).sum(dim=-1)
 

@@ -47,7 +47,7 @@ from assigners.contract import (
 )
 from assigners.feature_selection import FeatureSelection
 from assigners.geometry import giou_loss, ltrb
-from assigners.segments import group_sum
+from assigners.segments import at, group_sum
 
 WORST = 1e4  # what a loss that is no number counts as (a diverging detector), like any loss beyond it
 
@@ -119,11 +119,12 @@ class SAPD(Assigner):
         hit = (log_share.detach().argmax(dim=1) == target.squeeze(1)) & held
 
         chosen = self._chosen(log_share.detach().exp(), target, step)
-        centrality = _centrality(ltrb(grid.points[location], targets.boxes[gt])).pow(self.eta)
-        weight = torch.where(ok, centrality * chosen[gt, grid.level[location]], 0)
-        cell = targets.image[gt] * grid.num_locations + location
+        row = gt * grid.num_levels + at(grid.level, location)
+        centrality = _centrality(ltrb(at(grid.points, location), at(targets.boxes, gt))).pow(self.eta)
+        weight = torch.where(ok, centrality * at(chosen.flatten(), row), 0)
+        cell = at(targets.image, gt) * grid.num_locations + location
         cells = targets.num_images * grid.num_locations
-        owner = keep_smallest(cell, box_rank(targets)[gt], ok, cells)
+        owner = keep_smallest(cell, at(box_rank(targets), gt), ok, cells)
         # A positive location weighs as much in all class channels.
         scale = weight.new_ones(cells).scatter_reduce(0, cell, torch.where(owner, weight, 1), "amin")
         samples = Samples.at_locations(grid, location, gt, owner & (weight > 0))
@@ -149,8 +150,9 @@ class SAPD(Assigner):
         low = torch.minimum(low, last - 1)  # within the map: its border cell stands in
         high = torch.maximum(high, first + 1)
         pairs = inside_pairs(grid, targets)
-        level, at = grid.map_coordinates(pairs.location)
-        ok = ((at >= low[pairs.gt, level]) & (at < high[pairs.gt, level])).all(dim=-1)
+        level, uv = grid.map_coordinates(pairs.location)
+        row = pairs.gt * grid.num_levels + level
+        ok = ((uv >= at(low.flatten(0, 1), row)) & (uv < at(high.flatten(0, 1), row))).all(dim=-1)
         return pairs.gt, pairs.location, ok
 
     def _chosen(self, share: Tensor, target: Tensor, step: Step) -> Tensor:
@@ -172,12 +174,12 @@ def _level_loss(
     grid: Grid, targets: Targets, predictions: Predictions, gt: Tensor, location: Tensor, ok: Tensor
 ) -> Tensor:
     """Mean focal and box loss ``[G, L]`` over the cells of each box and level, infinite where it has none."""
-    cell = targets.image[gt] * grid.num_locations + location
-    background, own = background_and_own(predictions.logits, cell, targets.labels[gt], focal_negative)
-    overlap = giou_loss(predictions.boxes.float().flatten(0, 1)[cell], targets.boxes[gt])
+    cell = at(targets.image, gt) * grid.num_locations + location
+    background, own = background_and_own(predictions.logits, cell, at(targets.labels, gt), focal_negative)
+    overlap = giou_loss(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, gt))
     loss = background - focal_negative(own) + focal_positive(own) + overlap
     loss = torch.where(ok, loss.nan_to_num(WORST).clamp(0, WORST), 0)
-    group, groups = gt * grid.num_levels + grid.level[location], targets.num_boxes * grid.num_levels
+    group, groups = gt * grid.num_levels + at(grid.level, location), targets.num_boxes * grid.num_levels
     count = group_sum(ok.to(loss.dtype), group, groups)
     mean = torch.where(count > 0, group_sum(loss, group, groups) / count.clamp(min=1), torch.inf)
     return mean.view(targets.num_boxes, grid.num_levels)

@@ -31,6 +31,7 @@ from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Pred
 from assigners.contract import negatives_outside_ignore as negatives
 from assigners.dynamic_k import cheapest, dynamic_k, finite, settle
 from assigners.geometry import aligned_iou
+from assigners.segments import at
 
 EPS = 1e-7  # added to an overlap before its logarithm
 MOST_LOGIT = 100.0  # of a product of probabilities, at which binary cross-entropy is cut, too
@@ -89,7 +90,8 @@ class SimOTA(Assigner):
         boxes = targets.boxes[:, None]
         location, ok = near_center(grid, targets.boxes, self.radius)
         cell = targets.image[:, None] * grid.num_locations + location
-        overlap = aligned_iou(predictions.boxes.float().flatten(0, 1)[cell], boxes).nan_to_num(nan=0.0).clamp(max=1)
+        predicted = at(predictions.boxes.float().flatten(0, 1), cell)
+        overlap = aligned_iou(predicted, boxes).nan_to_num(nan=0.0).clamp(max=1)
         cost = finite(
             self.class_weight * self._class_cost(predictions, cell, targets.labels)
             - self.iou_weight * (overlap + EPS).log()

@@ -47,7 +47,9 @@ def make_scene(
 ) -> Scene:
     """`boxes` boxes in each of `images` images, sides log-uniform; the same numbers give the same scene.
 
-    A location within boxes predicts one of them with noise, any other a random one.
+    An image is as much work as the next one, so that batches of any size compare: all hold the boxes of the first, in
+    turns as they are, mirrored along x, along y and along both. A location within boxes predicts one of them with
+    noise, any other a random one.
 
     Args:
         size: height and width of the images in pixels.
@@ -61,9 +63,11 @@ def make_scene(
     shapes = [(ceil(height / stride), ceil(width / stride)) for stride in STRIDES]
     grid = Grid.build(shapes, STRIDES)
     extent = torch.tensor([float(width), float(height)])
-    sides = SMALLEST * (LARGEST / SMALLEST) ** uniform(images, boxes, 2)
-    corner = uniform(images, boxes, 2) * (extent - SMALLEST)
-    truth = torch.cat((corner, torch.minimum(corner + sides, extent)), dim=-1)
+    sides = SMALLEST * (LARGEST / SMALLEST) ** uniform(boxes, 2)
+    low = uniform(boxes, 2) * (extent - SMALLEST)
+    high = torch.minimum(low + sides, extent)
+    mirrored = (torch.arange(images)[:, None, None] >> torch.arange(2)) % 2 == 1  # [images, 1, 2], along x and y
+    truth = torch.cat((torch.where(mirrored, extent - high, low), torch.where(mirrored, extent - low, high)), dim=-1)
     labels = torch.randint(classes, (images, boxes), generator=generator)
     targets = Targets.collate(list(truth), list(labels), grid, sizes=[size] * images)
     predictions = _predict(grid, targets, classes, channels, generator)

@@ -58,8 +58,9 @@ def match_of(scene: Scene, maps: Predictions) -> Tensor:
     """``1 - w-``, ``[B, R, C]``."""
     assigner, targets = build("auto_assign", scene), scene.targets()
     pairs = inside_pairs(scene.grid, targets)
-    iou = assigner._promises(scene.grid, targets, maps, pairs)[2]
-    return assigner._match(scene.grid, targets, maps, pairs, iou).view(maps.logits.shape)
+    cell = targets.image[pairs.gt] * scene.grid.num_locations + pairs.location
+    channel = cell * maps.logits.shape[-1] + targets.labels[pairs.gt]
+    return assigner._match(targets, maps, pairs.gt, cell, channel).view(maps.logits.shape)
 
 
 def taught(maps: Predictions) -> Predictions:

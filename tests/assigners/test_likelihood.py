@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assigners import class_cost
-from assigners.likelihood import group_logsumexp, match_map, negative_focal
+from assigners.likelihood import group_logsumexp, match_map, own_and_negative
 
 
 def inputs(seed: int, rows: int, classes: int, spread: float = 3.0):
@@ -18,6 +18,11 @@ def inputs(seed: int, rows: int, classes: int, spread: float = 3.0):
     objectness = torch.from_numpy(spread * rng.standard_normal(rows)).requires_grad_()
     match = torch.from_numpy(rng.uniform(0, 1, (rows, classes)) * rng.integers(0, 2, (rows, classes)))
     return logits, objectness, match, torch.from_numpy(rng.integers(0, 2, rows).astype(np.float64))
+
+
+def negative_focal(logits, objectness, match, weight, gamma):
+    """The loss alone."""
+    return own_and_negative(logits, objectness, match, weight, torch.zeros(0, dtype=torch.long), gamma)[1]
 
 
 def written_out(logits, objectness, match, weight, gamma):
@@ -37,6 +42,22 @@ def test_value_and_gradient_of_negative_focal(seed, rows, classes, gamma, certai
     torch.testing.assert_close(total, expected)
     for ours, theirs in zip(got, wanted, strict=True):
         torch.testing.assert_close(ours, 3 * theirs)
+
+
+@given(st.integers(0, 99), st.integers(1, 9), st.integers(0, 30))
+def test_own_logits_and_their_gradient(seed, rows, pairs):
+    """Channels repeat where boxes of a class share a location; the loss has its part in the same gradient."""
+    logits, objectness, match, weight = inputs(seed, rows, 3)
+    rng = np.random.default_rng(seed)
+    channel, slope = torch.from_numpy(rng.integers(0, rows * 3, pairs)), torch.from_numpy(rng.standard_normal(pairs))
+    expected = written_out(logits, objectness, match, weight, 2.0)
+    own, total = own_and_negative(logits, objectness, match.clone(), weight, channel, 2.0)
+    assert torch.equal(own, logits.flatten()[channel])
+    wanted = torch.autograd.grad((slope * logits.flatten()[channel]).sum() + 2 * expected, (logits, objectness))
+    got = torch.autograd.grad((slope * own).sum() + 2 * total, (logits, objectness), retain_graph=True)
+    torch.testing.assert_close(got, wanted)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(total, (logits, objectness))
 
 
 @pytest.mark.parametrize("block", [1, 7, 64])

@@ -85,6 +85,17 @@ def test_a_scene_is_the_same_every_time_and_its_detector_has_learnt_something():
     assert (a.predictions.distances > 0).all()
 
 
+def test_every_image_of_a_scene_is_as_much_work():
+    """Or the cost per image of large batches is that of other boxes."""
+    targets = make_scene(5, 9, 4, size=(256, 320), channels=1).targets
+    sides = (targets.boxes[:, 2:] - targets.boxes[:, :2]).view(5, 9, 2)
+    torch.testing.assert_close(sides, sides[:1].expand_as(sides), rtol=0, atol=1e-4)
+    first = targets.boxes.view(5, 9, 4)
+    assert torch.equal(first[4], first[0])
+    assert all(not torch.equal(first[k], first[0]) for k in (1, 2, 3))
+    assert torch.allclose(first[3], torch.tensor([320, 256, 320, 256]) - first[0][:, [2, 3, 0, 1]])
+
+
 def test_peak_memory_counts_what_lives_at_once():
     def temporaries():
         first = torch.ones(1000, 250)
