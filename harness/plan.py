@@ -13,7 +13,7 @@ from harness.failures import failure_path, load_failures
 from harness.naming import row_name
 from harness.protocol import Protocol, canonical_hash, load_protocol
 from harness.recorded import Recorded
-from harness.store import ResultsStore, RunSpec, data_record
+from harness.store import ResultsStore, RunSpec, data_identity
 from harness.sweep_request import SHORT_KEYS, Rerun, SweepRequest, expand
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def make_plan(
     data: dict[DataSection, dict[str, Any]] = {}
     for tuning in searched:
         if tuning.protocol.data not in data:
-            data[tuning.protocol.data] = _open(request.data, tuning.protocol)
+            data[tuning.protocol.data] = identify(request.data, tuning.protocol)
     held = Held(store)
     runs = []
     for seed, tuning, choice in product(request.seeds, searched, choices):
@@ -247,10 +247,15 @@ def marks(store: ResultsStore, run_id: str) -> Marks:
     return frozenset((p.parent.name, p.name, p.stat().st_mtime_ns) for p in (*paths, failure) if p.exists())
 
 
-def _open(source: str, protocol: Protocol) -> dict[str, Any]:
+def identify(source: str, protocol: Protocol) -> dict[str, Any]:
+    """Open the data that the protocol trains and evaluates on, and say which it is (`harness.store.data_identity`).
+
+    Raises:
+        UserError: for data that cannot be read.
+    """
     from harness.engine import open_splits
 
-    return data_record(source.partition(":")[0], *open_splits(source, protocol))
+    return data_identity(source.partition(":")[0], *open_splits(source, protocol))
 
 
 def _scaled(key: str, value: int | float, factor: float) -> int | float:

@@ -46,7 +46,7 @@ class RunSpec:
 
     Attributes:
         protocol: the frozen protocol.
-        data: what `data_record` gives.
+        data: what `data_identity` gives; of a run that is to leave a record, `data_record`.
         assigner: its registered name.
         options: all options of the assigner, defaults included, as plain JSON values.
         seed: of initialisation, data order, augmentation and assigner noise.
@@ -76,32 +76,29 @@ class RunSpec:
         return f"{_slug(self.assigner)}-{_slug(base)}-s{self.seed}-{canonical_hash(content, 10)}"
 
 
-def data_record(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
-    """What a record says of its data: title, classes and both splits with their checksums; no path.
+def data_identity(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
+    """Which data a run has, as far as its id and its plan ask: title, classes and both splits with their checksums; no
+    path. No image is described for it, which takes a procedural set a while.
 
     Args:
         kind: the reader: ``shapes``, ``coco``, ``voc`` or ``wider``.
         train: images that are trained on.
         val: images that are evaluated on.
     """
-
-    def split(images: ImageSet) -> dict[str, Any]:
-        boxes = sum(len(images.annotations(index).boxes) for index in range(len(images)))
-        return {
-            "split": images.split,
-            "images": len(images),
-            "boxes": boxes,
-            "checksum": images.checksum(),
-            "warnings": dict(images.warnings),
-        }
-
-    return {
-        "kind": kind,
-        "title": train.title,
-        "classes": list(train.classes),
-        "train": split(train),
-        "val": split(val),
+    splits = {
+        role: {"split": images.split, "images": len(images), "checksum": images.checksum()}
+        for role, images in (("train", train), ("val", val))
     }
+    return {"kind": kind, "title": train.title, "classes": list(train.classes), **splits}
+
+
+def data_record(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
+    """What a record says of its data: its identity, how many boxes it has and what was left out of it."""
+    told = data_identity(kind, train, val)
+    for role, images in (("train", train), ("val", val)):
+        boxes = sum(len(images.annotations(index).boxes) for index in range(len(images)))
+        told[role] |= {"boxes": boxes, "warnings": dict(images.warnings)}
+    return told
 
 
 class ResultsStore:

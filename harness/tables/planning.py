@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from assigners import registry
 from harness.errors import UserError, did_you_mean
-from harness.plan import Choice, Held, Plan, PlannedRun, Tuning, choose
+from harness.plan import Choice, Held, Plan, PlannedRun, Tuning, choose, identify
 from harness.protocol import Protocol, load_protocol
-from harness.store import ResultsStore, RunSpec, data_record
+from harness.store import ResultsStore, RunSpec
 from harness.sweep_request import Rerun
 from harness.tables.rows import Kind, Row, Table
 from harness.tables.scales import Scale
@@ -202,9 +202,7 @@ def _check_named(table: Table, rows: Sequence[Row], places: dict[Kind, Place]) -
 
 
 def _opened(source: str, protocol: Protocol, known: dict[tuple[str, DataSection], dict[str, Any]]) -> dict[str, Any]:
-    from harness.engine import open_splits
-
     key = source, protocol.data
     if key not in known:
-        known[key] = data_record(source.partition(":")[0], *open_splits(source, protocol))
+        known[key] = identify(source, protocol)
     return known[key]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from harness.errors import UserError
 from harness.leaderboard import check_leaderboard, write_leaderboard
 from harness.protocol import load_protocol
-from harness.store import ResultsStore, RunSpec, data_record, dump, write_atomically
+from harness.store import ResultsStore, RunSpec, data_identity, data_record, dump, write_atomically
 from tests.harness.fakes import DATA, MemorySet, make_record, objects
 
 
@@ -74,6 +74,17 @@ def test_the_data_part_counts_both_splits_and_holds_no_path():
         },
         "val": {"split": "val", "images": 1, "boxes": 1, "checksum": "v", "warnings": {}},
     }  # fmt: skip
+
+
+def test_the_identity_of_data_describes_no_image(monkeypatch):
+    """A plan opens sets of many thousand procedural images only to know which they are."""
+    train, val = MemorySet([objects()], split="train", checksum="t"), MemorySet([objects()], checksum="v")
+    full = data_record("voc", train, val)
+    monkeypatch.setattr(MemorySet, "annotations", lambda *_: pytest.fail("an image was described"))
+    identity = data_identity("voc", train, val)
+    for role in ("train", "val"):
+        full[role] = {key: full[role][key] for key in identity[role]}
+    assert identity == full
 
 
 def test_what_is_saved_is_what_is_loaded(store, protocol):
