@@ -168,7 +168,8 @@ class _Job:
         reporter = Reporter(self.console, protocol.schedule.steps, trainer.state.step, protocol.schedule.batch_size)
 
         def evaluate() -> dict[str, float | None]:
-            detections, _ = self.detect(trainer.evaluated)
+            with reporter.paused():
+                detections, _ = self.detect(trainer.evaluated)
             return coco_metrics(self.val, detections) if self.group.main else {}
 
         try:
@@ -188,7 +189,7 @@ class _Job:
     def finish(self, trainer: Trainer, source: dict[str, Any], changed: dict[str, Any]) -> RunOutcome:
         """Evaluate, save the weights, write the record and the leaderboard."""
         self._say(f"evaluating {counted(len(self.val), 'image')}")
-        detections, milliseconds = self.detect(trainer.evaluated, self.console)
+        detections, milliseconds = self.detect(trainer.evaluated)
         if not self.group.main:
             return RunOutcome()
         spec, model = self.spec, trainer.evaluated
@@ -213,10 +214,10 @@ class _Job:
         shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
         return RunOutcome(record, path, self.work, write_leaderboard(self.store))
 
-    def detect(self, model: FCOS, console: Console | None = None) -> tuple[list[Detections], float]:
+    def detect(self, model: FCOS) -> tuple[list[Detections], float]:
         """Detections (on the main process) and milliseconds per image; progress is shown where there is a console."""
         workers = default_workers(self.request.workers)
-        return detect(model, self.val, self.spec.protocol, self.device, workers, self.group, console)
+        return detect(model, self.val, self.spec.protocol, self.device, workers, self.group, self.console)
 
     @property
     def console(self) -> Console | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 LOG_EVERY = 10.0  # s between lines where nobody watches live
+BAR = 16  # characters of the bar of training, which has much to say beside it
 
 Part = TypeVar("Part")
 
@@ -59,9 +62,12 @@ class Reporter:
         self.start, self.first, self.last_line = monotonic(), done, 0.0
         self.live: Progress | None = None
         if console is not None and console.is_terminal:
+            # On a narrow terminal the details are cut, not the steps and the time left.
+            whole = Column(no_wrap=True, min_width=len(f"{total}/{total}"))
+            rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
             self.live = Progress(
-                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[detail]}"), console=console,
+                TextColumn("training"), BarColumn(BAR), MofNCompleteColumn(table_column=whole), TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}", table_column=rest), console=console, expand=True,
             )  # fmt: skip
             self.task = self.live.add_task("training", total=total, completed=done, detail="")
             self.live.start()
@@ -84,6 +90,17 @@ class Reporter:
             self.last_line = monotonic()
             left = (self.total - done) / rate if rate > 0 else float("nan")
             self.console.print(f"step {done}/{self.total}  {left:.0f} s left  {detail}", highlight=False)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the screen to something else, whose time is not training's."""
+        began = monotonic()
+        if self.live is not None:
+            self.live.stop()
+        yield
+        if self.live is not None:
+            self.live.start()
+        self.start += monotonic() - began
 
     def close(self) -> None:
         """Stop drawing."""
