@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
+from harness.cli.narrow import show
 from harness.cli.output import console, emit, json_option, results_option, say
 from harness.errors import UserError
 from harness.naming import row_name
@@ -142,7 +143,7 @@ def assigners_command(
     with computing(where, threads):
         told = _environment(where)
         rows = _measure(Bench(rules, where, limits, size), cells, subjects, results / "bench" / FILE, told, progress)
-    screen.print(_assigners_table(rows))
+    show(screen, _assigners_table(rows), ("note", "passes", "dense MiB", "dense ms"))
     if missing is not None:
         say(screen, f"note: {missing}")
     for path in _draw(results / "bench" / FILE, told, size):
@@ -211,7 +212,7 @@ def step_command(
         told = _environment(where)
         share = measure_share(request, where)
     _record(results / "bench" / STEP_FILE, share, told)
-    screen.print(_share_table(share))
+    show(screen, _share_table(share))
     say(screen, f"row in {results / 'bench' / STEP_FILE}")
     if as_json:
         emit({"environment": told, **asdict(share)})

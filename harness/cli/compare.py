@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from harness.cli.narrow import show
 from harness.cli.output import console, emit, json_option, results_option, say
 from harness.errors import UserError
 from harness.store import ResultsStore
@@ -73,8 +74,8 @@ def _show(screen: Console, comparison: Comparison) -> None:
         seeds = f"{a.name} has {_list(a.seeds)}, {b.name} has {_list(b.seeds)}"
         say(screen, f"no shared seed: {seeds}; run one on the other's")
         return
-    screen.print(_by_seed(comparison))
-    screen.print(_gaps(comparison))
+    show(screen, _by_seed(comparison))
+    show(screen, _gaps(comparison))
     say(screen, verdict(comparison))
     for name, equal in comparison.equal.items():
         say(screen, f"equal: {_EQUAL[name]} at each shared seed: {_STATE[equal]}")

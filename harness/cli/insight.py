@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
+from harness.cli.narrow import show
 from harness.cli.output import console, emit, json_option, points, results_option, say
 from harness.cli.run import portable
 from harness.errors import UserError
@@ -150,11 +151,11 @@ def _default_output(store: ResultsStore, report: Mapping[str, Any]) -> Path:
 
 
 def _print(screen: Console, insight: Insight) -> None:
-    screen.print(_overview(insight))
+    show(screen, _overview(insight))
     for attribute in insight.assigners[0]["by"]:
         table = _by_bin(insight, attribute)
         if table is not None:
-            screen.print(table)
+            show(screen, table)
     say(screen, "agreement is the Jaccard index of the positives' bilinear mass, scaled to 1 per box")
     for size, part in insight.agreement.items():
         if part["boxes"]:

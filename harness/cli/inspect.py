@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
+from harness.cli.narrow import show
 from harness.cli.output import console, emit, json_option, results_option, say
 from harness.cli.run import choose_protocol, parse_pair
 from harness.errors import UserError
@@ -123,7 +124,7 @@ def command(
     save_png(target, draw(view, drawn, mixture, explanation, title))
     rows = box_rows(view, drawn)
     say(screen, title)
-    screen.print(_table(rows, view))
+    show(screen, _table(rows, view))
     if replaced := sorted(model.assigner.declares.replaces):
         terms = f"its own losses stand for the shared {' and '.join(replaced)} loss"
         say(screen, f"{terms}: shown are the locations that it names, and not all that these teach")

@@ -9,12 +9,16 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.narrow import show
 from harness.cli.output import METRICS, console, emit, first_process, json_option, points, results_option, say
 from harness.errors import UserError, did_you_mean
 from harness.store import ResultsStore
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# The columns that a narrow terminal does without, the first of them first. What a run declares tells boards apart.
+SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "declares")
 
 
 @click.command("leaderboard", short_help="Every run so far, best first.")
@@ -74,7 +78,7 @@ def command(check: bool, summary: bool, variants: bool, protocol: str | None, re
         emit(rows)
     elif not check:
         for board in _boards(rows):
-            screen.print(board)
+            show(screen, board, SPARE, "leaderboard.csv")
 
 
 def _choose(table: pd.DataFrame, protocol: str | None) -> pd.DataFrame:

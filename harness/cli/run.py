@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from assigners import registry
+from harness.cli.narrow import show
 from harness.cli.output import (
     DEFAULT_RESULTS,
     bins_table,
@@ -178,7 +179,7 @@ def _report(screen: Console, outcome: RunOutcome, *commands: str) -> None:
     """The small table, where things lie, what to type next."""
     record = outcome.record
     metrics = record["metrics"]
-    screen.print(metrics_table(metrics, record["cost"]))
+    show(screen, metrics_table(metrics, record["cost"]))
     for attribute, bins in (metrics.get("bins") or {}).items():
         screen.print(bins_table(attribute, bins))
     say(screen, f"record       {outcome.path}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.narrow import show
 from harness.cli.output import points, say
 from harness.estimate import Need, Row
 from harness.plan import Plan, PlannedRun, numeric_keys
@@ -40,7 +41,7 @@ def show_preview(screen: Console, plan: Plan, table: Sequence[Row], need: Need |
     if len(table) > 1:
         shown.add_section()
         shown.add_row(*_preview_cells(total))
-    screen.print(shown)
+    show(screen, shown, ("basis", "memory MB", "interrupted"))
     say(screen, _seeds_line(need, gap, len({run.spec.seed for run in plan.runs})))
     _say_failed(screen, [run for run in plan.runs if run.state == "failed" and not plan.wants(run)], again)
 
@@ -75,10 +76,10 @@ def show_report(
     shown = _table("runs of the sweep", "run", "outcome", "AP")
     for result in ended:
         shown.add_row(Text(result.run.title), result.outcome, points(_ap(result, aps)))
-    screen.print(shown)
+    show(screen, shown)
     _say_failed(screen, [result.run for result in ended if result.failed], again)
     for search in searches:
-        screen.print(_search_table(search, plan))
+        show(screen, _search_table(search, plan))
         for curve in search.curves:
             for key in search.at_edge(curve):
                 say(

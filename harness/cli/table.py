@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from harness.cli import table_views as views
+from harness.cli.narrow import show
 from harness.cli.output import console, emit, json_option, machine_options, results_option, say
 from harness.cli.sweep import Place as SweepPlace
 from harness.cli.sweep import again, carry_out_aloud, parsed_seeds
@@ -144,7 +145,7 @@ def _report(
     paths = write_table(store, plan, made)
     missing = missing_runs(made)
     failed = [result for result in ended if result.failed]
-    screen.print(views.finished(plan, made))
+    show(screen, views.finished(plan, made), ("method",))
     for path in paths:
         say(screen, f"written  {path}")
     if missing:
@@ -174,7 +175,7 @@ def _report_probe(
     found = {name: by_id[ids[0]] for name, ids in answers(plan, records).items() if ids}
     lacking = [planned for planned in plan.rows if planned.wanted and planned.row.name not in found]
     missing = [f"{planned.row.name} ({planned.obstacle or 'failed'})" for planned in lacking]
-    screen.print(views.probes(plan, found))
+    show(screen, views.probes(plan, found), ("parameters",))
     if missing:
         say(screen, f"missing  rows {', '.join(missing)}")
         say(screen, f"again    {retry}")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from harness.cli.narrow import show
 from harness.cli.output import points, say
 from harness.cli.sweep_tables import duration
 from harness.estimate import Costs
@@ -62,7 +63,7 @@ def show_plan(screen: Console, plan: TablePlan, costs: Costs) -> None:
             ("unknown" if values["memory_mb"] is None else points(values["memory_mb"], 0)) if todo else "-",
             Text(values["remark"]),
         )  # fmt: skip
-    screen.print(grid)
+    show(screen, grid, ("remark", "memory MB"))
     total = _total(plan, costs)
     say(
         screen,
