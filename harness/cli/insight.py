@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.narrow import show
+from harness.cli.narrow import fits, show
 from harness.cli.output import console, emit, json_option, points, results_option, say
 from harness.cli.run import portable
 from harness.errors import UserError
@@ -151,15 +151,20 @@ def _default_output(store: ResultsStore, report: Mapping[str, Any]) -> Path:
 
 
 def _print(screen: Console, insight: Insight) -> None:
-    show(screen, _overview(insight))
+    levels = [f"/{stride} %" for stride in insight.strides]
+    show(screen, _overview(insight), (*levels, "rank corr.", "label", "centre %"))
     for attribute in insight.assigners[0]["by"]:
         table = _by_bin(insight, attribute)
         if table is not None:
             show(screen, table)
     say(screen, "agreement is the Jaccard index of the positives' bilinear mass, scaled to 1 per box")
-    for size, part in insight.agreement.items():
-        if part["boxes"]:
-            screen.print(_agreement(insight, size))
+    maps = [_agreement(insight, size) for size, part in insight.agreement.items() if part["boxes"]]
+    if all(fits(screen, table) for table in maps):
+        for table in maps:
+            screen.print(table)
+    else:
+        told = f"{screen.width} columns are too few for a map of {len(insight.assigners)} assigners"
+        say(screen, Text(f"{told}; --png draws it, -a asks fewer", style="dim"))
     lent = [row["name"] for row in insight.assigners if row["parameters"] == "untrained"]
     if lent:
         say(screen, f"untrained parameters of their own: {', '.join(lent)}; judge their choices accordingly")

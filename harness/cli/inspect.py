@@ -124,7 +124,7 @@ def command(
     save_png(target, draw(view, drawn, mixture, explanation, title))
     rows = box_rows(view, drawn)
     say(screen, title)
-    show(screen, _table(rows, view))
+    show(screen, _table(rows, view), ("as input px", "size px"))
     if replaced := sorted(model.assigner.declares.replaces):
         terms = f"its own losses stand for the shared {' and '.join(replaced)} loss"
         say(screen, f"{terms}: shown are the locations that it names, and not all that these teach")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
@@ -24,9 +24,8 @@ def show(screen: Console, table: Table, spare: Sequence[str] = (), whole: str = 
         spare: headers, the one to leave out first coming first.
         whole: what has all columns, to be named.
     """
-    natural = Measurement.get(screen, screen.options.update(width=10_000), table).maximum
     left_out: list[str] = []
-    if natural > screen.width:
+    if not fits(screen, table):
         for name in spare:
             if _least(screen, table) <= screen.width:
                 break
@@ -43,14 +42,23 @@ def show(screen: Console, table: Table, spare: Sequence[str] = (), whole: str = 
         screen.print(Text(told, style="dim"), soft_wrap=True)
 
 
+def fits(screen: Console, table: Table) -> bool:
+    """Whether the table can be shown as it is."""
+    return _widest(screen, table) <= screen.width
+
+
+def _widest(screen: Console, shown: RenderableType) -> int:
+    """Characters that it takes where there is room."""
+    return Measurement.get(screen, screen.options.update(width=10_000), shown).maximum
+
+
 def _least(screen: Console, table: Table) -> int:
     return 1 + sum(_least_of(screen, column) + PADDING for column in table.columns)
 
 
 def _least_of(screen: Console, column: Column) -> int:
     """The fewest characters that show it: whole numbers under a wrapped header, or folded words."""
-    wide = screen.options.update(width=10_000)
-    cells = [Measurement.get(screen, wide, cell).maximum for cell in column.cells]
+    cells = [_widest(screen, cell) for cell in column.cells]
     if column.justify != "right":
         return min(TEXT_LEAST, max([len(str(column.header)), *cells]))
     return max([*(len(word) for word in str(column.header).split()), *cells])

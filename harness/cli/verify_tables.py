@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.narrow import show
 from harness.cli.output import say
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict], 
             _numbers(verdict), _mark(verdict.status), Text(verdict.reason or ""),
         )  # fmt: skip
     if table.row_count:
-        screen.print(table)
+        show(screen, table, ("oracle = it", "numbers", "its own conventions"))
     if missing is not None:
         say(screen, f"note: {missing}")
     for reason, cases in left.items():
@@ -104,7 +105,7 @@ def show_peers(screen: Console, verdicts: Sequence[Verdict], peers: Sequence[str
             _sum(verdict.oracle for verdict in rows), _sum(verdict.product for verdict in rows),
             _sum(numbers), _mark("differs" if differing else "agrees"), Text(first),
         )  # fmt: skip
-    screen.print(table)
+    show(screen, table, ("numbers", "oracle = assigner"))
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
