@@ -155,10 +155,10 @@ class AutoAssign(Assigner):
             aligned_iou(at(boxes, where), at(targets.boxes, box))
             for where, box in zip(cell.split(CHUNK), gt.split(CHUNK), strict=True)
         ])  # fmt: skip
-        best = group_max(iou, cell, boxes.shape[0], empty=0.0).index_select(0, cell)
+        best = at(group_max(iou, cell, boxes.shape[0], empty=0.0), cell)
         f = 1 / (1 - best).clamp(min=EPS)
-        low = group_min(f, gt, targets.num_boxes, empty=float("inf")).index_select(0, gt)
-        high = group_max(f, gt, targets.num_boxes, empty=0.0).index_select(0, gt)
+        low = at(group_min(f, gt, targets.num_boxes, empty=float("inf")), gt)
+        high = at(group_max(f, gt, targets.num_boxes, empty=0.0), gt)
         scaled = torch.where(high > low, (f - low) / (high - low).clamp(min=EPS), 1)
         return match_map(scaled, channel, predictions.logits)
 

@@ -153,7 +153,7 @@ class FreeAnchor(Assigner):
         """How surely a location is taken by a box of each class, ``[B * R, C]`` in [0, 1]."""
         classes = predictions.logits.shape[-1]
         cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
-        iou = aligned_iou(predictions.boxes.float().flatten(0, 1).index_select(0, cell), at(targets.boxes, pairs.gt))
+        iou = aligned_iou(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, pairs.gt))
         best = group_max(iou, pairs.gt, targets.num_boxes, empty=0.0)
         reach = (best - self.threshold).clamp(min=CERTAIN)
         match = ((iou - self.threshold) / at(reach, pairs.gt)).clamp(0, 1)

@@ -9,6 +9,8 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
+from harness.cli.output import say
+
 TEXT_LEAST = 14  # characters to which a column of words may be folded
 PADDING = 3  # characters of a column beside its cells
 
@@ -39,7 +41,7 @@ def show(screen: Console, table: Table, spare: Sequence[str] = (), whole: str = 
     screen.print(table)
     if left_out:
         told = f"{screen.width} columns are too few for {', '.join(left_out)}; {whole} has them"
-        screen.print(Text(told, style="dim"), soft_wrap=True)
+        say(screen, Text(told, style="dim"))
 
 
 def fits(screen: Console, table: Table) -> bool:
