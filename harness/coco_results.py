@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.data.base import ImageSet
 from harness.data.coco import CocoSet
+from harness.data.coco_values import Key
 from harness.errors import UserError
 from harness.evaluate import Detections, check
 from harness.store import write_atomically
@@ -47,14 +48,15 @@ def write_results(path: Path, images: CocoSet, detections: Sequence[Detections])
     check(images, detections)
     lines = []
     for index, found in enumerate(detections):
-        rows = _rows(images.image_id(index), images.category_ids, found)
+        identity = images.image_id(index)
+        rows = _rows(images.text_ids.get(identity, identity), images.category_ids, found)
         if rows:
             lines.append(json.dumps(rows, separators=(",", ":"))[1:-1])
     write_atomically(path, "[" + ",\n".join(lines) + "]\n")
     return sum(len(found["scores"]) for found in detections)
 
 
-def _rows(image_id: int, category_ids: tuple[int, ...], found: Detections) -> list[dict[str, object]]:
+def _rows(image_id: Key, category_ids: Sequence[Key], found: Detections) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for box, label, score in zip(found["boxes"].tolist(), found["labels"], found["scores"], strict=True):
         left, top, right, bottom = box

@@ -19,7 +19,9 @@ from harness.checkpoint import clear_checkpoint, earlier_code, note_code, save_n
 from harness.coco_results import needs_coco, write_results
 from harness.data import open_data
 from harness.data.base import ImageSet
+from harness.data.check import CHECKED, checked
 from harness.data.loader import train_batches
+from harness.data.splits import open_splits, say_warnings
 from harness.details import make_details, save_details
 from harness.device import computing, default_workers, out_of_memory, peak_memory_mb, pick_device, reset_peak_memory
 from harness.distributed import Processes, processes
@@ -95,8 +97,7 @@ def run(request: RunRequest) -> RunOutcome:
     """
     options, changed = resolve_assigner(request.assigner, request.options)
     device = pick_device(request.device)
-    train, val = open_splits(request.data, request.protocol)
-    say_warnings(request.console, train, val)
+    train, val = _open(request)
     spec = RunSpec(
         request.protocol,
         data_record(request.data.partition(":")[0], train, val),
@@ -114,6 +115,24 @@ def run(request: RunRequest) -> RunOutcome:
             trainer = job.prepare(source)
             job.fit(trainer)
             return job.finish(trainer, source, changed)
+
+
+def _open(request: RunRequest) -> tuple[ImageSet, ImageSet]:
+    """Both splits, every image of which can be read; what is odd about them is shown."""
+    section, folder = request.protocol.data, request.results / CHECKED
+    workers = default_workers(request.workers)
+    train, val = (
+        checked(images, section, folder, workers, request.console)
+        for images in open_splits(request.data, request.protocol)
+    )
+    if request.console is not None:
+        sides = (
+            f"{role} {images.split}: {counted(len(images), 'image')}"
+            for role, images in (("training on", train), ("evaluating on", val))
+        )
+        request.console.print(f"{train.title}: {', '.join(sides)}", highlight=False, markup=False, soft_wrap=True)
+    say_warnings(request.console, train, val)
+    return train, val
 
 
 @dataclass(frozen=True)
@@ -317,6 +336,8 @@ def evaluate_run(
     if val_split is not None:
         section = section.model_copy(update={"val_split": val_split})
     images = open_data(data, section, role="val", annotated=results_json is None)
+    if section.unreadable == "skip":
+        images = checked(images, section, store.root / CHECKED, default_workers(workers), console)
     listed = needs_coco(images) if results_json is not None else None
     say_warnings(console, images)
     if images.classes != trained.classes:
@@ -340,29 +361,3 @@ def evaluate_run(
         if not listed.annotated:
             return None
     return judge(images, detections)
-
-
-def say_warnings(console: Console | None, *splits: ImageSet) -> None:
-    """Show what was left out of the data, so that nobody has to find it in the record."""
-    if console is None:
-        return
-    for images in splits:
-        for what, count in sorted(images.warnings.items()):
-            line = f"warning: {count} {what} in {images.title}, split {images.split}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def open_splits(data: str, protocol: Protocol) -> tuple[ImageSet, ImageSet]:
-    """The training and validation images.
-
-    Raises:
-        UserError: if they cannot be read, are empty, or differ in their classes.
-    """
-    train, val = open_data(data, protocol.data, role="train"), open_data(data, protocol.data, role="val")
-    if train.classes != val.classes:
-        alone = sorted({*train.classes} ^ {*val.classes}) or ["their order"]
-        raise UserError(
-            f"{data}: the splits {train.split} and {val.split} have different classes ({shorten(', '.join(alone))}); "
-            "give both the same categories"
-        )
-    return train, val

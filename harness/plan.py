@@ -253,7 +253,7 @@ def identify(source: str, protocol: Protocol) -> dict[str, Any]:
     Raises:
         UserError: for data that cannot be read.
     """
-    from harness.engine import open_splits
+    from harness.data.splits import open_splits
 
     return data_identity(source.partition(":")[0], *open_splits(source, protocol))
 

@@ -68,6 +68,12 @@ class DataSection(_Section):
     # VOC's difficult objects in training: objects as any, regions without negatives, or not there. No evaluation counts
     # them, whatever stands here.
     difficult: Annotated[Literal["train", "ignore", "drop"], LATER] = "train"
+    # Classes by name, in this order; objects of others are left out. None: all of them, in the data set's own order.
+    classes: Annotated[tuple[str, ...] | None, _Listed, LATER] = None
+    # Validation images that are trained on as well: not taken, left out of training, or taken as they are.
+    overlap: Annotated[Literal["refuse", "drop", "allow"], LATER] = "refuse"
+    # Images that cannot be decoded: not taken, or left out and counted.
+    unreadable: Annotated[Literal["refuse", "skip"], LATER] = "refuse"
     horizontal_flip: Share = 0.5
     vertical_flip: Share = 0.0
     scale_jitter: Annotated[tuple[float, float], _Listed] = (1.0, 1.0)  # factor on short_edge, uniform

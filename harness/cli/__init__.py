@@ -15,7 +15,7 @@ from harness.errors import Interrupted, RunFailed, UserError, did_you_mean, is_t
 
 VERBS = (
     "run", "sweep", "table", "figure", "eval", "compare", "insight", "predict", "inspect", "verify", "leaderboard",
-    "report", "bench", "ls", "doctor",
+    "report", "bench", "ls", "data", "doctor",
 )  # fmt: skip
 
 
@@ -90,6 +90,7 @@ def main() -> None:
       harness leaderboard                  every run so far, best first
       harness report                       all of it on one page, with intervals
       harness bench assigners --quick      time and memory of each assigner
+      harness data voc:mine                what is in a data set, and what is odd about it
       harness doctor                       what is in the way of a run here?
     """
 

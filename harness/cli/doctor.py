@@ -25,7 +25,8 @@ def command(
 ) -> None:
     """Examine this environment: packages, processor, devices, data, disk, records, unfinished runs.
 
-    Data is opened as `harness run` opens it. Nothing is written that stays.
+    Data is opened as `harness run` opens it, and every image decoded; `harness data` says more of it. Nothing is
+    written that stays, but what was decoded is remembered under the results directory, if there is one.
 
     Exit code 0 where nothing is a problem, 1 otherwise; warnings do not count.
 

@@ -76,8 +76,8 @@ def command(
         registry.find(name)  # a wrong name is told before torch is loaded
 
     from harness.data import open_data
+    from harness.data.splits import say_warnings
     from harness.device import computing, pick_device
-    from harness.engine import say_warnings
     from harness.insight import choose_subjects, compare
     from harness.trained import load_trained, newest_trained
 

@@ -85,8 +85,8 @@ def command(
         registry.find(name)  # a wrong name is told before torch is loaded
 
     from harness.data import open_data
+    from harness.data.splits import say_warnings
     from harness.device import computing, pick_device
-    from harness.engine import say_warnings
     from harness.explain import explain
     from harness.inspection import assign, box_rows, find_image, look, mixtures
     from harness.inspection_sheet import draw

@@ -20,7 +20,9 @@ SOURCES = {
 SHAPES_COUNT = {"train": 1000, "val": 200}  # images where the protocol names none
 
 
-def open_data(spec: str, data: DataSection, *, role: Literal["train", "val"], annotated: bool = True) -> ImageSet:
+def open_data(
+    spec: str, data: DataSection, *, role: Literal["train", "val"], annotated: bool = True, strict: bool = True
+) -> ImageSet:
     """Open one split of a data set.
 
     Args:
@@ -28,10 +30,25 @@ def open_data(spec: str, data: DataSection, *, role: Literal["train", "val"], an
         data: names the split (or leaves it to the source's default) and how many of its images count.
         role: which of the two splits of `data`.
         annotated: refuse COCO's lists of images without annotations, which can be neither learnt nor evaluated.
+        strict: refuse a set with `ImageSet.problems`; whoever wants to look at one does not.
 
     Raises:
         UserError: for an unknown source, a missing folder or split, or annotations that cannot be used.
     """
+    images = _opened(spec, data, role, annotated)
+    if data.classes:
+        from harness.data.files import FolderSet
+
+        if not isinstance(images, FolderSet):
+            raise UserError(f"data.classes: {images.title} has its own classes; leave the key out")
+        images = images.with_classes(data.classes)
+    if strict and images.problems:
+        where = f"{images.title}, split {images.split}"
+        raise UserError(f"{where}: {images.problems[0]}; `harness data {spec}` draws the boxes as they were read")
+    return images
+
+
+def _opened(spec: str, data: DataSection, role: Literal["train", "val"], annotated: bool) -> ImageSet:
     name, _, folder = spec.partition(":")
     split, other = (data.train_split, data.val_split)[:: 1 if role == "train" else -1]
     limit = data.train_images if role == "train" else data.val_images
@@ -42,7 +59,7 @@ def open_data(spec: str, data: DataSection, *, role: Literal["train", "val"], an
     if name == "coco" and folder:
         from harness.data.coco import open_coco
 
-        return open_coco(folder, split, role, limit, annotated=annotated)
+        return open_coco(folder, split, role, limit, annotated=annotated, other=other)
     if name == "voc" and folder:
         from harness.data.voc import open_voc
 

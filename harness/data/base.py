@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +36,51 @@ class Annotations:
         return len(self.labels)
 
 
+class Oddities(Counter[str]):
+    """What was corrected, left out or merely odd in a split: how often each kind occurred, and where it did first.
+
+    Attributes:
+        examples: by kind, the names of the first few places.
+    """
+
+    MOST = 3  # examples of a kind
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        super().__init__(counts or {})
+        self.examples: dict[str, list[str]] = {}
+
+    def __reduce__(self) -> Any:
+        return type(self), (dict(self),), {"examples": self.examples}  # Counter's own forgets the examples
+
+    def note(self, kind: str, where: str, times: int = 1) -> None:
+        """Count `times` occurrences of a kind at one place."""
+        self[kind] += times
+        known = self.examples.setdefault(kind, [])
+        if len(known) < self.MOST and where not in known:
+            known.append(where)
+
+    def note_all(self, kind: str, places: Iterable[str]) -> None:
+        """Count one occurrence at each place."""
+        for where in places:
+            self.note(kind, where)
+
+    def add(self, others: Oddities) -> None:
+        """Count all that others counted."""
+        for kind in others:
+            self[kind] += others[kind]
+            known = self.examples.setdefault(kind, [])
+            known += others.examples.get(kind, [])[: self.MOST - len(known)]
+
+    def lines(self, where: str = "") -> list[str]:
+        """A line for each kind: count, kind, `where`, the first places."""
+        return [f"{self[kind]} {kind}{where}{self._shown(kind)}" for kind in sorted(self)]
+
+    def _shown(self, kind: str) -> str:
+        known = self.examples.get(kind, [])
+        more = ", ..." if self[kind] > len(known) else ""
+        return f" ({', '.join(known)}{more})" if known else ""
+
+
 class ImageSet(ABC):
     """One split of one data set; images are numbered ``0..len-1`` in a fixed order.
 
@@ -41,13 +88,16 @@ class ImageSet(ABC):
         title: short name for records, never an absolute path.
         split: name of the split.
         classes: class names; the position is the class id.
-        warnings: oddities met while reading, counted.
+        warnings: oddities met while reading.
+        problems: why nothing should be learnt from this split as it was read, a line each; `harness.data.open_data`
+            refuses such a set.
     """
 
     title: str
     split: str
     classes: tuple[str, ...]
-    warnings: Counter[str]
+    warnings: Oddities
+    problems: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:

@@ -5,28 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.data.base import Annotations
-from harness.data.files import (
-    MAX_SIDE,
-    FolderSet,
-    ImageFile,
-    keep_boxes,
-    names_in,
-    open_folder,
-    read_bytes,
-    stays_inside,
-)
+from harness.data.base import Annotations, Oddities
+from harness.data.coco_values import Key, flag, identity, is_finite, key, mask_box, number, whole
+from harness.data.decoding import size_in_header
+from harness.data.default_splits import Pair, Role, default_split
+from harness.data.files import MAX_SIDE, FolderSet, ImageFile, joined, keep_boxes
+from harness.data.plausible import coco_problem
+from harness.data.reading import Listing, names_in, open_folder, read_bytes, stays_inside
 from harness.errors import UserError, did_you_mean, is_text
 
 LAYOUT = "annotations/instances_SPLIT.json and images in SPLIT/"
 
 INSTANCES, IMAGE_INFO = "instances_", "image_info_"
+
+PAIRS = (
+    Pair(("train2017",), ("val2017",)),
+    Pair(("train",), ("val",)),
+    Pair(("train",), ("valid",)),
+    Pair(("train",), ("validation",)),
+    Pair(("train2014",), ("val2014",)),
+    Pair(("trainval",), ("test",)),
+    Pair(("train",), ("test",)),
+)
+
+SAME_NAME = "categories of a name that another one has, read as one class"
+GROUPS = "categories that only group others, left out"
+NO_SIZE = "images without a size in the annotation file, which was read from the image"
+OTHER_SPELLING = "file names that fit an image only in letters of another case or with other slashes"
+FROM_ROOT = "file names that begin at the data folder and not at the split's"
+FROM_MASK = "boxes taken from their object's polygons or mask, as there is no 'bbox'"
+NULL = "entries 'area' or 'iscrowd' that are null, read as absent"
+IGNORED = "objects marked 'ignore', read as regions without negatives"
+DIFFICULT = "objects marked 'difficult', as in VOC"
 
 Row = dict[str, Any]
 
@@ -36,15 +52,29 @@ class CocoSet(FolderSet):
 
     Attributes:
         category_ids: of the annotation file, by class id.
+        text_ids: ids of images that are text in the annotation file, by `image_id`.
         annotated: whether the objects are known; where they are not, as in COCO's test sets, no image has any.
     """
 
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[Key, ...] = ()
+    text_ids: dict[int, str]
     annotated: bool = True
+
+    def with_classes(self, classes: Sequence[str]) -> FolderSet:
+        made = super().with_classes(classes)
+        assert isinstance(made, CocoSet)
+        made.category_ids = tuple(self.category_ids[self.classes.index(name)] for name in classes)
+        return made
 
 
 def open_coco(
-    folder: str, split: str | None, role: Literal["train", "val"], limit: int | None = None, *, annotated: bool = True
+    folder: str,
+    split: str | None,
+    role: Role,
+    limit: int | None = None,
+    *,
+    annotated: bool = True,
+    other: str | None = None,
 ) -> CocoSet:
     """Open one split of a data set in COCO's layout.
 
@@ -53,17 +83,19 @@ def open_coco(
 
     Args:
         folder: of the data set.
-        split: ``None`` for train2017 or val2017, or else the only split whose name holds "train" or "val".
+        split: ``None`` for the first pair of `PAIRS` that is there, or else the only split whose name holds "train"
+            but not "val", or the other way round.
         role: which default.
         limit: only the first images, in the file's order.
         annotated: refuse a split of which there is but a list of its images, ``image_info_SPLIT.json``. The images of
             such a list lie in ``SPLIT/``, or without a ``-dev`` in its name: test-dev2017 is a part of test2017.
+        other: the split of the other role; ``None`` for its default.
 
     Raises:
         UserError: if something is missing or wrong; the line names the file and the entry.
     """
     root = open_folder(folder, LAYOUT)
-    path, split = _find_split(root, split, role)
+    path, split = _find_split(root, split, role, other)
     listed = path.name.startswith(IMAGE_INFO)
     if listed and annotated:
         raise UserError(
@@ -79,16 +111,18 @@ def open_coco(
         raise UserError(f"annotation file {path} is nested too deeply to be COCO instances") from error
     if listed and isinstance(document, dict):
         document["annotations"] = []
-    reader = _Reader(path, document)
-    classes = reader.categories()
     images = split if not listed or os.path.isdir(root / split) else split.replace("-dev", "")
-    files = reader.files(images, limit)
-    made = CocoSet(root, split, classes, files, hashlib.sha256(content).hexdigest(), reader.warnings)
+    reader = _Reader(path, document, root, images)
+    files = reader.files(limit)
+    made = CocoSet(
+        root, split, reader.classes, files, hashlib.sha256(content).hexdigest(), reader.warnings, reader.problems()
+    )
     made.category_ids, made.annotated = reader.category_ids, not listed
+    made.text_ids = {identity(found): found for found in reader.images if isinstance(found, str)}
     return made
 
 
-def _find_split(root: Path, split: str | None, role: str) -> tuple[Path, str]:
+def _find_split(root: Path, split: str | None, role: Role, other: str | None) -> tuple[Path, str]:
     """The file and the name of a split; a list of images alone is taken only by its name."""
     names = [name.removesuffix(".json") for name in names_in(root / "annotations") if name.endswith(".json")]
     found, listed = (
@@ -98,121 +132,227 @@ def _find_split(root: Path, split: str | None, role: str) -> tuple[Path, str]:
     if not told:
         raise UserError(f"{root} has no annotation file; expected {LAYOUT}")
     if split is None:
-        fitting = [name for name in found if role in name]
-        if f"{role}2017" in found:
-            fitting = [f"{role}2017"]
-        if len(fitting) != 1:
-            raise UserError(f"cannot tell the {role} split of {root}: it has {told}; name one with --{role}-split")
-        split = fitting[0]
+        fitting = default_split(role, None if other is None else [other], [*PAIRS, _by_part_of_name(found)], found)
+        if not fitting:
+            beside = "" if other is None else f" beside {other}"
+            raise UserError(
+                f"cannot tell the {role} split of {root}{beside}: it has {told}; name one with --{role}-split that "
+                "shares no image with the other"
+            )
+        (split,) = fitting
     elif split not in (*found, *listed):
         hint = did_you_mean(split, (*found, *listed))
         raise UserError(f"{root} has no split {split!r}{hint}; it has {told} ({LAYOUT})")
     return root / "annotations" / f"{INSTANCES if split in found else IMAGE_INFO}{split}.json", split
 
 
-class _Reader:
-    """Turns a parsed instances file into rows, and every fault into a line that names file and entry."""
+def _by_part_of_name(found: Sequence[str]) -> Pair:
+    """The only split with "train" in its name, and the only one with "val"; what has both, as trainval, is neither."""
+    train = [name for name in found if "train" in name and "val" not in name]
+    val = [name for name in found if "val" in name and "train" not in name]
+    return Pair(*(tuple(names) if len(names) == 1 else () for names in (train, val)))
 
-    def __init__(self, path: Path, document: object) -> None:
-        self.warnings: Counter[str] = Counter()
-        self._path = path
-        self._category: dict[int, int] = {}
+
+class _Image(NamedTuple):
+    """An entry of ``images``: name relative to the data root, ``(height, width)``."""
+
+    name: str
+    size: tuple[int, int]
+
+
+class _Object(NamedTuple):
+    """A checked annotation: class id, box x, y, w, h, area (None: that of the box), marks."""
+
+    label: int
+    box: list[float]
+    area: float | None
+    crowd: bool
+    difficult: bool
+
+
+class _Reader:
+    """Turns a parsed instances file into rows, and every fault into a line that names file and entry.
+
+    Attributes:
+        classes, category_ids: by class id.
+        images: by id, in the file's order.
+        warnings: oddities, counted.
+    """
+
+    def __init__(self, path: Path, document: object, root: Path, folder: str) -> None:
+        self.warnings = Oddities()
+        self._path, self._root, self._folder, self._listing = path, root, folder, Listing(root)
         self._tables: dict[str, list[Row]] = {}
-        for key in ("images", "annotations", "categories"):
-            rows = document.get(key) if isinstance(document, dict) else None
+        for name in ("images", "annotations", "categories"):
+            rows = document.get(name) if isinstance(document, dict) else None
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise UserError(f"annotation file {path}: {key!r} must be a list of objects")
-            self._tables[key] = rows
+                raise UserError(f"annotation file {path}: {name!r} must be a list of objects")
+            self._tables[name] = rows
+        self._labels, self.classes, self.category_ids = self._categories()
+        self.images = self._images()
+        self._objects: dict[Key, list[_Object]] = {found: [] for found in self.images}
+        self._read_objects()
 
     def _fault(self, text: str) -> UserError:
         return UserError(f"annotation file {self._path}: {text}")
 
-    def _id(self, row: Row, kind: str, position: int) -> int:
-        value = row.get("id")
-        if not _is_whole(value) or not 0 <= value < 2**63:
-            raise self._fault(f"{kind} number {position} needs a whole number as 'id', got {value!r}")
+    def _id(self, row: Row, kind: str, position: int) -> Key:
+        found = key(row.get("id"))
+        if found is None:
+            raise self._fault(f"{kind} number {position} needs a whole number or a text as 'id', got {row.get('id')!r}")
+        return found
+
+    def _categories(self) -> tuple[dict[Key, int], tuple[str, ...], tuple[Key, ...]]:
+        """Class ids by category id; names and category ids by class id."""
+        rows: dict[Key, Row] = {}
+        for position, row in enumerate(self._tables["categories"]):
+            found, name = self._id(row, "category", position), row.get("name")
+            if not isinstance(name, str) or not name or not is_text(name):
+                raise self._fault(f"category {found} needs a 'name', got {name!r}")
+            if found in rows:
+                raise self._fault(f"category id {found} occurs twice")
+            rows[found] = row
+        if not rows:
+            raise self._fault("'categories' is empty")
+        groups = self._groups(rows)
+        names: dict[str, Key] = {}
+        order = sorted(rows, key=lambda found: (isinstance(found, str), found))
+        for found in order:
+            if found not in groups and rows[found]["name"] in names:
+                self.warnings.note(SAME_NAME, f"{rows[found]['name']} ({names[rows[found]['name']]}, {found})")
+            elif found not in groups:
+                names[rows[found]["name"]] = found
+        label = {name: position for position, name in enumerate(names)}
+        labels = {found: label[rows[found]["name"]] for found in order if found not in groups}
+        return labels, tuple(names), tuple(names.values())
+
+    def _groups(self, rows: dict[Key, Row]) -> set[Key]:
+        """Categories without any annotation whose name is the super-category of another: exports write such a root."""
+        used = {key(row.get("category_id")) for row in self._tables["annotations"]}
+        above = {row.get("supercategory") for row in rows.values() if row.get("supercategory") != row["name"]}
+        groups = {found for found, row in rows.items() if row["name"] in above and found not in used}
+        self.warnings.note_all(GROUPS, (rows[found]["name"] for found in groups))
+        return groups
+
+    def _images(self) -> dict[Key, _Image]:
+        images: dict[Key, _Image] = {}
+        for position, row in enumerate(self._tables["images"]):
+            found = self._id(row, "image", position)
+            if found in images:
+                raise self._fault(f"image id {found} occurs twice")
+            images[found] = self._image(row, found)
+        return images
+
+    def _image(self, row: Row, found: Key) -> _Image:
+        name = row.get("file_name")
+        if not isinstance(name, str) or not stays_inside(name):
+            raise self._fault(f"image {found}: 'file_name' must stay inside {self._folder}/, got {name!r}")
+        name = self._existing(f"{self._folder}/{name}")
+        height, width = row.get("height"), row.get("width")
+        if height in (None, 0) or width in (None, 0):
+            self.warnings.note(NO_SIZE, name)
+            return _Image(name, size_in_header(self._root / name))
+        rows, columns = whole(height), whole(width)
+        if rows is None or columns is None or not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
+            raise self._fault(
+                f"image {found}: width and height must be whole numbers above 0, got {width!r} and {height!r}"
+            )
+        return _Image(name, (rows, columns))
+
+    def _existing(self, name: str) -> str:
+        """The file of a name; the name itself where there is none."""
+        if os.path.exists(self._root / name):
+            return name
+        below = name.removeprefix(f"{self._folder}/").replace("\\", "/")
+        other = self._listing.find(f"{self._folder}/{below}")
+        kind = OTHER_SPELLING
+        if other is None and os.path.exists(self._root / below):
+            other, kind = below, FROM_ROOT
+        if other is None:
+            return name
+        self.warnings.note(kind, name)
+        return other
+
+    def _read_objects(self) -> None:
+        known: set[Key] = set()
+        for position, row in enumerate(self._tables["annotations"]):
+            found = self._id(row, "annotation", position)
+            if found in known:
+                raise self._fault(f"annotation id {found} occurs twice; give each object an id of its own")
+            known.add(found)
+            image = key(row.get("image_id"))
+            if image not in self._objects:
+                raise self._fault(f"annotation {found}: image_id {row.get('image_id')!r} is not among 'images'")
+            assert image is not None
+            self._objects[image].append(self._object(row, found, self.images[image]))
+
+    def _object(self, row: Row, found: Key, image: _Image) -> _Object:
+        category = key(row.get("category_id"))
+        if category not in self._labels:
+            raise self._fault(f"annotation {found}: category_id {row.get('category_id')!r} is not among 'categories'")
+        area, crowd, difficult = row.get("area"), self._flag(row, found, "iscrowd"), False
+        if area is not None and ((area := number(area)) is None or area < 0):
+            raise self._fault(f"annotation {found}: 'area' must be a number of at least 0, got {row['area']!r}")
+        if (area is None and "area" in row) or ("iscrowd" in row and row["iscrowd"] is None):
+            self._note(NULL, found, image)
+        if "ignore" in row and self._flag(row, found, "ignore") and not crowd:
+            self._note(IGNORED, found, image)
+            crowd = True
+        if "difficult" in row and self._flag(row, found, "difficult"):
+            self._note(DIFFICULT, found, image)
+            difficult = True
+        return _Object(self._labels[category], self._box(row, found, image), area, crowd, difficult)
+
+    def _note(self, kind: str, found: Key, image: _Image) -> None:
+        self.warnings.note(kind, f"annotation {found} of {image.name}")
+
+    def _box(self, row: Row, found: Key, image: _Image) -> list[float]:
+        box = row.get("bbox")
+        if box is None and (around := mask_box(row.get("segmentation"), image.size)) is not None:
+            self._note(FROM_MASK, found, image)
+            return around
+        if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
+            raise self._fault(f"annotation {found}: 'bbox' must be 4 finite numbers x, y, w, h, got {box!r}")
+        return box
+
+    def _flag(self, row: Row, found: Key, name: str) -> bool:
+        value = flag(row.get(name))
+        if value is None:
+            raise self._fault(f"annotation {found}: {name!r} must be 0 or 1, got {row[name]!r}")
         return value
 
-    def categories(self) -> tuple[str, ...]:
-        names: dict[int, str] = {}
-        for position, row in enumerate(self._tables["categories"]):
-            identity, name = self._id(row, "category", position), row.get("name")
-            if not isinstance(name, str) or not name or not is_text(name):
-                raise self._fault(f"category {identity} needs a 'name', got {name!r}")
-            if identity in names:
-                raise self._fault(f"category id {identity} occurs twice")
-            names[identity] = name
-        if not names:
-            raise self._fault("'categories' is empty")
-        self._category = {identity: label for label, identity in enumerate(sorted(names))}
-        return tuple(names[identity] for identity in sorted(names))
+    def files(self, limit: int | None) -> list[ImageFile]:
+        """The images, each file once: what several entries say of it is put together."""
+        by_file: dict[str, list[Key]] = {}
+        for found, image in self.images.items():
+            by_file.setdefault(image.name, []).append(found)
+        files = []
+        for name, ids in list(by_file.items())[:limit]:
+            size = self.images[ids[0]].size
+            objects = joined([self._annotations(found, size) for found in ids], name, self.warnings)
+            files.append(ImageFile(identity(ids[0]), name, size, objects))
+        return files
 
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """As `categories` found them, in the order of their class ids."""
-        return tuple(self._category)
+    def problems(self) -> tuple[str, ...]:
+        """Why the boxes of the file cannot be what the format says."""
+        rows = [(row, self.images[found].size) for found, objects in self._objects.items() for row in objects]
+        problem = coco_problem(
+            np.array([row.box for row, _ in rows], dtype=np.float64).reshape(-1, 4),
+            np.array([size[::-1] for _, size in rows], dtype=np.float64).reshape(-1, 2),
+            np.array([np.nan if row.area is None else row.area for row, _ in rows], dtype=np.float64),
+        )
+        return (problem,) if problem else ()
 
-    def files(self, split: str, limit: int | None) -> list[ImageFile]:
-        images: dict[int, tuple[str, tuple[int, int]]] = {}
-        for position, row in enumerate(self._tables["images"]):
-            identity = self._id(row, "image", position)
-            if identity in images:
-                raise self._fault(f"image id {identity} occurs twice")
-            images[identity] = self._image(row, identity, split)
-        objects: dict[int, list[Row]] = {identity: [] for identity in images}
-        known: set[int] = set()
-        for position, row in enumerate(self._tables["annotations"]):
-            identity = self._id(row, "annotation", position)
-            if identity in known:
-                raise self._fault(f"annotation id {identity} occurs twice; give each object an id of its own")
-            known.add(identity)
-            objects[self._owner(row, identity, images)].append(row)
-        chosen = list(images.items())[:limit]
-        return [
-            ImageFile(identity, name, size, self._objects(objects[identity], size)) for identity, (name, size) in chosen
-        ]
-
-    def _image(self, row: Row, identity: int, split: str) -> tuple[str, tuple[int, int]]:
-        name, height, width = row.get("file_name"), row.get("height"), row.get("width")
-        if not isinstance(name, str) or not stays_inside(name):
-            raise self._fault(f"image {identity}: 'file_name' must stay inside {split}/, got {name!r}")
-        if not _is_whole(height) or not _is_whole(width) or not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-            raise self._fault(f"image {identity}: width and height must be above 0, got {width!r} and {height!r}")
-        return f"{split}/{name}", (height, width)
-
-    def _owner(self, row: Row, identity: int, images: dict[int, tuple[str, tuple[int, int]]]) -> int:
-        """Check one annotation; the id of its image."""
-        image, category, box = row.get("image_id"), row.get("category_id"), row.get("bbox")
-        if not _is_whole(image) or image not in images:
-            raise self._fault(f"annotation {identity}: image_id {image!r} is not among 'images'")
-        if not _is_whole(category) or category not in self._category:
-            raise self._fault(f"annotation {identity}: category_id {category!r} is not among 'categories'")
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
-            raise self._fault(f"annotation {identity}: 'bbox' must be 4 finite numbers x, y, w, h, got {box!r}")
-        if not _is_finite(row.get("area", 0)) or row.get("area", 0) < 0:
-            raise self._fault(f"annotation {identity}: 'area' must be a number of at least 0, got {row['area']!r}")
-        if row.get("iscrowd", 0) not in (0, 1):
-            raise self._fault(f"annotation {identity}: 'iscrowd' must be 0 or 1, got {row['iscrowd']!r}")
-        return image
-
-    def _objects(self, rows: list[Row], size: tuple[int, int]) -> Annotations:
-        corner = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
-        area = np.array([row.get("area", row["bbox"][2] * row["bbox"][3]) for row in rows], dtype=np.float32)
+    def _annotations(self, found: Key, size: tuple[int, int]) -> Annotations:
+        rows = self._objects[found]
+        corner = np.array([row.box for row in rows], dtype=np.float64).reshape(-1, 4)
+        area = [row.box[2] * row.box[3] if row.area is None else row.area for row in rows]
         corner[:, 2:] += corner[:, :2]
-        boxes, keep = keep_boxes(corner, size, self.warnings)
+        boxes, keep = keep_boxes(corner, size, self.warnings, self.images[found].name)
         return Annotations(
             boxes=boxes[keep],
-            labels=np.array([self._category[row["category_id"]] for row in rows], dtype=np.int64)[keep],
-            crowd=np.array([row.get("iscrowd", 0) for row in rows], dtype=np.bool_)[keep],
-            difficult=np.zeros(int(keep.sum()), dtype=np.bool_),
-            area=area[keep],
+            labels=np.array([row.label for row in rows], dtype=np.int64)[keep],
+            crowd=np.array([row.crowd for row in rows], dtype=np.bool_)[keep],
+            difficult=np.array([row.difficult for row in rows], dtype=np.bool_)[keep],
+            area=np.array(area, dtype=np.float32)[keep],
         )
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> TypeGuard[float]:
-    # A bound rather than isfinite, which fails on integers beyond the range of floats.
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12

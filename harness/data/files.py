@@ -1,173 +1,82 @@
-"""Data sets that lie in folders: decoding, and what their readers have in common."""
+"""Data sets whose images are files in a folder: what their readers have in common."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import os
-import struct
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
-from pathlib import Path, PureWindowsPath
-from stat import S_ISREG
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from harness.data.base import Annotations, ImageSet
-from harness.errors import UserError, is_text, reason, shorten
+from harness.data.base import Annotations, ImageSet, Oddities
+from harness.data.decoding import decode
+from harness.data.reading import file_size
+from harness.errors import UserError, did_you_mean, is_text, shorten
 
 MAX_SIDE = 2**24  # px; float32 coordinates are exact to here
 
-MAX_LINE = 4096  # bytes; file systems have no longer paths
-
-# What Pillow raises for damaged files of one kind or another, besides its own errors.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-
-
-def decode(path: Path) -> npt.NDArray[np.uint8]:
-    """An image file as ``[H, W, 3]`` uint8 RGB, in stored orientation: annotations count stored pixels, not EXIF's.
-
-    Raises:
-        UserError: if the file is missing, damaged, truncated, too large or of more than 8 bits a channel.
-    """
-    with _opened(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise UserError(f"image {path} has more than 8 bits a channel; convert it to 8 bits")
-        return np.array(image.convert("RGB"))
-
-
-def size_in_header(path: Path) -> tuple[int, int]:
-    """``(height, width)`` in pixels from an image's first bytes, without decoding it; stored orientation.
-
-    Raises:
-        UserError: if the file is missing, too large, no regular file or its header is damaged.
-    """
-    _file_size(path)  # a pipe would be waited for
-    with _opened(path) as image:
-        return image.height, image.width
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                yield image
-    except FileNotFoundError as error:
-        raise UserError(f"image {path} is missing") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
-    except _DAMAGED as error:
-        raise UserError(f"image {path} cannot be decoded: {reason(error)}; replace or remove it") from error
-
-
-def read_bytes(path: Path, what: str) -> bytes:
-    """The content of an annotation file.
-
-    Raises:
-        UserError: if it cannot be read; `what` says in the message what the file is.
-    """
-    try:
-        regular = S_ISREG(path.stat().st_mode)  # reading a pipe would wait forever
-        if regular:
-            return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{what} {path} cannot be read: {reason(error)}") from error
-    raise UserError(f"{what} {path} is a folder or a device; expected a file")
-
-
-def text_lines(path: Path, what: str, digest: Callable[[bytes], object]) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that hold something, stripped, with their numbers; read one by one.
-
-    Args:
-        path: UTF-8, with or without a byte order mark; lines end in LF or CRLF.
-        what: says in messages what the file is.
-        digest: is given every byte, for a checksum.
-
-    Raises:
-        UserError: if the file cannot be read, or a line is no text or longer than `MAX_LINE` bytes.
-    """
-    try:
-        if not S_ISREG(path.stat().st_mode):
-            raise UserError(f"{what} {path} is a folder or a device; expected a file")
-        with path.open("rb") as file:
-            for number in count(1):
-                line = file.readline(MAX_LINE + 1)
-                if not line:
-                    return
-                if len(line) > MAX_LINE:
-                    raise UserError(
-                        f"{what} {path}, line {number} is longer than {MAX_LINE} bytes; is it another file?"
-                    )
-                digest(line)
-                if text := line.decode("utf-8-sig" if number == 1 else "utf-8").strip():
-                    yield number, text
-    except UnicodeDecodeError as error:
-        raise UserError(f"{what} {path}, line {number} is not UTF-8 text: {reason(error)}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{what} {path} cannot be read: {reason(error)}") from error
-
-
-def open_folder(folder: str, layout: str) -> Path:
-    """The folder of a data set.
-
-    Raises:
-        UserError: if there is none; `layout` says in the message what is expected inside.
-    """
-    try:
-        root = Path(folder).expanduser()
-        if root.is_dir():
-            return root
-        fault = "is not a folder" if root.exists() else "does not exist"
-    except (OSError, RuntimeError) as error:  # RuntimeError: the home of nobody
-        fault = f"cannot be opened ({reason(error)})"
-    raise UserError(f"data folder {shorten(folder)} {fault}; expected {layout}")
-
-
-def names_in(folder: Path) -> list[str]:
-    """What lies in a folder, sorted; nothing where there is none.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(f"folder {folder} cannot be read: {reason(error)}") from error
-
-
-def stays_inside(name: str) -> bool:
-    """Whether a file name from an annotation is relative and never climbs, by the rules of any operating system.
-
-    Symbolic links are followed: they are the doing of whoever laid out the folder, not of an annotation.
-    """
-    path = PureWindowsPath(name)  # takes both kinds of slash
-    return bool(name.strip()) and not path.anchor and ".." not in path.parts and "\0" not in name and is_text(name)
+NO_AREA = "boxes without area dropped"
+OUTSIDE = "boxes outside the image dropped"
+CLIPPED = "boxes that stick out of the image by more than a pixel and a hundredth of it, clipped"
+REPEATED_IMAGE = "images named more than once, read once"
+REPEATED_OBJECT = "objects repeated in another copy of their image, read once"
+OTHER_CLASSES = "objects of classes that are not chosen, left out"
 
 
 def keep_boxes(
-    boxes: npt.NDArray[np.float64], size: tuple[int, int], warnings: Counter[str]
+    boxes: npt.NDArray[np.float64], size: tuple[int, int], warnings: Oddities, name: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Clip boxes ``[n, 4]`` to an image of ``(height, width)`` and tell which rows ``[n]`` still have an area.
 
-    The rows without are counted in `warnings`, apart for those that had none and those outside the image.
+    The rows without are counted in `warnings`, apart for those that had none and those outside the image, and so are
+    those that lose more than rounding can explain.
+
+    Args:
+        name: of the image, for examples.
     """
     height, width = size
+    limits = np.array((width, height, width, height), dtype=np.float64)
     empty = np.any(boxes[:, 2:] <= boxes[:, :2], axis=1)
-    clipped = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)
+    clipped = np.clip(boxes, 0, limits).astype(np.float32)
     outside = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
-    for fault, rows in (("boxes without area dropped", empty), ("boxes outside the image dropped", outside)):
-        if rows.any():
-            warnings[fault] += int(rows.sum())
+    lost = np.maximum(-boxes, boxes - limits) > np.maximum(1, 0.01 * limits)
+    cut = ~empty & ~outside & lost.any(axis=1)
+    for fault, rows in ((NO_AREA, empty), (OUTSIDE, outside), (CLIPPED, cut)):
+        warnings.note_all(fault, (f"{name} object {row + 1}" for row in np.flatnonzero(rows)))
     return clipped, ~(empty | outside)
+
+
+def plain_area(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The areas ``[n]`` of boxes ``[n, 4]``, for sets whose annotations state none."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def joined(copies: Sequence[Annotations], name: str, warnings: Oddities) -> Annotations:
+    """The objects of an image that is listed several times; what several copies say counts once."""
+    if len(copies) == 1:
+        return copies[0]
+    warnings.note(REPEATED_IMAGE, name, len(copies) - 1)
+    every = Annotations(
+        **{part.name: np.concatenate([getattr(c, part.name) for c in copies]) for part in _ARRAYS}  # type: ignore[arg-type]
+    )
+    known: dict[tuple[object, ...], int] = {}
+    for row, (box, label) in enumerate(zip(every.boxes.tolist(), every.labels.tolist(), strict=True)):
+        known.setdefault((*box, label), row)
+    if len(known) < len(every):
+        warnings.note(REPEATED_OBJECT, name, len(every) - len(known))
+    return select(every, np.array(sorted(known.values()), dtype=np.int64))
+
+
+def select(objects: Annotations, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Annotations:
+    """Some of the objects."""
+    chosen = {part.name: getattr(objects, part.name)[rows] for part in _ARRAYS}
+    return replace(objects, **chosen, attributes={name: value[rows] for name, value in objects.attributes.items()})
+
+
+_ARRAYS = tuple(part for part in fields(Annotations) if part.name != "attributes")
 
 
 @dataclass(frozen=True)
@@ -190,6 +99,7 @@ class FolderSet(ImageSet):
         files: the images.
         annotation_digest: of what the annotations were read from, in order, for the checksum.
         warnings: oddities counted by the reader.
+        problems: see `ImageSet`.
 
     Raises:
         UserError: if there is no image, or an image's file is missing.
@@ -202,7 +112,8 @@ class FolderSet(ImageSet):
         classes: Sequence[str],
         files: Sequence[ImageFile],
         annotation_digest: str,
-        warnings: Counter[str],
+        warnings: Oddities,
+        problems: Sequence[str] = (),
     ) -> None:
         if not files:
             raise UserError(f"split {split!r} of {root} has no images")
@@ -211,9 +122,10 @@ class FolderSet(ImageSet):
             raise UserError(
                 f"the name of data folder {self.title!r} is no UTF-8 text, so no record can hold it; rename it"
             )
-        self.classes, self.warnings = tuple(classes), warnings
+        self.classes, self.warnings, self.problems = tuple(classes), warnings, tuple(problems)
         self._root, self._files, self._annotation_digest = root, tuple(files), annotation_digest
-        self._bytes = [_file_size(root / file.name) for file in files]
+        self._bytes = tuple(file_size(root / file.name) for file in files)
+        self._listed = tuple((file.name, length) for file, length in zip(files, self._bytes, strict=True))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -230,28 +142,88 @@ class FolderSet(ImageSet):
     def annotations(self, index: int) -> Annotations:
         return self._files[index].objects
 
+    def path(self, index: int) -> Path:
+        """Of the image's file."""
+        return self._root / self._files[index].name
+
+    def bytes(self, index: int) -> int:
+        """Length of the image's file."""
+        return self._bytes[index]
+
     def load(self, index: int) -> npt.NDArray[np.uint8]:
-        file = self._files[index]
-        image = decode(self._root / file.name)
-        if image.shape[:2] != file.size:
-            stored, said = (f"{width}x{height}" for height, width in (image.shape[:2], file.size))
-            raise UserError(f"image {self._root / file.name} is {stored}, but its annotation says {said}")
+        image = decode(self.path(index), self.size(index))
+        if fault := self.wrong_size(index, (image.shape[0], image.shape[1])):
+            raise fault
         return image
+
+    def wrong_size(self, index: int, found: tuple[int, int]) -> UserError | None:
+        """The fault of an image that is not ``(height, width)`` of its annotation."""
+        if found == self.size(index):
+            return None
+        stored, said = (f"{width}x{height}" for height, width in (found, self.size(index)))
+        return UserError(
+            f"image {self.path(index)} is {stored}, but its annotation says {said}; its boxes count other pixels, so "
+            "put the right image there or mend the annotation"
+        )
 
     def checksum(self) -> str:
         digest = hashlib.sha256(self._annotation_digest.encode())
-        for file, length in zip(self._files, self._bytes, strict=True):
-            digest.update(f"{file.name}\0{length}\n".encode())
+        for name, length in self._listed:
+            digest.update(f"{name}\0{length}\n".encode())
         return digest.hexdigest()
 
+    def without(self, indices: Collection[int]) -> FolderSet:
+        """Another set: this one without some images.
 
-def _file_size(path: Path) -> int:
-    try:
-        found = path.stat()
-    except FileNotFoundError as error:
-        raise UserError(f"image {path} is missing; put it there or take it out of the annotations") from error
-    except OSError as error:
-        raise UserError(f"image {shorten(str(path))} cannot be read: {reason(error)}") from error
-    if not S_ISREG(found.st_mode):
-        raise UserError(f"image {path} is a folder or a device; expected a file")
-    return found.st_size
+        Raises:
+            UserError: if none is left.
+        """
+        made = self.skipping(indices)
+        made._listed = tuple((file.name, length) for file, length in zip(made._files, made._bytes, strict=True))
+        return made
+
+    def skipping(self, indices: Collection[int]) -> FolderSet:
+        """This very set, by its checksum, of which some images cannot be had.
+
+        Raises:
+            UserError: if none is left.
+        """
+        left_out = set(indices)
+        kept = [index for index in range(len(self)) if index not in left_out]
+        if not kept:
+            raise UserError(f"split {self.split!r} of {self._root} has no images left without those to leave out")
+        made = self._copy()
+        made._files = tuple(self._files[index] for index in kept)
+        made._bytes = tuple(self._bytes[index] for index in kept)
+        return made
+
+    def with_classes(self, classes: Sequence[str]) -> FolderSet:
+        """The set with these of its classes, in this order; objects of others are left out and counted.
+
+        Raises:
+            UserError: for a class that is not there.
+        """
+        for name in classes:
+            if name not in self.classes:
+                raise UserError(
+                    f"data.classes: {self.title} has no class {name!r}{did_you_mean(name, self.classes)}; it has "
+                    f"{shorten(', '.join(self.classes))}"
+                )
+        table = np.array([classes.index(n) if n in classes else -1 for n in self.classes], dtype=np.int64)
+
+        def relabelled(file: ImageFile) -> ImageFile:
+            labels = table[file.objects.labels]
+            kept = labels >= 0
+            if not kept.all():
+                made.warnings.note(OTHER_CLASSES, file.name, int((~kept).sum()))
+            return replace(file, objects=replace(select(file.objects, kept), labels=labels[kept]))
+
+        made = self._copy()
+        made._files = tuple(map(relabelled, self._files))
+        made.classes = tuple(classes)
+        return made
+
+    def _copy(self) -> FolderSet:
+        made = copy.copy(self)
+        made.warnings = copy.deepcopy(self.warnings)
+        return made

@@ -208,7 +208,7 @@ def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> I
         batch_size=None,  # a plan is a whole batch
         sampler=plans,
         collate_fn=_same,
-        worker_init_fn=_leave_interrupts_to_the_main_process,
+        worker_init_fn=leave_interrupts_to_the_main_process,
         num_workers=workers,
         pin_memory=pin,
         generator=torch.Generator().manual_seed(0),  # else every pass takes a number from the global generator
@@ -219,7 +219,8 @@ def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> I
         yield item
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
+def leave_interrupts_to_the_main_process(worker: int) -> None:
+    """To be called in each loading process."""
     # Ctrl-C reaches the whole process group; the run has to save what it has while its workers still answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

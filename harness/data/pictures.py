@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data import SHAPES_COUNT
-from harness.data.base import Annotations, ImageSet
-from harness.data.files import decode
+from harness.data.base import Annotations, ImageSet, Oddities
+from harness.data.decoding import decode
 from harness.data.shapes import ShapesSet
 from harness.errors import UserError
 
@@ -100,7 +99,7 @@ class PictureSet(ImageSet):
 
     def __init__(self, pictures: Sequence[Picture], classes: tuple[str, ...], shapes_side: int) -> None:
         self.title, self.split, self.classes = "pictures", "pictures", classes
-        self.warnings: Counter[str] = Counter()
+        self.warnings = Oddities()
         self._pictures, self._side = tuple(pictures), shapes_side
 
     def __len__(self) -> int:

@@ -13,13 +13,12 @@ Each object carries two numbers of its full, unoccluded mask:
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.base import Annotations, ImageSet
+from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.hashing import Draws, hash_range
 from harness.data.raster import SHAPES, Ints, Mask, draw_mask, extent, smooth_noise
 from harness.errors import UserError
@@ -207,7 +206,7 @@ class ShapesSet(ImageSet):
             raise UserError(f"shapes needs data.short_edge of at least {SMALLEST_SIDE} px, got {side}")
         self.title, self.split = "shapes", split
         self.classes = tuple(shape.name for shape in SHAPES)
-        self.warnings: Counter[str] = Counter()
+        self.warnings = Oddities()
         self._count, self._side, self._seed = count, side, seed
         self._cache: dict[int, Pixels] | None = {} if count * side * side * 3 < CACHE_LIMIT else None
         self._annotations: dict[int, Annotations] = {}

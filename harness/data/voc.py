@@ -3,60 +3,60 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from defusedxml import DefusedXmlException, ElementTree
+import numpy.typing as npt
 
-from harness.data.base import Annotations, ImageSet
-from harness.data.files import (
-    MAX_SIDE,
-    FolderSet,
-    ImageFile,
-    keep_boxes,
-    names_in,
-    open_folder,
-    read_bytes,
-    stays_inside,
-)
+from harness.data.base import Annotations, ImageSet, Oddities
+from harness.data.decoding import size_in_header
+from harness.data.default_splits import Pair, Role, default_split
+from harness.data.files import REPEATED_IMAGE, FolderSet, ImageFile, keep_boxes, plain_area
+from harness.data.plausible import voc_problem
+from harness.data.reading import IMAGE_SUFFIXES, Listing, names_in, open_folder, read_text, stays_inside
+from harness.data.voc_xml import Annotation, parse
 from harness.errors import UserError, did_you_mean, shorten
 
 LAYOUT = "Annotations/, JPEGImages/ and ImageSets/Main/SPLIT.txt"
 LISTS = "ImageSets/Main"
 YEAR = re.compile(r"VOC20\d\d")
 USUAL = ("trainval", "train", "val", "test")
-DEFAULT_SPLITS = {"train": ("trainval", "train"), "val": ("test", "val")}  # the first that is there
-DEFAULT_UNIONS = {"train": ("VOC2007/trainval", "VOC2012/trainval"), "val": ("VOC2007/test",)}  # all that are there
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+PAIRS = (Pair(("trainval",), ("test",)), Pair(("train",), ("test",)), Pair(("train",), ("val",)))
+
+NO_SIZE = "images without a size in their annotation, which was read from the image"
+FROM_ZERO = "boxes that begin at 0, so that all are read as counted from 0 and not, as VOC's, from 1"
+SPELLED_OUT = "names in lists with a suffix, read without it"
+NUMBERED = "names in lists that end in a number of their own, though there is an image of the name without it"
+
+_MARKED = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # the lists of single classes have such a column behind the id
 
 
 def open_voc(
     folder: str,
     split: str | None,
-    role: Literal["train", "val"],
+    role: Role,
     limit: int | None = None,
     other: str | None = None,
 ) -> ImageSet:
     """Open one split of a data set in VOC's layout.
 
     VOC counts pixels from 1 and its corners belong to the box: ``xmin - 1, ymin - 1, xmax, ymax`` are the continuous
-    corners. Classes are all names of all usual splits, sorted, so that training and evaluation agree on them.
+    corners. Tools that count from 0 write the same files; theirs are told by where the boxes begin (`_Origin`).
+    Classes are all names of all usual splits, sorted, so that training and evaluation agree on them.
 
     A split may be a union: ``VOC2007/trainval+VOC2012/trainval`` in a folder that holds one folder of this layout for
     each year. Names then begin with the year's folder, and classes are those of every folder in use.
 
     Args:
         folder: of the data set.
-        split: ``None`` for trainval or else train, and test or else val; in a folder of years for VOC2007/trainval
-            and VOC2012/trainval, those that are there, and VOC2007/test.
+        split: ``None`` for the first of trainval and test, train and test, train and val that are there and do not
+            overlap; in a folder of years for VOC2007/trainval and VOC2012/trainval, those that are there, and
+            VOC2007/test, or else for train and val of every year.
         role: which default.
         limit: only the first images of the list.
         other: the split of the other role, whose names count as classes too; ``None`` for its default.
@@ -65,27 +65,36 @@ def open_voc(
         UserError: if something is missing or wrong; the line names the file and the object.
     """
     root = open_folder(folder, LAYOUT)
-    available = _available(root)
-    parts = _find_parts(root, available, split, role)
-    chosen = [_Item(part.folder, name) for part in parts for name in _read_list(part.path(root))]
-    for item, times in Counter(chosen).items():
-        if times > 1:
-            raise UserError(f"split {_joined(parts)!r} of {root}: {item.name!r} is in more than one of its parts")
-    chosen = chosen[:limit]
-    parsed = {item: _parse(item.annotation(root)) for item in chosen}
-    names = {label for found in parsed.values() for label in found.names}
-    for part in sorted(_class_parts(available, parts, other, role)):
-        names |= _class_names(root, part, parsed)
-    classes = tuple(sorted(names))
+    source = _Source(root)
+    parts = source.find_parts(split, role, other)
+    counted = Oddities()
+    listed = [_Item(part.folder, name) for part in parts for name in source.names(part, counted)]
+    times = Counter(listed)
+    for item in times:
+        if times[item] > 1:
+            counted.note(REPEATED_IMAGE, item.name, times[item] - 1)
+    chosen = list(times)[:limit]
+    parsed = {item: parse(source.annotation(item)) for item in chosen}
+    every = dict(parsed)
+    for part in sorted(source.class_parts(parts, other, role)):
+        for name in source.names(part, Oddities()):
+            item = _Item(part.folder, name)
+            # VOC 2012 keeps the annotations of test back.
+            if item not in every and os.path.isfile(source.annotation(item)):
+                every[item] = parse(source.annotation(item))
+    classes = tuple(sorted({name for found in every.values() for name in found.names}))
     if not classes:
         raise UserError(f"no annotation of {root} names an object, so there is no class to learn")
-    counted: Counter[str] = Counter()
+    origin = _Origin.of(every.values())
     digest = hashlib.sha256("\n".join(classes).encode())
+    if not origin.usual:
+        digest.update(f"\n{origin}".encode())
     files = []
     for index, item in enumerate(chosen):
         digest.update(parsed[item].content)
-        files.append(_image_file(root, index, item, parsed[item], classes, counted))
-    return FolderSet(root, _joined(parts), classes, files, digest.hexdigest(), counted)
+        files.append(_image_file(source, index, item, parsed[item], classes, origin, counted))
+    problem = _problem(files, [parsed[item] for item in chosen])
+    return FolderSet(root, _joined(parts), classes, files, digest.hexdigest(), counted, problem)
 
 
 @dataclass(frozen=True, order=True)
@@ -98,9 +107,6 @@ class _Part:
     def __str__(self) -> str:
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
-    def path(self, root: Path) -> Path:
-        return root / self.folder / LISTS / f"{self.name}.txt"
-
 
 @dataclass(frozen=True)
 class _Item:
@@ -109,160 +115,218 @@ class _Item:
     folder: str
     name: str
 
-    def annotation(self, root: Path) -> Path:
-        return root / self.folder / "Annotations" / f"{self.name}.xml"
+    def within(self, kind: str) -> str:
+        """Where it lies below ``Annotations`` or ``JPEGImages``, without a suffix."""
+        return "/".join(filter(None, (self.folder, kind, self.name)))
 
 
 def _joined(parts: Sequence[_Part]) -> str:
     return "+".join(map(str, parts))
 
 
-def _available(root: Path) -> list[_Part]:
-    """The split files of a data set, or of every year in a folder of years."""
-    years = [] if os.path.isdir(root / LISTS) else [name for name in names_in(root) if YEAR.fullmatch(name)]
-    return [
-        _Part(folder, name.removesuffix(".txt"))
-        for folder in years or [""]
-        for name in names_in(root / folder / LISTS)
-        if name.endswith(".txt")
-    ]
+class _Source:
+    """The files of a data set: split lists, annotations, images."""
 
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.listing = Listing(root)
+        self.years = [] if os.path.isdir(root / LISTS) else [name for name in names_in(root) if YEAR.fullmatch(name)]
+        self.available = [
+            _Part(folder, name.removesuffix(".txt"))
+            for folder in self.years or [""]
+            for name in names_in(root / folder / LISTS)
+            if name.endswith(".txt")
+        ]
+        self._known = {str(part): part for part in self.available}
 
-def _find_parts(root: Path, available: list[_Part], split: str | None, role: str) -> list[_Part]:
-    known = {str(part): part for part in available}
-    listed = f"it has {shorten(', '.join(sorted(known))) or 'none'} ({LAYOUT})"
-    if split is None:
-        found = _default_parts(known, role)
+    def find_parts(self, split: str | None, role: Role, other: str | None) -> list[_Part]:
+        """The split files of a role."""
+        listed = f"it has {shorten(', '.join(sorted(self._known))) or 'none'} ({LAYOUT})"
+        if split is None:
+            found = self._default(role, other)
+            if not found:
+                beside = f" beside {other}" if other is not None else ""
+                raise UserError(
+                    f"{self.root} has no default {role} split{beside}; {listed}; name one with --{role}-split that "
+                    "shares no image with the other"
+                )
+            return found
+        words = [split] if split in self._known else split.split("+")
+        for word in words:
+            if word not in self._known:
+                raise UserError(f"{self.root} has no split {word!r}{did_you_mean(word, self._known)}; {listed}")
+        return [self._known[word] for word in words]
+
+    def class_parts(self, parts: list[_Part], other: str | None, role: Role) -> set[_Part]:
+        """The splits whose names count as classes: the same whether that of training or of evaluation is opened."""
+        if other is None:
+            theirs = self._default("val" if role == "train" else "train", _joined(parts))
+        else:
+            theirs = [self._known[word] for word in _words(other, self._known)]
+        folders = {part.folder for part in (*parts, *theirs)}
+        usual = (part for part in self.available if part.folder in folders and part.name in USUAL)
+        return {*parts, *theirs, *usual}
+
+    def names(self, part: _Part, counted: Oddities) -> list[str]:
+        """The image ids of a split file, those named twice twice."""
+        path = self.root / part.folder / LISTS / f"{part.name}.txt"
+        names = []
+        for number, line in enumerate(read_text(path, "split file").splitlines(), start=1):
+            if not (text := line.strip()):
+                continue
+            name = self._name(part.folder, text, counted)
+            if not stays_inside(name):
+                raise UserError(f"split file {path}, line {number}: {name!r} must stay inside the data folder")
+            names.append(name)
+        return names
+
+    def annotation(self, item: _Item) -> Path:
+        """Of an image; it may not be there."""
+        stem = item.within("Annotations")
+        return self.root / next(iter(self.listing.with_suffix(stem, (".xml",))), f"{stem}.xml")
+
+    def image(self, item: _Item) -> str:
+        """Of an image, relative to the root. By the id of the list alone: ``filename``, ``folder`` and ``path`` in the
+        XML are often left over from elsewhere.
+
+        Raises:
+            UserError: if there is none of any format.
+        """
+        stem = item.within("JPEGImages")
+        found = self.listing.with_suffix(stem, IMAGE_SUFFIXES)
         if not found:
-            raise UserError(f"{root} has no default {role} split; {listed}; name one with --{role}-split")
-        return found
-    words = [split] if split in known else split.split("+")
-    for word in words:
-        if word not in known:
-            raise UserError(f"{root} has no split {word!r}{did_you_mean(word, known)}; {listed}")
-    return [known[word] for word in words]
+            others = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES[1:])
+            raise UserError(
+                f"image {self.root / stem}.jpg is missing, and so are those of {others}; put it there or take "
+                f"{item.name!r} out of the lists"
+            )
+        return found[0]
 
+    def _default(self, role: Role, other: str | None) -> list[_Part]:
+        named = None if other is None else _words(other, self._known)
+        found = default_split(role, named, self._pairs(), self._known)
+        return [self._known[name] for name in found]
 
-def _default_parts(known: Mapping[str, _Part], role: str) -> list[_Part]:
-    union = [known[name] for name in DEFAULT_UNIONS[role] if name in known]
-    return union or [known[name] for name in DEFAULT_SPLITS[role] if name in known][:1]
+    def _pairs(self) -> Sequence[Pair]:
+        if not self.years:
+            return PAIRS
+        every = (tuple(f"{year}/{name}" for year in self.years) for name in ("train", "val"))
+        return Pair(("VOC2007/trainval", "VOC2012/trainval"), ("VOC2007/test",)), Pair(*every)
 
+    def _name(self, folder: str, line: str, counted: Oddities) -> str:
+        """The image id of a line: the line itself, or what stands before a mark; what exists tells which."""
+        if "\t" in line:
+            return line.split("\t", 1)[0].strip()
+        marked = _MARKED.fullmatch(line)
+        if marked is not None and not self._there(folder, line):
+            line = marked[1]
+        elif marked is not None and self._there(folder, marked[1]):
+            counted.note(NUMBERED, line)
+        stem, dot, suffix = line.rpartition(".")
+        if (
+            dot
+            and f".{suffix.lower()}" in IMAGE_SUFFIXES
+            and not self._there(folder, line)
+            and self._there(folder, stem)
+        ):
+            counted.note(SPELLED_OUT, line)
+            return stem
+        return line
 
-def _class_parts(available: list[_Part], parts: list[_Part], other: str | None, role: str) -> set[_Part]:
-    """The splits whose names count as classes: the same whether that of training or that of evaluation is opened."""
-    known = {str(part): part for part in available}
-    if other is None:
-        theirs = _default_parts(known, "val" if role == "train" else "train")
-    else:
-        theirs = [known[word] for word in (other, *other.split("+")) if word in known]
-    folders = {part.folder for part in (*parts, *theirs)}
-    return {*parts, *theirs, *(part for part in available if part.folder in folders and part.name in USUAL)}
-
-
-def _read_list(path: Path) -> list[str]:
-    """The image ids of a split file; the lists of single classes have a column of -1, 0 or 1 behind the id."""
-    try:
-        text = read_bytes(path, "split file").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"split file {path} is not UTF-8 text: {error}") from error
-    names: dict[str, None] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        head, _, mark = line.strip().rpartition(" ")
-        name = head.strip() if head and mark in ("-1", "0", "1") else line.strip()
-        if not name:
-            continue
+    def _there(self, folder: str, name: str) -> bool:
         if not stays_inside(name):
-            raise UserError(f"split file {path}, line {number}: {name!r} must stay inside the data folder")
-        if name in names:
-            raise UserError(f"split file {path}, line {number}: {name!r} occurs twice")
-        names[name] = None
-    return list(names)
+            return False
+        item = _Item(folder, name)
+        return bool(
+            self.listing.with_suffix(item.within("Annotations"), (".xml",))
+            or self.listing.with_suffix(item.within("JPEGImages"), IMAGE_SUFFIXES)
+        )
+
+
+def _words(split: str, known: Iterable[str]) -> list[str]:
+    """The parts of a split's name that are there."""
+    return [word for word in dict.fromkeys((split, *split.split("+"))) if word in known]
 
 
 @dataclass(frozen=True)
-class _Parsed:
-    """One annotation file: its bytes, the image's size, and its objects, boxes as the numbers stand in the file."""
+class _Origin:
+    """How a set counts its pixels.
 
-    content: bytes
-    size: tuple[int, int]
-    names: tuple[str, ...]
-    corners: tuple[tuple[float, ...], ...]
-    difficult: tuple[bool, ...]
+    Attributes:
+        first: number of the first pixel: 1 for VOC.
+        last_inside: whether xmax and ymax name the last pixel of the box, as VOC's do, or the edge behind it.
+    """
 
+    first: int
+    last_inside: bool
 
-def _class_names(root: Path, part: _Part, parsed: Mapping[_Item, _Parsed]) -> set[str]:
-    """Class names in the images of another split. Its annotations may be absent: VOC 2012 keeps those of test back."""
-    names: set[str] = set()
-    for name in _read_list(part.path(root)):
-        item = _Item(part.folder, name)
-        if item not in parsed and os.path.isfile(item.annotation(root)):
-            names.update(_parse(item.annotation(root)).names)
-    return names
+    @classmethod
+    def of(cls, annotations: Iterable[Annotation]) -> _Origin:
+        """By where boxes begin: whoever counts from 1 has none at 0, and those at the left and upper edge begin at 1.
 
+        Where more begin at 0 the set counts from there. Its boxes then end at the image's sides, which are edges, or,
+        where more end one before, at the last pixel.
+        """
+        begin = np.array([corner[:2] for found in annotations for corner in found.corners]).reshape(-1)
+        if (begin == 0).sum() <= (begin == 1).sum():
+            return cls(1, True)
+        pairs = [(c[2:], f.size) for f in annotations for c in f.corners if f.size is not None]
+        end = np.array([corner for corner, _ in pairs]).reshape(-1, 2)
+        side = np.array([size[::-1] for _, size in pairs]).reshape(-1, 2)
+        return cls(0, bool((end == side - 1).sum() > (end == side).sum()))
 
-def _parse(path: Path) -> _Parsed:
-    content = read_bytes(path, "annotation file")
-    try:
-        # Entities are refused: they can read files and grow without bound.
-        tree: Element = ElementTree.fromstring(content)
-    except (ParseError, ValueError, LookupError) as error:
-        reason = type(error).__name__ if isinstance(error, DefusedXmlException) else str(error)
-        raise UserError(f"annotation file {path} is not plain well-formed XML: {reason}") from error
-    size = tree.find("size")
-    if size is None:
-        raise UserError(f"annotation file {path} has no 'size'")
-    height, width = (_number(size, key, f"annotation file {path}, size") for key in ("height", "width"))
-    if not all(0 < side <= MAX_SIDE and side == int(side) for side in (height, width)):
-        raise UserError(f"annotation file {path}: size must be whole numbers above 0, got {width:g}x{height:g}")
-    names, corners, difficult = [], [], []
-    for number, item in enumerate(tree.findall("object"), start=1):
-        where = f"annotation file {path}, object {number}"
-        name, box = (item.findtext("name") or "").strip(), item.find("bndbox")
-        if not name or box is None:
-            raise UserError(f"{where} has no '{'bndbox' if name else 'name'}'")
-        names.append(name)
-        corners.append(tuple(_number(box, key, where) for key in ("xmin", "ymin", "xmax", "ymax")))
-        mark = (item.findtext("difficult") or "").strip()  # empty in some exports: not difficult
-        if mark not in ("", "0", "1"):
-            raise UserError(f"{where}: 'difficult' must be 0 or 1, got {mark!r}")
-        difficult.append(mark == "1")
-    return _Parsed(content, (int(height), int(width)), tuple(names), tuple(corners), tuple(difficult))
+    @property
+    def usual(self) -> bool:
+        """Whether this is VOC's own."""
+        return self == _Origin(1, True)
+
+    def edges(self, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Continuous corners ``[n, 4]`` of rows xmin, ymin, xmax, ymax."""
+        far = 1 - self.first if self.last_inside else 0
+        return corners + np.array((-self.first, -self.first, far, far), dtype=np.float64)
+
+    def __str__(self) -> str:
+        return f"counted from {self.first}, xmax {'inside' if self.last_inside else 'behind'}"
 
 
-def _number(parent: Element, key: str, where: str) -> float:
-    text = parent.findtext(key)
-    try:
-        value = float(text) if text is not None else math.nan
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: {key!r} must be a number, got {text!r}")
-    return value
+def _problem(files: Sequence[ImageFile], parsed: Sequence[Annotation]) -> tuple[str, ...]:
+    corners = np.array([corner for found in parsed for corner in found.corners], dtype=np.float64).reshape(-1, 4)
+    sizes = [file.size[::-1] for file, found in zip(files, parsed, strict=True) for _ in found.corners]
+    problem = voc_problem(corners, np.array(sizes, dtype=np.float64).reshape(-1, 2))
+    return (problem,) if problem else ()
 
 
 def _image_file(
-    root: Path, index: int, item: _Item, parsed: _Parsed, classes: tuple[str, ...], counted: Counter[str]
+    source: _Source,
+    index: int,
+    item: _Item,
+    found: Annotation,
+    classes: tuple[str, ...],
+    origin: _Origin,
+    counted: Oddities,
 ) -> ImageFile:
-    raw = np.array(parsed.corners, dtype=np.float64).reshape(-1, 4)
+    name = source.image(item)
+    size = found.size
+    if size is None:
+        size = size_in_header(source.root / name)
+        counted.note(NO_SIZE, name)
+    raw = np.array(found.corners, dtype=np.float64).reshape(-1, 4)
     # A box of equal corners is one pixel by VOC's counting, but in the sets it is a slip of the mouse: no area.
-    raw[(raw[:, 2:] <= raw[:, :2]).any(axis=1)] = (1.0, 1.0, 0.0, 0.0)
-    boxes, keep = keep_boxes(raw - (1.0, 1.0, 0.0, 0.0), parsed.size, counted)
+    slips = (raw[:, 2:] <= raw[:, :2]).any(axis=1)
+    edges = origin.edges(raw)
+    edges[slips] = 0.0
+    if not origin.usual:
+        counted.note_all(
+            FROM_ZERO, (f"{name} object {row + 1}" for row in np.flatnonzero((raw[:, :2] == 0).any(axis=1)))
+        )
+    boxes, keep = keep_boxes(edges, size, counted, name)
     boxes = boxes[keep]
     label = {class_name: position for position, class_name in enumerate(classes)}
     objects = Annotations(
         boxes=boxes,
-        labels=np.array([label[name] for name in parsed.names], dtype=np.int64)[keep],
+        labels=np.array([label[name] for name in found.names], dtype=np.int64)[keep],
         crowd=np.zeros(len(boxes), dtype=np.bool_),
-        difficult=np.array(parsed.difficult, dtype=np.bool_)[keep],
-        area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        difficult=np.array(found.difficult, dtype=np.bool_)[keep],
+        area=plain_area(boxes),
     )
-    return ImageFile(index, _image_name(root, item), parsed.size, objects)
-
-
-def _image_name(root: Path, item: _Item) -> str:
-    # By the id of the list alone: `filename`, `folder` and `path` in the XML are often left over from elsewhere.
-    stem = "/".join(filter(None, (item.folder, "JPEGImages", item.name)))
-    for suffix in SUFFIXES:
-        if os.path.exists(root / f"{stem}{suffix}"):  # unlike Path's, it is no error without permission
-            return f"{stem}{suffix}"
-    return f"{stem}{SUFFIXES[0]}"  # named in the message that follows
+    return ImageFile(index, name, size, objects)

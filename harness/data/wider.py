@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.base import Annotations, ImageSet
-from harness.data.files import (
-    FolderSet,
-    ImageFile,
-    keep_boxes,
-    names_in,
-    open_folder,
-    size_in_header,
-    stays_inside,
-    text_lines,
-)
+from harness.data.base import Annotations, ImageSet, Oddities
+from harness.data.decoding import size_in_header
+from harness.data.default_splits import Role
+from harness.data.files import FolderSet, ImageFile, joined, keep_boxes, plain_area
+from harness.data.reading import names_in, open_folder, stays_inside, text_lines
 from harness.errors import UserError, did_you_mean, shorten
 
 LAYOUT = "wider_face_split/wider_face_SPLIT_bbx_gt.txt and images in WIDER_SPLIT/images/"
@@ -35,7 +27,7 @@ _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _LIST = re.compile(r"wider_face_(.+)_bbx_gt\.txt")
 
 
-def open_wider(folder: str, split: str | None, role: Literal["train", "val"], limit: int | None = None) -> ImageSet:
+def open_wider(folder: str, split: str | None, role: Role, limit: int | None = None) -> ImageSet:
     """Open one split of a data set in the layout of WIDER FACE (Yang et al., CVPR 2016); the one class is ``face``.
 
     A face marked `invalid` becomes a crowd region. WIDER FACE's own evaluation neither asks for such a face nor holds
@@ -54,13 +46,18 @@ def open_wider(folder: str, split: str | None, role: Literal["train", "val"], li
     root = open_folder(folder, LAYOUT)
     split = _find_split(root, split or role)
     digest = hashlib.sha256()
-    counted: Counter[str] = Counter()
-    files: list[ImageFile] = []
+    counted = Oddities()
+    files: dict[str, ImageFile] = {}
     path = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     for entry in read_list(path, digest.update):  # to the end, whatever the limit: the checksum is of the whole file
-        if limit is None or len(files) < limit:
-            files.append(_image_file(root, f"WIDER_{split}/images/{entry.name}", entry, counted))
-    return FolderSet(root, split, ("face",), files, digest.hexdigest(), counted)
+        known = files.get(entry.name)
+        if known is None and limit is not None and len(files) >= limit:
+            continue
+        file = _image_file(root, f"WIDER_{split}/images/{entry.name}", entry, counted)
+        if known is not None:
+            file = replace(known, objects=joined([known.objects, file.objects], file.name, counted))
+        files[entry.name] = file
+    return FolderSet(root, split, ("face",), list(files.values()), digest.hexdigest(), counted)
 
 
 def _find_split(root: Path, split: str) -> str:
@@ -94,7 +91,6 @@ def read_list(path: Path, digest: Callable[[bytes], object]) -> Iterator[Entry]:
         UserError: for a file that is no such list; the line names the first line that does not fit.
     """
     lines = _Lines(path, digest)
-    seen: set[str] = set()
     while lines.ahead is not None:
         name = lines.take()
         shown = repr(shorten(name))
@@ -102,9 +98,6 @@ def read_list(path: Path, digest: Callable[[bytes], object]) -> Iterator[Entry]:
             raise lines.fault(f"expected the name of an image, got the row {shown}; is the count above it too low?")
         if not stays_inside(name):
             raise lines.fault(f"image name {shown} must stay inside images/")
-        if name in seen:
-            raise lines.fault(f"image {shown} occurs twice")
-        seen.add(name)
         count = lines.take()
         if not _COUNT.fullmatch(count):
             raise lines.fault(f"expected the number of faces in {shown}, got {shorten(count)!r}")
@@ -161,18 +154,18 @@ def _is_row(text: str) -> bool:
     return len(_numbers(text)) > 1
 
 
-def _image_file(root: Path, name: str, entry: Entry, counted: Counter[str]) -> ImageFile:
+def _image_file(root: Path, name: str, entry: Entry, counted: Oddities) -> ImageFile:
     size = size_in_header(root / name)
     corners = entry.boxes.copy()
     corners[:, 2:] += corners[:, :2]
-    boxes, keep = keep_boxes(corners, size, counted)
+    boxes, keep = keep_boxes(corners, size, counted, name)
     boxes = boxes[keep]
     objects = Annotations(
         boxes=boxes,
         labels=np.zeros(len(boxes), dtype=np.int64),
         crowd=entry.invalid[keep],
         difficult=np.zeros(len(boxes), dtype=np.bool_),
-        area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        area=plain_area(boxes),
     )
     # By its name, so that an image keeps its identity in a list that was cut or sorted. 52 bits: exact in any JSON.
     identity = int.from_bytes(hashlib.sha256(entry.name.encode()).digest()[:8]) >> 12

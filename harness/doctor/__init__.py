@@ -35,7 +35,7 @@ def all_checks(results: Path, data_sets: Mapping[str, Protocol]) -> dict[str, Ch
         "devices": machine.devices,
         "computation": machine.computation,
         "embedded data": data.embedded,
-        **{f"data {spec}": partial(data.opened, spec, protocol) for spec, protocol in data_sets.items()},
+        **{f"data {spec}": partial(data.opened, spec, protocol, results) for spec, protocol in data_sets.items()},
         "disk": partial(storage.disk, results),
         "results": partial(storage.writable, results),
         "records": partial(storage.records, results),

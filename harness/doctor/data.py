@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.data import open_data
-from harness.doctor.rows import Row
+from harness.doctor.rows import Row, from_error
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.protocol import Protocol
@@ -37,26 +38,23 @@ def shapes_digest() -> str:
     return digest.hexdigest()
 
 
-def opened(spec: str, protocol: Protocol) -> Iterator[Row]:
-    """Both splits of a data set: counted, checksummed, their first and last image read.
+def opened(spec: str, protocol: Protocol, results: Path) -> Iterator[Row]:
+    """Both splits of a data set: counted, checksummed, held against each other, every image decoded.
 
     Raises:
-        UserError: for what cannot be used.
+        UserError: for what cannot be opened at all.
     """
-    splits = [open_data(spec, protocol.data, role=role) for role in ("train", "val")]
-    for images in splits:
-        boxes = sum(len(images.annotations(index).boxes) for index in range(len(images)))
-        for index in {0, len(images) - 1}:
-            images.load(index)
+    from harness.data.check import CHECKED
+    from harness.data.survey import survey
+
+    found = survey(spec, protocol, results / CHECKED if results.is_dir() else None, 0, None)
+    look = f"harness data {spec} draws it; mend the files, or go on without"
+    for split in found.splits.values():
+        images, objects = split.images, len(split.objects.labels)
         what = f"data {spec}, {images.split}"
-        counts = f"{len(images)} images, {boxes} boxes, {len(images.classes)} classes"
-        detail = f"{counts}, checksum {images.checksum()[:12]}"
-        if images.warnings:
-            odd = ", ".join(f"{count} {text}" for text, count in sorted(images.warnings.items()))
-            yield Row(what, "warning", f"{detail}; {odd}", "mend these annotations, or go on without them")
-        else:
-            yield Row(what, "ok", detail)
-    train, val = splits
-    if train.classes != val.classes:
-        detail = f"{train.split} and {val.split} have different classes"
-        yield Row(f"data {spec}", "problem", detail, "give both the same categories, in the same order")
+        counts = f"{len(images)} images, {objects} boxes, {len(images.classes)} classes"
+        yield Row(what, "ok", f"{counts}, checksum {images.checksum()[:12]}")
+        for line in images.warnings.lines():
+            yield Row(what, "warning", line, look)
+    for problem in found.problems:
+        yield from_error(f"data {spec}", UserError(problem))

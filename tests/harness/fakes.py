@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from copy import deepcopy
 
 import numpy as np
 
-from harness.data.base import Annotations, ImageSet
+from harness.data.base import Annotations, ImageSet, Oddities
 from harness.store import RunSpec
 
 
@@ -18,7 +17,7 @@ class MemorySet(ImageSet):
         self.title = "memory"
         self.split = split
         self.classes = classes
-        self.warnings = Counter()
+        self.warnings = Oddities()
         self._objects = objects
         self._ids = ids or list(range(len(objects)))
         self._checksum = checksum

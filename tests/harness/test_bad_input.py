@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.cli import main
 from harness.data import open_data
+from harness.data.check import CHECKED
 from harness.protocol import DataSection
 from harness.store import ResultsStore
 from tests.harness.data.folders import coco_document, voc_object, voc_xml, write_coco, write_image, write_voc
@@ -58,8 +59,8 @@ def refused(result, *expected):
 
 
 def left(results):
-    """Names of the files in a results folder."""
-    return {path.name for path in Path(results).rglob("*") if not path.is_dir()}
+    """Names of the files in a results folder, but for what is known of images that were looked at."""
+    return {path.name for path in Path(results).rglob("*") if not path.is_dir() and path.parent.name != CHECKED}
 
 
 # --- data sets ---------------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def coco(root):
 
 def voc(root):
     xml = voc_xml(voc_object("dog", 1, 1, 40, 40), voc_object("cat", 10, 10, 70, 50))
-    write_voc(root, {"one": xml, "two": xml}, {"trainval": "one\ntwo\n", "test": "two\n"})
+    write_voc(root, {"one": xml, "two": xml, "three": xml}, {"trainval": "one\ntwo\n", "test": "three\n"})
 
 
 MAKE = {"coco": coco, "voc": voc}
@@ -151,8 +152,8 @@ def broken_link(path: str) -> Spoil:
     return lambda root: ((root / path).unlink(), (root / path).symlink_to("gone"))
 
 
-def sixteen_bits(path: str) -> Spoil:
-    return lambda root: Image.fromarray(np.zeros((60, 80), np.uint16)).save(root / path, format="PNG")
+def floats(path: str) -> Spoil:
+    return lambda root: Image.fromarray(np.full((60, 80), 7, np.float32)).save(root / path, format="TIFF")
 
 
 EMPTY = '{"images": [], "annotations": [], "categories": [{"id": 2, "name": "dog"}, {"id": 9, "name": "cat"}]}'
@@ -187,7 +188,7 @@ COCO_CASES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "text in a box": (coco_entry("annotations.0.bbox", [1, 2, "3", 4]), ("annotation 1: 'bbox'", "'3'")),
     "three numbers": (coco_entry("annotations.0.bbox", [1, 2, 3]), ("annotation 1: 'bbox'",)),
     "no box": (coco_entry("annotations.0.bbox", None), ("annotation 1: 'bbox'", "None")),
-    "image of no size": (coco_entry("images.0.width", -80), ("image 7: width and height must be above 0",)),
+    "image of no size": (coco_entry("images.0.width", -80), ("image 7: width and height must be whole",)),
     "climbs": (coco_entry("images.0.file_name", "../../x.jpg"), ("image 7: 'file_name' must stay inside train2017/",)),
     "absolute": (coco_entry("images.0.file_name", "/etc/passwd"), ("image 7: 'file_name' must stay inside",)),
     "half a character": (coco_entry("images.0.file_name", "\ud800.jpg"), ("image 7: 'file_name' must stay inside",)),
@@ -200,8 +201,7 @@ VOC_CASES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "no lists": (lambda root: shutil.rmtree(root / "ImageSets"), ("no default train split", "it has none")),
     "list is a folder": (folder_in_place(TRAIN_LIST), ("data/ImageSets/Main/trainval.txt", "expected a file")),
     "empty list": (rewrite(TRAIN_LIST, "\n"), ("split 'trainval' of data has no images",)),
-    "list is no text": (rewrite(TRAIN_LIST, b"\xff\xfe"), ("trainval.txt is not UTF-8 text",)),
-    "id twice": (rewrite(TRAIN_LIST, "one\none\n"), ("trainval.txt, line 2: 'one' occurs twice",)),
+    "list is no text": (rewrite(TRAIN_LIST, b"\xff\xff"), ("trainval.txt is not UTF-8 text",)),
     "climbs": (rewrite(TRAIN_LIST, "../../secret\n"), ("trainval.txt, line 1: '../../secret' must stay inside",)),
     "absolute": (rewrite(TRAIN_LIST, "/etc/passwd\n"), ("line 1: '/etc/passwd' must stay inside the data folder",)),
     "no annotation": (remove("Annotations/one.xml"), ("Annotations/one.xml cannot be read: No such file",)),
@@ -213,7 +213,6 @@ VOC_CASES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "unknown encoding": (rewrite("Annotations/one.xml", '<?xml version="1.0" encoding="x"?><a/>'), ("one.xml is not",)),
     "bomb": (rewrite("Annotations/one.xml", BOMB), ("one.xml is not plain well-formed XML: EntitiesForbidden",)),
     "entity of a file": (rewrite("Annotations/one.xml", FILE_ENTITY), ("one.xml", "EntitiesForbidden")),
-    "no size": (rewrite("Annotations/one.xml", "<annotation/>"), ("one.xml has no 'size'",)),
     "no class": (voc_object_of(1, 1, 9, 9, name=""), ("one.xml, object 1 has no 'name'",)),
     "text in a box": (voc_object_of("x", 1, 9, 9), ("one.xml, object 1: 'xmin' must be a number, got 'x'",)),
     "nan": (voc_object_of(1, "nan", 9, 9), ("one.xml, object 1: 'ymin' must be a number, got 'nan'",)),
@@ -226,7 +225,7 @@ PICTURE_CASES: dict[str, tuple[Callable[[str], Spoil], tuple[str, ...]]] = {
     "text": (lambda path: rewrite(path, "not a picture"), ("cannot be decoded",)),
     "10^9 pixels": (lambda path: rewrite(path, huge_png(40_000, 25_000)), ("pixels; make it smaller",)),
     "10^8 pixels": (lambda path: rewrite(path, huge_png(10_000, 10_000)), ("pixels; make it smaller",)),
-    "16 bits": (sixteen_bits, ("more than 8 bits a channel; convert it",)),
+    "floats beyond 1": (floats, ("more than 8 bits a channel and values from 7 to 7", "convert it to 8 bits")),
     "another size": (another_size, ("is 20x30, but its annotation says 80x60",)),
     "a folder": (folder_in_place, ("is a folder or a device; expected a file",)),
     "a pipe": (pipe_in_place, ("is a folder or a device; expected a file",)),
@@ -344,9 +343,9 @@ def test_boxes_without_area_are_dropped_counted_said_and_recorded(call, kind):
     for what, count in dropped.items():
         assert f"warning: {count} {what} in data, split {split}" in result.stdout
     record = ResultsStore(Path("out")).find("center")
-    assert record["data"]["train"]["warnings"] == dropped
+    assert dropped.items() <= record["data"]["train"]["warnings"].items()
     quiet = json.loads(train(call, "--data", f"{kind}:data", "--seed", 1, "--json").stdout)
-    assert quiet["record"]["data"]["train"]["warnings"] == dropped
+    assert quiet["record"]["data"]["train"]["warnings"] == record["data"]["train"]["warnings"]
 
 
 # --- the command line and the protocol ---------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from harness.data.coco import CocoSet, open_coco
 from harness.errors import UserError
 from harness.evaluate import coco_metrics
 from harness.protocol import DataSection
-from tests.harness.data.folders import MemorySet, write_coco
+from tests.harness.data.folders import MemorySet, write_coco, write_image
 from tests.harness.runs import request, run, small_protocol
 from tests.harness.runs import write_coco as write_two_splits
 
@@ -64,7 +64,7 @@ def large_document() -> dict[str, Any]:
     for number, identity in enumerate((90, 3, 17)):
         document["categories"].append({"id": identity, "name": f"class {number}"})
     for number in rng.permutation(30).tolist():
-        document["images"].append({"id": 7 * number + 2**33, "file_name": "a.jpg", "width": 80, "height": 60})
+        document["images"].append({"id": 7 * number + 2**33, "file_name": f"{number}.jpg", "width": 80, "height": 60})
         for _ in range(number % 4):
             x, y, w, h = (round(float(value), 2) for value in rng.uniform((0, 0, 5, 5), (40, 30, 38, 28)))
             document["annotations"].append({
@@ -75,7 +75,10 @@ def large_document() -> dict[str, Any]:
 
 
 def test_read_back_it_gives_the_same_ap(tmp_path: Path) -> None:
-    root = write_coco(tmp_path / "data", large_document())
+    document = large_document()
+    root = write_coco(tmp_path / "data", document)
+    for entry in document["images"]:
+        write_image(root / "val2017" / entry["file_name"])
     images = open_coco(str(root), None, "val")
     assert images.category_ids == (3, 17, 90)
     found = detected(images)

@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
+from harness.data.check import CHECKED
 from harness.data.shapes import ShapesSet
+from harness.data.splits import UNLEARNT
 from harness.doctor import Row, all_checks, examine, software, storage
 from harness.doctor import data as doctor_data
 from harness.errors import UserError
@@ -165,7 +167,7 @@ def test_a_pixel_that_differs_is_a_problem(monkeypatch):
 
 def opened(folder):
     spec = f"coco:{folder}"
-    return examine({f"data {spec}": lambda: doctor_data.opened(spec, load_protocol("small"))})
+    return examine({f"data {spec}": lambda: doctor_data.opened(spec, load_protocol("small"), folder / "none")})
 
 
 @pytest.fixture
@@ -180,17 +182,22 @@ def coco(tmp_path):
 
 
 def test_a_data_set_is_counted_checksummed_and_its_oddities_said(coco):
-    train, val = opened(coco)
-    assert train.state == "warning"
-    assert val.state == "ok"
+    train, *odd, val = opened(coco)
+    assert (train.state, val.state) == ("ok", "ok")
     assert train.what == f"data coco:{coco}, train2017"
     assert train.detail.startswith("2 images, 2 boxes, 2 classes, checksum ")
-    assert train.detail.endswith("; 1 boxes without area dropped")
+    assert {(row.what, row.state) for row in odd} == {(train.what, "warning")}
+    assert [row.detail for row in odd] == [
+        "1 boxes without area dropped (train2017/a.jpg object 3)",
+        f"1 {UNLEARNT} (dog)",  # of which there is a crowd
+    ]
 
 
 def test_data_that_cannot_be_used_is_a_problem_in_the_readers_words(coco):
     (coco / "val2017" / "a.jpg").write_bytes(b"no picture")
-    assert [row.state for row in opened(coco)][-1] == "problem"
+    bad = opened(coco)[-1]
+    assert bad.state == "problem"
+    assert "val2017/a.jpg cannot be decoded" in bad.detail
     (coco / "annotations" / "instances_train2017.json").write_text("{")
     (row,) = opened(coco)
     assert row.state == "problem"
@@ -341,7 +348,9 @@ def test_the_whole_examination(call, store, coco):
     assert (result.exit_code == 0) == answer["ok"] == ("problem" not in found.values())
     assert not any("broke" in row["detail"] for row in answer["rows"])
     assert "embedded data" in result.stderr
-    assert left(".") == before
+    remembered = {path for path in left(".") if CHECKED in path.parts}
+    assert len([path for path in remembered if path.suffix == ".json"]) == 2  # one for each split that was looked at
+    assert {path: value for path, value in left(".").items() if path not in remembered} == before
 
 
 @pytest.mark.parametrize(
@@ -376,7 +385,7 @@ def test_splits_are_named_as_for_a_run(call, monkeypatch, coco):
     monkeypatch.setattr("harness.cli.doctor.all_checks", lambda *given: only_data(*given))
     write_coco(coco, split="another")
     result = call("--data", f"coco:{coco}", "--train-split", "another", "--val-split", "val2017", "--json")
-    whats = [row["what"] for row in json.loads(result.stdout)["rows"]]
+    whats = [row["what"] for row in json.loads(result.stdout)["rows"] if row["state"] == "ok"]
     assert whats == [f"data coco:{coco}, another", f"data coco:{coco}, val2017"]
 
 

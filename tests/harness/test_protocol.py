@@ -55,7 +55,8 @@ CHANGES = {
 }
 CHOICES = {
     "data.train_split": "other", "data.val_split": "other", "data.train_images": 3, "data.val_images": 3,
-    "data.crowd": "drop", "data.difficult": "ignore", "data.scale_jitter": (0.5, 1.0), "model.backbone": "resnet18",
+    "data.crowd": "drop", "data.difficult": "ignore", "data.classes": ("dog",), "data.overlap": "drop",
+    "data.unreadable": "skip", "data.scale_jitter": (0.5, 1.0), "model.backbone": "resnet18",
     "model.quality": "centerness",
     "loss.classification": "qfl", "loss.normaliser": "labels", "schedule.optimizer": "adamw",
     "schedule.decay": "cosine", "schedule.decay_at": (0.5,), "schedule.precision": "bfloat16",

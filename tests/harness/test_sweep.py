@@ -11,6 +11,7 @@ from threading import Barrier
 import pytest
 from click.testing import CliRunner
 
+import harness.data.splits
 import harness.engine
 import harness.environment
 from harness.build import resolve_assigner
@@ -65,7 +66,7 @@ def engine(monkeypatch):
     made = Engine()
     splits = [MemorySet([objects()] * 4, split=split, checksum=split) for split in ("train", "val")]
     monkeypatch.setattr(harness.engine, "run", made.run)
-    monkeypatch.setattr(harness.engine, "open_splits", lambda *_: splits)
+    monkeypatch.setattr(harness.data.splits, "open_splits", lambda *_: splits)
     monkeypatch.setattr(harness.environment, "environment", lambda _: {"device": "a processor"})
     return made
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import harness.data.splits
 import harness.engine
 import harness.environment
 from assigners import registry
@@ -214,7 +215,7 @@ class Engine:
 def engine(monkeypatch):
     made = Engine()
     monkeypatch.setattr(harness.engine, "run", made.run)
-    monkeypatch.setattr(harness.engine, "open_splits", lambda source, _: splits(source))
+    monkeypatch.setattr(harness.data.splits, "open_splits", lambda source, _: splits(source))
     monkeypatch.setattr(harness.environment, "environment", lambda _: {"device": "a processor"})
     return made
 

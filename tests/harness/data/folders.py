@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from harness.data.base import Annotations, ImageSet
+from harness.data.base import Annotations, ImageSet, Oddities
 from harness.protocol import DataSection, Protocol, ScheduleSection
 
 
@@ -38,7 +38,7 @@ class MemorySet(ImageSet):
     """Images of different sizes, each with one bright rectangle on black; image i has id 100 + i."""
 
     def __init__(self, sizes: list[tuple[int, int]]) -> None:
-        self.title, self.split, self.classes, self.warnings = "memory", "train", ("thing",), Counter()
+        self.title, self.split, self.classes, self.warnings = "memory", "train", ("thing",), Oddities()
         self.sizes = sizes
 
     def __len__(self) -> int:
@@ -67,10 +67,13 @@ class MemorySet(ImageSet):
         return "memory"
 
 
-def write_image(path: Path, size: tuple[int, int] = (60, 80), mode: str = "RGB") -> None:
+def write_image(path: Path, size: tuple[int, int] = (60, 80), mode: str = "RGB", **how: Any) -> None:
+    """A picture of one colour, another one for each name and folder: no two files have the same content."""
     height, width = size
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, (width, height)).save(path)
+    colour = zlib.crc32("/".join(path.parts[-2:]).encode())
+    picture = Image.new("RGB", (width, height), (colour & 255, colour >> 8 & 255, colour >> 16 & 255))
+    picture.convert(mode).save(path, **how)
 
 
 def coco_document() -> dict[str, Any]:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data import open_data
-from harness.data.files import MAX_LINE
+from harness.data.files import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE, REPEATED_OBJECT
 from harness.data.loader import eval_batches
+from harness.data.reading import MAX_LINE
 from harness.data.wider import read_list
 from harness.errors import UserError
 from harness.evaluate import coco_metrics
@@ -43,7 +44,7 @@ def test_reads_names_boxes_and_sizes(tmp_path: Path) -> None:
     assert found.boxes.tolist() == [[10, 20, 40, 35], [70, 5, 80, 15]]
     assert found.labels.tolist() == [0, 0]
     assert found.area.tolist() == [450, 100]
-    assert images.warnings == {"boxes without area dropped": 1}
+    assert images.warnings == {NO_AREA: 1, CLIPPED: 1}
     assert len(images.annotations(1)) == 0
 
 
@@ -98,7 +99,18 @@ def test_negative_sides_and_faces_outside_are_dropped_and_counted(tmp_path: Path
     text = f"{A}4\n{face(70, 40, -2, 9)}{face(200, 1, 5, 5)}{face(-5, -5, 10, 10)}{face(1, 1, 2, 2)}{B}0\n"
     images = open_role(write_wider(tmp_path, {"train": text}))
     assert images.annotations(0).boxes.tolist() == [[0, 0, 5, 5], [1, 1, 3, 3]]
-    assert images.warnings == {"boxes without area dropped": 1, "boxes outside the image dropped": 1}
+    assert images.warnings == {NO_AREA: 1, OUTSIDE: 1, CLIPPED: 1}
+
+
+def test_an_image_listed_twice_is_one_image_with_the_faces_of_both(tmp_path: Path) -> None:
+    text = f"{A}1\n{face(1, 1, 9, 9)}{B}0\n{A}2\n{face(1, 1, 9, 9)}{face(20, 20, 9, 9)}"
+    images = open_role(write_wider(tmp_path, {"train": text}))
+    assert [images.name(i) for i in range(len(images))] == [
+        "WIDER_train/images/0--A/a.jpg",
+        "WIDER_train/images/1--B/b.jpg",
+    ]
+    assert images.annotations(0).boxes.tolist() == [[1, 1, 10, 10], [20, 20, 29, 29]]
+    assert images.warnings == {REPEATED_IMAGE: 1, REPEATED_OBJECT: 1}
 
 
 def test_splits_by_role_and_by_name(tmp_path: Path) -> None:
@@ -135,7 +147,6 @@ def test_checksum_follows_content_and_limit(tmp_path: Path) -> None:
         (f"../a.jpg\n0\n{B}0\n", r"line 1: image name '../a.jpg' must stay inside images/"),
         (f"{A}0\n/etc/x.jpg\n0\n", r"line 3: image name '/etc/x.jpg' must stay inside"),
         (f"{A}0\nC:\\x.jpg\n0\n", "line 3: image name .* must stay inside"),
-        (f"{A}0\n{A}0\n", "line 3: image '0--A/a.jpg' occurs twice"),
         (f"{A}two\n", "line 2: expected the number of faces in '0--A/a.jpg', got 'two'"),
         (f"{A}-1\n", "line 2: expected the number of faces in '0--A/a.jpg', got '-1'"),
         (f"{A}1.0\n", "line 2: expected the number of faces"),

@@ -1,0 +1,131 @@
+"""``harness data``: read a whole data set, say all that is odd about it, and draw its boxes as they will be learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.narrow import show
+from harness.cli.output import Stopped, console, emit, json_option, results_option, say
+from harness.cli.run import choose_protocol
+from harness.wording import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.data.survey import Survey
+
+MOST_CLASSES = 40  # rows of the table; the rest is in --json
+
+
+@click.command("data", short_help="What is in a data set, what is odd, and its boxes on a sheet.")
+@click.argument("source", metavar="SPEC")
+@click.option("--train-split", metavar="NAME", help="Split to open as for training; the data set's own by default.")
+@click.option("--val-split", metavar="NAME", help="Split to open as for evaluation; the data set's own by default.")
+@click.option("--protocol", "protocol_name", metavar="NAME|FILE.toml", help="Whose sizes; as for `harness run`.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=V", help="Change the protocol: data.short_edge=512.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data-sheets"),
+    show_default="./data-sheets",
+    help="Folder of the contact sheets.",
+)
+@click.option("--images", type=click.IntRange(min=0), default=24, show_default=True, help="On each sheet; 0 for none.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images.")
+@results_option
+@json_option
+def command(
+    source: str,
+    train_split: str | None,
+    val_split: str | None,
+    protocol_name: str | None,
+    overrides: tuple[str, ...],
+    output: Path,
+    images: int,
+    workers: int | None,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Read all of a data set, as `harness run` reads it, before anybody trains on it.
+
+    Every image is decoded, once: what was found is remembered under the results directory, if there is one. The sheets
+    show images that are odd first, with their boxes as they will be learnt.
+
+    Exit code 0 where a run could begin, 1 where it could not.
+
+    \b
+    Examples:
+      harness data voc:VOCdevkit/VOC2007
+      harness data coco:data/coco --protocol my.toml --images 60 --output sheets
+      harness data coco:mine --set 'data.classes=["cat", "dog"]' --json
+    """
+    screen = console(as_json)
+    protocol, _ = choose_protocol(source, protocol_name, overrides, train_split, val_split)
+
+    from harness.data.check import CHECKED
+    from harness.data.survey import survey, worth_a_look
+    from harness.data_sheet import draw
+    from harness.device import default_workers
+    from harness.render import save_png
+
+    remember = results / CHECKED if results.is_dir() else None
+    found = survey(source, protocol, remember, default_workers(workers), screen)
+    _print(screen, found)
+    sheets = []
+    for role, split in found.splits.items():
+        chosen = worth_a_look(split.images, images)
+        if chosen:
+            path = output / f"{split.images.title}-{role}.png"
+            shown = f"{len(chosen)} of {counted(len(split.images), 'image')}"
+            title = f"{split.images.title}, {split.images.split} ({role}): {shown}"
+            save_png(path, draw(split.images, chosen, protocol.data, title))
+            sheets.append(str(path))
+            say(screen, f"sheet        {path}")
+    for line in found.problems:
+        say(screen, Text(f"problem: {line}", style="bold red"))
+    if as_json:
+        splits: dict[str, Any] = {role: split.to_json() for role, split in found.splits.items()}
+        emit({"ok": not found.problems, "problems": list(found.problems), "splits": splits, "sheets": sheets})
+    if found.problems:
+        raise Stopped(f"data: {counted(len(found.problems), 'problem')}", 1)
+    say(screen, "a run can begin")
+
+
+def _print(screen: Console, found: Survey) -> None:
+    told = {role: split.to_json() for role, split in found.splits.items()}
+    table = Table(title=f"{next(iter(found.splits.values())).images.title}", title_justify="left", title_style="dim")
+    table.add_column("")
+    for role, part in told.items():
+        table.add_column(f"{role}: {part['split']}", justify="right")
+    for name, words in (
+        ("images", "images"),
+        ("images_without_object", "of them without an object"),
+        ("objects", "objects that are learnt"),
+        ("not_learnt", "regions and objects that are not"),
+    ):
+        table.add_row(words, *(str(part[name]) for part in told.values()))
+    for level in next(iter(told.values()))["levels"]:
+        table.add_row(f"objects by size: {level}", *(str(part["levels"][level]) for part in told.values()))
+    show(screen, table)
+    _print_classes(screen, told)
+    for split in found.splits.values():
+        for line in split.images.warnings.lines(f" in split {split.images.split}"):
+            say(screen, Text(f"warning: {line}", style="yellow"))
+
+
+def _print_classes(screen: Console, told: dict[Any, dict[str, Any]]) -> None:
+    table = Table(title="learnt objects by class", title_justify="left", title_style="dim")
+    table.add_column("class")
+    for role in told:
+        table.add_column(role, justify="right")
+    names = list(dict.fromkeys(name for part in told.values() for name in part["classes"]))
+    for name in names[:MOST_CLASSES]:
+        table.add_row(Text(name), *(str(part["classes"].get(name, "-")) for part in told.values()))
+    show(screen, table)
+    if len(names) > MOST_CLASSES:
+        say(screen, f"and {len(names) - MOST_CLASSES} classes more; --json has them")
