@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.data.base import Annotations, Oddities
 from harness.data.coco_values import Key, flag, identity, is_finite, key, mask_box, number, whole
@@ -160,14 +162,16 @@ class _Image(NamedTuple):
     size: tuple[int, int]
 
 
-class _Object(NamedTuple):
-    """A checked annotation: class id, box x, y, w, h, area (None: that of the box), marks."""
+class _Objects:
+    """All checked annotations, column by column: there may be a million."""
 
-    label: int
-    box: list[float]
-    area: float | None
-    crowd: bool
-    difficult: bool
+    def __init__(self) -> None:
+        self.image: list[int] = []  # its position among the images
+        self.label: list[int] = []
+        self.box: list[list[float]] = []  # x, y, w, h
+        self.area: list[float] = []  # NaN where none is stated
+        self.crowd: list[bool] = []
+        self.difficult: list[bool] = []
 
 
 class _Reader:
@@ -190,7 +194,7 @@ class _Reader:
             self._tables[name] = rows
         self._labels, self.classes, self.category_ids = self._categories()
         self.images = self._images()
-        self._objects: dict[Key, list[_Object]] = {found: [] for found in self.images}
+        self._objects = _Objects()
         self._read_objects()
 
     def _fault(self, text: str) -> UserError:
@@ -275,19 +279,20 @@ class _Reader:
 
     def _read_objects(self) -> None:
         known: set[Key] = set()
+        place = {found: position for position, found in enumerate(self.images)}
         for position, row in enumerate(self._tables["annotations"]):
             found = self._id(row, "annotation", position)
             if found in known:
                 raise self._fault(f"annotation id {found} occurs twice; give each object an id of its own")
             known.add(found)
             image = key(row.get("image_id"))
-            if image not in self._objects:
+            if image is None or image not in place:
                 raise self._fault(f"annotation {found}: image_id {row.get('image_id')!r} is not among 'images'")
-            assert image is not None
-            self._objects[image].append(self._object(row, found, self.images[image]))
+            self._objects.image.append(place[image])
+            self._read_object(row, found, self.images[image])
 
-    def _object(self, row: Row, found: Key, image: _Image) -> _Object:
-        category = key(row.get("category_id"))
+    def _read_object(self, row: Row, found: Key, image: _Image) -> None:
+        objects, category = self._objects, key(row.get("category_id"))
         if category not in self._labels:
             raise self._fault(f"annotation {found}: category_id {row.get('category_id')!r} is not among 'categories'")
         area, crowd, difficult = row.get("area"), self._flag(row, found, "iscrowd"), False
@@ -301,7 +306,11 @@ class _Reader:
         if "difficult" in row and self._flag(row, found, "difficult"):
             self._note(DIFFICULT, found, image)
             difficult = True
-        return _Object(self._labels[category], self._box(row, found, image), area, crowd, difficult)
+        objects.label.append(self._labels[category])
+        objects.box.append(self._box(row, found, image))
+        objects.area.append(nan if area is None else area)
+        objects.crowd.append(crowd)
+        objects.difficult.append(difficult)
 
     def _note(self, kind: str, found: Key, image: _Image) -> None:
         self.warnings.note(kind, f"annotation {found} of {image.name}")
@@ -323,36 +332,56 @@ class _Reader:
 
     def files(self, limit: int | None) -> list[ImageFile]:
         """The images, each file once: what several entries say of it is put together."""
-        by_file: dict[str, list[Key]] = {}
-        for found, image in self.images.items():
-            by_file.setdefault(image.name, []).append(found)
-        files = []
-        for name, ids in list(by_file.items())[:limit]:
-            size = self.images[ids[0]].size
-            objects = joined([self._annotations(found, size) for found in ids], name, self.warnings)
-            files.append(ImageFile(identity(ids[0]), name, size, objects))
-        return files
+        by_file: dict[str, list[int]] = {}
+        for position, image in enumerate(self.images.values()):
+            by_file.setdefault(image.name, []).append(position)
+        chosen = list(by_file.items())[:limit]
+        objects = self._annotations(np.array([p for _, positions in chosen for p in positions], dtype=np.int64))
+        ids, images = list(self.images), list(self.images.values())
+        return [
+            ImageFile(
+                identity(ids[positions[0]]),
+                name,
+                images[positions[0]].size,
+                joined([objects[position] for position in positions], name, self.warnings),
+            )
+            for name, positions in chosen
+        ]
 
     def problems(self) -> tuple[str, ...]:
         """Why the boxes of the file cannot be what the format says."""
-        rows = [(row, self.images[found].size) for found, objects in self._objects.items() for row in objects]
-        problem = coco_problem(
-            np.array([row.box for row, _ in rows], dtype=np.float64).reshape(-1, 4),
-            np.array([size[::-1] for _, size in rows], dtype=np.float64).reshape(-1, 2),
-            np.array([np.nan if row.area is None else row.area for row, _ in rows], dtype=np.float64),
-        )
+        boxes = np.array(self._objects.box, dtype=np.float64).reshape(-1, 4)
+        area = np.array(self._objects.area, dtype=np.float64)
+        problem = coco_problem(boxes, self._sizes()[self._objects.image, ::-1].astype(np.float64), area)
         return (problem,) if problem else ()
 
-    def _annotations(self, found: Key, size: tuple[int, int]) -> Annotations:
-        rows = self._objects[found]
-        corner = np.array([row.box for row in rows], dtype=np.float64).reshape(-1, 4)
-        area = [row.box[2] * row.box[3] if row.area is None else row.area for row in rows]
-        corner[:, 2:] += corner[:, :2]
-        boxes, keep = keep_boxes(corner, size, self.warnings, self.images[found].name)
-        return Annotations(
-            boxes=boxes[keep],
-            labels=np.array([row.label for row in rows], dtype=np.int64)[keep],
-            crowd=np.array([row.crowd for row in rows], dtype=np.bool_)[keep],
-            difficult=np.array([row.difficult for row in rows], dtype=np.bool_)[keep],
-            area=np.array(area, dtype=np.float32)[keep],
+    def _sizes(self) -> npt.NDArray[np.int64]:
+        """Height and width ``[n, 2]`` of all images."""
+        return np.array([image.size for image in self.images.values()], dtype=np.int64).reshape(-1, 2)
+
+    def _annotations(self, positions: npt.NDArray[np.int64]) -> dict[int, Annotations]:
+        """The objects of some of the images, by their position."""
+        objects, names = self._objects, [image.name for image in self.images.values()]
+        owner = np.array(objects.image, dtype=np.int64)
+        rows = np.argsort(owner, kind="stable")  # image by image, in the file's order within each
+        rows = rows[np.isin(owner[rows], positions)]
+        owner = owner[rows]
+        first = np.searchsorted(owner, owner)
+        boxes = np.array(objects.box, dtype=np.float64).reshape(-1, 4)[rows]
+        area = np.array(objects.area, dtype=np.float64)[rows]
+        area = np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area).astype(np.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes32, keep = keep_boxes(
+            boxes,
+            self._sizes()[owner],
+            self.warnings,
+            lambda row: f"{names[owner[row]]} object {row - first[row] + 1}",
         )
+        labels = np.array(objects.label, dtype=np.int64)[rows]
+        crowd, difficult = (np.array(flags, dtype=np.bool_)[rows] for flags in (objects.crowd, objects.difficult))
+        columns = [column[keep] for column in (boxes32, labels, crowd, difficult, area)]
+        begin, end = (np.searchsorted(owner[keep], positions, side=side) for side in ("left", "right"))
+        return {
+            position: Annotations(*(column[start:stop] for column in columns))  # type: ignore[arg-type]
+            for position, start, stop in zip(positions.tolist(), begin.tolist(), end.tolist(), strict=True)
+        }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -27,25 +27,29 @@ OTHER_CLASSES = "objects of classes that are not chosen, left out"
 
 
 def keep_boxes(
-    boxes: npt.NDArray[np.float64], size: tuple[int, int], warnings: Oddities, name: str
+    boxes: npt.NDArray[np.float64],
+    sizes: tuple[int, int] | npt.NDArray[np.int64],
+    warnings: Oddities,
+    name: Callable[[int], str],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Clip boxes ``[n, 4]`` to an image of ``(height, width)`` and tell which rows ``[n]`` still have an area.
+    """Clip boxes ``[n, 4]`` to their images and tell which rows ``[n]`` still have an area.
 
     The rows without are counted in `warnings`, apart for those that had none and those outside the image, and so are
     those that lose more than rounding can explain.
 
     Args:
-        name: of the image, for examples.
+        sizes: ``(height, width)`` of the image, or ``[n, 2]`` of each box's.
+        name: of a row, for examples.
     """
-    height, width = size
-    limits = np.array((width, height, width, height), dtype=np.float64)
+    rows, columns = np.asarray(sizes, dtype=np.float64).reshape(-1, 2).T
+    limits = np.stack((columns, rows, columns, rows), axis=1)
     empty = np.any(boxes[:, 2:] <= boxes[:, :2], axis=1)
     clipped = np.clip(boxes, 0, limits).astype(np.float32)
     outside = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
     lost = np.maximum(-boxes, boxes - limits) > np.maximum(1, 0.01 * limits)
     cut = ~empty & ~outside & lost.any(axis=1)
-    for fault, rows in ((NO_AREA, empty), (OUTSIDE, outside), (CLIPPED, cut)):
-        warnings.note_all(fault, (f"{name} object {row + 1}" for row in np.flatnonzero(rows)))
+    for fault, found in ((NO_AREA, empty), (OUTSIDE, outside), (CLIPPED, cut)):
+        warnings.note_all(fault, (name(row) for row in np.flatnonzero(found).tolist()))
     return clipped, ~(empty | outside)
 
 

@@ -315,16 +315,18 @@ def _image_file(
     slips = (raw[:, 2:] <= raw[:, :2]).any(axis=1)
     edges = origin.edges(raw)
     edges[slips] = 0.0
+
+    def at(row: int) -> str:
+        return f"{name} object {row + 1}"
+
     if not origin.usual:
-        counted.note_all(
-            FROM_ZERO, (f"{name} object {row + 1}" for row in np.flatnonzero((raw[:, :2] == 0).any(axis=1)))
-        )
-    boxes, keep = keep_boxes(edges, size, counted, name)
+        counted.note_all(FROM_ZERO, map(at, np.flatnonzero((raw[:, :2] == 0).any(axis=1)).tolist()))
+    boxes, keep = keep_boxes(edges, size, counted, at)
     boxes = boxes[keep]
     label = {class_name: position for position, class_name in enumerate(classes)}
     objects = Annotations(
         boxes=boxes,
-        labels=np.array([label[name] for name in found.names], dtype=np.int64)[keep],
+        labels=np.array([label[class_name] for class_name in found.names], dtype=np.int64)[keep],
         crowd=np.zeros(len(boxes), dtype=np.bool_),
         difficult=np.array(found.difficult, dtype=np.bool_)[keep],
         area=plain_area(boxes),

@@ -158,7 +158,7 @@ def _image_file(root: Path, name: str, entry: Entry, counted: Oddities) -> Image
     size = size_in_header(root / name)
     corners = entry.boxes.copy()
     corners[:, 2:] += corners[:, :2]
-    boxes, keep = keep_boxes(corners, size, counted, name)
+    boxes, keep = keep_boxes(corners, size, counted, lambda row: f"{name} object {row + 1}")
     boxes = boxes[keep]
     objects = Annotations(
         boxes=boxes,
