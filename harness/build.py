@@ -42,6 +42,8 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
                 channels=model.channels,
                 head_depth=model.head_depth,
                 point_offset=model.point_offset,
+                pixel_mean=model.pixel_mean,
+                pixel_std=model.pixel_std,
                 loss=_loss(protocol.loss, model.quality),
                 inference=_inference(evaluation),
             )

@@ -18,6 +18,7 @@ Question = tuple[str, str, str]  # protocol hash, checksums of the training and 
 # Keys that move the result and not the work: a tuned protocol costs what the protocol itself costs.
 _FREE = {
     "loss": ("alpha", "gamma", "class_weight", "box_weight", "quality_weight"),
+    "model": ("pixel_mean", "pixel_std"),
     "schedule": ("lr", "momentum", "weight_decay", "warmup_steps", "warmup_factor", "clip_norm"),
 }
 # Keys that say how many images are gone through and not what one costs.
