@@ -121,6 +121,14 @@ def learning_rate(schedule: ScheduleSection, step: int) -> float:
     return rate * 0.1 ** sum(progress >= at for at in schedule.decay_at)
 
 
+def ema_decay(schedule: ScheduleSection, updates: int) -> float:
+    """The decay of the average after so many updates: with the ramp (1 + t) / (10 + t), until that exceeds `ema`.
+
+    Without it, a run of few steps is averaged with what the network was at the beginning. A pure function, as above.
+    """
+    return min(schedule.ema, (1 + updates) / (10 + updates)) if schedule.ema_ramp else schedule.ema
+
+
 def derived_seed(*parts: object) -> int:
     """A seed for one purpose, from the run's seed and the purpose's name."""
     return int(canonical_hash([str(part) for part in parts], 15), 16)

@@ -19,7 +19,7 @@ Question = tuple[str, str, str]  # protocol hash, checksums of the training and 
 _FREE = {
     "loss": ("alpha", "gamma", "class_weight", "box_weight", "quality_weight"),
     "model": ("pixel_mean", "pixel_std"),
-    "schedule": ("lr", "momentum", "weight_decay", "warmup_steps", "warmup_factor", "clip_norm"),
+    "schedule": ("lr", "momentum", "weight_decay", "warmup_steps", "warmup_factor", "clip_norm", "ema_ramp"),
 }
 # Keys that say how many images are gone through and not what one costs.
 _AMOUNT = {

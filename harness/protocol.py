@@ -146,7 +146,16 @@ class ScheduleSection(_Section):
     warmup_factor: Share = 1 / 3
     clip_norm: Annotated[float, Field(ge=0)] = 0.0  # 0: off
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay; 0: off
+    # The decay rises to `ema` as (1 + t) / (10 + t), t updates done, so that the beginning is soon forgotten. A new
+    # protocol with an average has the ramp.
+    ema_ramp: Annotated[bool, LATER] = False
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _ramp_of_an_average(self) -> ScheduleSection:
+        if self.ema_ramp and not self.ema:
+            raise ValueError("ema_ramp is of an average, and ema is 0; set schedule.ema or leave schedule.ema_ramp out")
+        return self
 
 
 class EvaluationSection(_Section):
@@ -272,6 +281,8 @@ def _as_of_today(values: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
     if model.pretrained and not {"pixel_mean", "pixel_std"} <= model.model_fields_set:
         mean, std = pixels_of_start(model.backbone, model.weights)
         today["model"] = {"pixel_mean": mean, "pixel_std": std}
+    if protocol.schedule.ema:
+        today["schedule"] = {"ema_ramp": True}
     return {**values, **{section: {**keys, **values.get(section, {})} for section, keys in today.items()}}
 
 
