@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -80,13 +81,36 @@ class PyramidBackbone(nn.Module):
         return list(self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps))).values())
 
 
-def _features(name: str, pretrained: bool) -> tuple[nn.Module, list[int]]:
-    """The timm model and the channels of its maps at strides 8, 16 and 32."""
+def pretrained_pixels(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of RGB in [0, 1] that timm's weights of a model were trained with.
+
+    Args:
+        name: timm model name; without a tag, of the weights that timm takes for it.
+
+    Raises:
+        BackboneError: for an unknown name.
+    """
+    _known(name)
+    found = timm.get_pretrained_cfg(name) or PretrainedCfg()  # as timm does for a model without any weights
+    return tuple(found.mean), tuple(found.std)
+
+
+def _known(name: str) -> None:
+    """Hold a name to timm's.
+
+    Raises:
+        BackboneError: if timm does not know it.
+    """
     architecture, _, tag = name.partition(".")
     if architecture not in timm.list_models() or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
         known = timm.list_pretrained(f"{architecture}.*") or timm.list_models()
         close = get_close_matches(name, known, n=3, cutoff=0.5)
         raise BackboneError(f"unknown backbone {name!r}; near names in timm: {', '.join(close) or 'none'}")
+
+
+def _features(name: str, pretrained: bool) -> tuple[nn.Module, list[int]]:
+    """The timm model and the channels of its maps at strides 8, 16 and 32."""
+    _known(name)
     try:
         probe = timm.create_model(name, features_only=True, pretrained=False)
     except (RuntimeError, AttributeError, ValueError, AssertionError) as error:

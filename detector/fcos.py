@@ -11,7 +11,7 @@ from assigners.contract import Assigner, Grid, HeadInfo, Predictions, Step, Targ
 from assigners.geometry import decode
 from detector.backbone import STRIDES, PyramidBackbone
 from detector.head import FCOSHead
-from detector.images import ImageBatch, normalise, pad_images
+from detector.images import MEAN, STD, ImageBatch, normalise, pad_images
 from detector.loss import LossSettings, detection_losses
 from detector.postprocess import Candidates, InferenceSettings, find_candidates, postprocess
 
@@ -29,8 +29,12 @@ class FCOS(nn.Module):
         channels: of the pyramid and the head.
         head_depth: convolutions per tower.
         point_offset: position of a location within its cell.
+        pixel_mean, pixel_std: of RGB in [0, 1], to normalise images with; ImageNet's, unless the weights want others.
         loss, inference: settings.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -45,6 +49,8 @@ class FCOS(nn.Module):
         channels: int = 256,
         head_depth: int = 4,
         point_offset: float = 0.5,
+        pixel_mean: Sequence[float] = MEAN,
+        pixel_std: Sequence[float] = STD,
         loss: LossSettings | None = None,
         inference: InferenceSettings | None = None,
     ) -> None:
@@ -56,6 +62,9 @@ class FCOS(nn.Module):
         self.head = FCOSHead(channels, num_classes, head_depth, len(STRIDES))
         self.head_info = HeadInfo(num_classes=num_classes, channels=channels, strides=STRIDES)
         self.point_offset = point_offset
+        # On the device, so that no step copies them there; a setting and nothing learnt, so in no state dict.
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.loss_settings = loss or LossSettings()
         self.inference = inference or InferenceSettings()
         self.assigner: Assigner | None = None
@@ -112,7 +121,7 @@ class FCOS(nn.Module):
 
     def maps(self, batch: ImageBatch) -> tuple[Grid, Predictions]:
         """The dense maps of a batch, with gradient, and the grid that they lie on."""
-        features = self.backbone(normalise(batch.pixels))
+        features = self.backbone(normalise(batch.pixels, self.pixel_mean, self.pixel_std))
         logits, distances, quality = self.head(features, STRIDES)
         grid = self.grid(features)
         return grid, Predictions(logits, quality, distances, decode(grid.points, distances), tuple(features))

@@ -11,7 +11,7 @@ from torch import Tensor
 DIVISOR = 32  # the stride of C5
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
-FILL = (124, 116, 104)  # MEAN in 8 bits: padding is close to 0 after normalisation
+FILL = (124, 116, 104)  # MEAN in 8 bits, whatever the network subtracts: padding is close to 0 after normalisation
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,6 @@ def pad_images(images: Sequence[Tensor]) -> ImageBatch:
     return ImageBatch(pixels, tuple((i.shape[1], i.shape[2]) for i in images))
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 ``[B, 3, H, W]`` -> float32 with ImageNet's mean and deviation."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
+def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 ``[B, 3, H, W]`` -> float32; mean and standard deviation ``[3, 1, 1]`` of RGB in [0, 1]."""
     return (pixels.float() / 255 - mean) / std

@@ -42,6 +42,8 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
                 channels=model.channels,
                 head_depth=model.head_depth,
                 point_offset=model.point_offset,
+                pixel_mean=model.pixel_mean,
+                pixel_std=model.pixel_std,
                 loss=_loss(protocol.loss, model.quality),
                 inference=_inference(evaluation),
             )
@@ -117,6 +119,14 @@ def learning_rate(schedule: ScheduleSection, step: int) -> float:
     if schedule.decay == "cosine":
         return rate * 0.5 * (1 + cos(pi * progress))
     return rate * 0.1 ** sum(progress >= at for at in schedule.decay_at)
+
+
+def ema_decay(schedule: ScheduleSection, updates: int) -> float:
+    """The decay of the average after so many updates: with the ramp (1 + t) / (10 + t), until that exceeds `ema`.
+
+    Without it, a run of few steps is averaged with what the network was at the beginning. A pure function, as above.
+    """
+    return min(schedule.ema, (1 + updates) / (10 + updates)) if schedule.ema_ramp else schedule.ema
 
 
 def derived_seed(*parts: object) -> int:

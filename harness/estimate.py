@@ -18,7 +18,8 @@ Question = tuple[str, str, str]  # protocol hash, checksums of the training and 
 # Keys that move the result and not the work: a tuned protocol costs what the protocol itself costs.
 _FREE = {
     "loss": ("alpha", "gamma", "class_weight", "box_weight", "quality_weight"),
-    "schedule": ("lr", "momentum", "weight_decay", "warmup_steps", "warmup_factor", "clip_norm"),
+    "model": ("pixel_mean", "pixel_std"),
+    "schedule": ("lr", "momentum", "weight_decay", "warmup_steps", "warmup_factor", "clip_norm", "ema_ramp"),
 }
 # Keys that say how many images are gone through and not what one costs.
 _AMOUNT = {

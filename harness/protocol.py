@@ -17,13 +17,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import UserError, did_you_mean, reason, shorten
-from harness.weights import file_digest
+from harness.weights import IMAGENET_MEAN, IMAGENET_STD, file_digest, pixels_of_start
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
 
 # Marks a key that came after the first records: it is left out of the content, and so of the hash, while it has its
-# default, which is what happened before there was such a key. So no hash and no run id of old ever changes.
+# default, which is what happened before there was such a key. So no hash and no run id of old ever changes. Where that
+# is not what a new protocol should mean by leaving the key out, `_as_of_today` says what it means.
 LATER = "later"
 
 _Listed = Field(strict=False)  # TOML has lists where Python has tuples; their members stay strict
@@ -98,6 +100,10 @@ class ModelSection(_Section):
     head_depth: Positive = 4  # convolutions in each tower
     quality: Literal["iou", "centerness"] = "iou"
     point_offset: Share = 0.5
+    # RGB in [0, 1]: what the network sees is (pixel - mean) / deviation. A new protocol with a pretrained start follows
+    # those of the start.
+    pixel_mean: Annotated[tuple[Share, Share, Share], _Listed, LATER] = IMAGENET_MEAN
+    pixel_std: Annotated[tuple[Deviation, Deviation, Deviation], _Listed, LATER] = IMAGENET_STD
 
     @model_validator(mode="before")
     @classmethod
@@ -146,7 +152,16 @@ class ScheduleSection(_Section):
     warmup_factor: Share = 1 / 3
     clip_norm: Annotated[float, Field(ge=0)] = 0.0  # 0: off
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay; 0: off
+    # The decay rises to `ema` as (1 + t) / (10 + t), t updates done, so that the beginning is soon forgotten. A new
+    # protocol with an average has the ramp.
+    ema_ramp: Annotated[bool, LATER] = False
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _ramp_of_an_average(self) -> ScheduleSection:
+        if self.ema_ramp and not self.ema:
+            raise ValueError("ema_ramp is of an average, and ema is 0; set schedule.ema or leave schedule.ema_ramp out")
+        return self
 
 
 class EvaluationSection(_Section):
@@ -218,6 +233,8 @@ def builtin_protocols() -> dict[str, str]:
 def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protocol:
     """Read a protocol by built-in name or from a TOML file, then apply ``section.key=value`` overrides.
 
+    A new protocol, unlike that of a record, means by a key that it leaves out what is right today (`_as_of_today`).
+
     Raises:
         UserError: for an unknown name, unreadable TOML, an unknown key or a value out of range.
     """
@@ -247,9 +264,32 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
     if overrides:
         values["name"] = f"{values['name']}+{','.join(sorted(map(portable_override, overrides)))}"
     try:
-        return Protocol.model_validate(values)
+        return Protocol.model_validate(_as_of_today(values, Protocol.model_validate(values)))
     except ValidationError as error:
         raise UserError(f"protocol {origin}: {_explain(error)}") from error
+
+
+def _as_of_today(values: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
+    """A new protocol's values, with today's meaning of the keys marked `LATER` that it leaves out.
+
+    Their defaults say what happened before there were such keys, and of records they must go on saying it. Here stands
+    what has become of them since; what the protocol says itself is left alone.
+
+    Args:
+        values: what was read and set.
+        protocol: the same, valid.
+
+    Raises:
+        UserError: if what a key should follow is unknown.
+    """
+    today: dict[str, dict[str, Any]] = {}
+    model = protocol.model
+    if model.pretrained and not {"pixel_mean", "pixel_std"} <= model.model_fields_set:
+        mean, std = pixels_of_start(model.backbone, model.weights)
+        today["model"] = {"pixel_mean": mean, "pixel_std": std}
+    if protocol.schedule.ema:
+        today["schedule"] = {"ema_ramp": True}
+    return {**values, **{section: {**keys, **values.get(section, {})} for section, keys in today.items()}}
 
 
 def recorded_protocol(record: Mapping[str, Any]) -> Protocol:

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from assigners.contract import Step
 from detector import FCOS, ImageBatch
-from harness.build import build_optimizer, derived_seed, learning_rate
+from harness.build import build_optimizer, derived_seed, ema_decay, learning_rate
 from harness.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
 from harness.data.loader import Batch
 from harness.distributed import Processes
@@ -81,7 +81,7 @@ class Trainer:
         self.optimizer = build_optimizer(schedule, self.model)
         self.ema: AveragedModel | None = None
         if schedule.ema:
-            self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
+            self.ema = AveragedModel(self.model, use_buffers=True)
         self.parallel: nn.Module = self.model
         if self.group.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
@@ -187,6 +187,8 @@ class Trainer:
         self.optimizer.found_inf = broken  # type: ignore[attr-defined]  # the fused kernels skip the step on 1
         self.optimizer.step()
         if self.ema is not None:
+            # Of the step, which the host knows: torch's own count comes as a tensor on the device. The first is a copy.
+            self.ema.multi_avg_fn = get_ema_multi_avg_fn(ema_decay(schedule, step))
             self.ema.update_parameters(self.model)
         return self._send(step, losses, broken, tuple(batch.indices), logged)
 

@@ -6,16 +6,26 @@ A protocol knows the file by its SHA-256, never by its place.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+
 from harness.errors import UserError, reason, shorten
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# RGB in [0, 1], as in `detector.images`, which needs torch.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# The backbones of the protocols and tables that ship, so that listing those need not import timm to ask it.
+AS_IMAGENET = frozenset({"resnet50.tv_in1k", "resnet101.tv_in1k", "resnext101_64x4d.tv_in1k"})
 
 _WRAPPERS = ("state_dict", "model")  # under which training scripts keep the state dict in a file of their own
 
@@ -31,6 +41,31 @@ def file_digest(path: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:  # a name may hold a null character
         raise _unreadable(path, error) from error
+
+
+def pixels_of_start(backbone: str, path: str = "") -> tuple[Any, Any]:
+    """Mean and standard deviation of RGB in [0, 1] with which the weights to start from were trained.
+
+    Args:
+        backbone: timm's name.
+        path: a file of weights. One of a run tells its own; of any other it is what timm says of the backbone's.
+
+    Returns:
+        ImageNet's where they are the same to three decimals. Those of a file are as they stand there, unchecked.
+
+    Raises:
+        UserError: for a backbone that timm does not know.
+    """
+    found = _pixels_of_run(path) if path else None
+    if found is None and backbone not in AS_IMAGENET:
+        from detector.backbone import BackboneError, pretrained_pixels
+
+        try:
+            mean, std = pretrained_pixels(backbone)
+        except BackboneError as error:
+            raise UserError(str(error)) from error
+        found = _or_usual(mean, IMAGENET_MEAN), _or_usual(std, IMAGENET_STD)
+    return found or (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def read_weights(path: str, sha256: str) -> dict[str, Tensor]:
@@ -62,6 +97,21 @@ def read_weights(path: str, sha256: str) -> dict[str, Tensor]:
             f"weights {path} are damaged, or neither safetensors nor a state dict ({shorten(reason(error))})"
         ) from error
     return _tensors(path, values)
+
+
+def _pixels_of_run(path: str) -> tuple[Any, Any] | None:
+    """How a run normalised, by the protocol that its network's header holds; None if the file is not of a run."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})["about"])
+        model = about["protocol"]["model"]
+        return model.get("pixel_mean", IMAGENET_MEAN), model.get("pixel_std", IMAGENET_STD)
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None  # no safetensors, or another program's: whether they are weights, `read_weights` tells
+
+
+def _or_usual(values: tuple[float, ...], usual: tuple[float, ...]) -> tuple[float, ...]:
+    return usual if [round(value, 3) for value in values] == list(usual) else values
 
 
 def _parse(content: bytes) -> Any:

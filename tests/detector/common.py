@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from assigners.contract import Assignment, Grid, Predictions, Samples, Targets
 from assigners.geometry import decode
@@ -76,3 +77,12 @@ def make_samples(rows: Sequence[Row], **flags) -> Samples:
 def make_assignment(grid, rows, images=2, *, negative=None, losses=None, **flags) -> Assignment:
     weight = torch.ones(images, grid.num_locations) if negative is None else negative
     return Assignment(make_samples(rows, **flags), weight, losses or {})
+
+
+def first_input(model, batch):
+    """What the backbone's first convolution gets of a batch, in float64."""
+    inputs = []
+    first = next(m for m in model.backbone.body.modules() if isinstance(m, nn.Conv2d))
+    with torch.inference_mode(), first.register_forward_pre_hook(lambda _, given: inputs.append(given[0].double())):
+        model.eval()(batch)
+    return inputs[0]

@@ -11,6 +11,7 @@ from assigners.contract import Declares, Grid, Needs, Step, Targets, cached_grid
 from assigners.geometry import aligned_iou
 from detector import FCOS, ImageBatch, InferenceSettings, LossSettings, pad_images
 from detector.images import FILL
+from tests.detector.common import first_input
 
 NAMES = ("center", "atss", "iqdet")
 
@@ -89,6 +90,31 @@ def test_float_images_are_the_same_as_bytes():
 def test_what_is_no_image_is_refused(images):
     with pytest.raises(ValueError, match="image"):
         pad_images(images)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "told"),
+    [
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), False),  # ImageNet's, unless told otherwise
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), True),
+        ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), True),
+    ],
+)
+def test_the_network_sees_images_as_it_was_told_to(mean, std, told):
+    batch = pad_images(images_of((64, 64), (40, 60)))
+    model = build(pixel_mean=mean, pixel_std=std) if told else build()
+    shift, scale = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
+    expected = (batch.pixels.double() / 255 - shift) / scale
+    torch.testing.assert_close(first_input(model, batch), expected, rtol=0, atol=1e-6)
+
+
+def test_normalisation_goes_where_the_network_goes_and_is_nothing_learnt():
+    model = build(pixel_mean=(0.5, 0.5, 0.5))
+    assert not {"pixel_mean", "pixel_std"} & model.state_dict().keys()
+    assert not {"pixel_mean", "pixel_std"} & dict(model.named_parameters()).keys()
+    model.load_state_dict(build(seed=1).state_dict())
+    assert model.pixel_mean.flatten().tolist() == [0.5] * 3
+    assert model.to("meta").pixel_std.device.type == "meta"
 
 
 def test_a_batch_finds_what_single_images_find():

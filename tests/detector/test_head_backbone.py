@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector.backbone import STRIDES, BackboneError, PyramidBackbone
+from detector.backbone import STRIDES, BackboneError, PyramidBackbone, pretrained_pixels
 from detector.head import FCOSHead
 
 
@@ -113,6 +113,21 @@ def test_a_name_may_say_whose_weights():
     with torch.device("meta"):
         names = [list(build(name).state_dict()) for name in ("resnet18", "resnet18.tv_in1k")]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("tf_efficientnet_lite0", (0.5,) * 3, (0.5,) * 3),
+        ("resnet50", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("inception_v3.tv_in1k", (0.5,) * 3, (0.5,) * 3),
+        ("inception_v3.gluon_in1k", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # the tag makes the difference
+    ],
+)
+def test_timm_says_how_images_were_normalised(name, mean, std):
+    assert pretrained_pixels(name) == (mean, std)
+    with pytest.raises(BackboneError, match=f"unknown backbone '{name}x'"):
+        pretrained_pixels(f"{name}x")
 
 
 def test_a_backbone_without_the_strides_is_told_what_it_has():

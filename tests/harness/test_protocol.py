@@ -31,8 +31,12 @@ def test_name_and_note_are_labels():
 
 
 @pytest.mark.parametrize(
-    ("name", "digest"), [("shapes-cpu", "623bec5995cf"), ("small", "1a3db849905d"), ("tiny", "032ff992fa2e")]
-)
+    ("name", "digest"),
+    [
+        ("shapes-cpu", "623bec5995cf"), ("small", "1a3db849905d"), ("tiny", "032ff992fa2e"), ("paper", "9131c77e828f"),
+        ("paper-180k", "968773a8921a"), ("paper-voc", "ceb32ffcdace"), ("paper-wider", "cbd5d18ac4e0"),
+    ],
+)  # fmt: skip
 def test_the_hashes_that_records_hang_on_never_change(name, digest):
     assert load_protocol(name).digest == digest
 
@@ -61,7 +65,9 @@ CHOICES = {
     "loss.classification": "qfl", "loss.normaliser": "labels", "schedule.optimizer": "adamw",
     "schedule.decay": "cosine", "schedule.decay_at": (0.5,), "schedule.precision": "bfloat16",
     "model.weights_sha256": "0" * 64, "model.deformable_stages": (4,), "evaluation.test_scales": (64,),
+    "model.pixel_mean": (0.5, 0.5, 0.5), "model.pixel_std": (0.5, 0.5, 0.5),
 }  # fmt: skip
+WITH = {"schedule.ema_ramp": {"ema": 0.5}}  # without which a key has no meaning
 KEYS = [
     f"{section}.{key}"
     for section, field in Protocol.model_fields.items()
@@ -74,10 +80,11 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_moves_the_hash(key):
     section, name = key.split(".")
-    base = Protocol(name="base")
+    beside = WITH.get(key, {})
+    base = Protocol.model_validate({"name": "base", section: beside})
     value = getattr(getattr(base, section), name)
     changed = CHOICES[key] if key in CHOICES else CHANGES[type(value)](value)
-    other = Protocol.model_validate({"name": "base", section: {name: changed}})
+    other = Protocol.model_validate({"name": "base", section: {**beside, name: changed}})
     assert other.digest != base.digest
 
 
