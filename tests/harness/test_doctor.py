@@ -278,7 +278,7 @@ def interrupt(store, run_id, content, folder="checkpoint"):
 
 def test_interrupted_and_failed_runs_are_shown_with_their_command(store):
     assert states(storage.unfinished(store.root)) == [("unfinished runs", "ok")]
-    interrupt(store, "a", {"run_id": "a", "step": 7, "command": "harness run -a x --resume"})
+    interrupt(store, "a", {"run_id": "a", "step": 7, "command": "harness run -a x --results 'an old place' --resume"})
     interrupt(store, "b", {"run_id": "b", "step": 3}, "checkpoint.old")
     interrupt(store, "c", "{")
     interrupt(store, "d", "[" * 100_000)
@@ -292,7 +292,11 @@ def test_interrupted_and_failed_runs_are_shown_with_their_command(store):
     (store.root / "failed" / "f.json").write_text("{}")
     rows = {row.what: row for row in storage.unfinished(store.root)}
     assert {row.state for row in rows.values()} == {"warning"}
-    assert (rows["run a"].detail, rows["run a"].advice) == ("interrupted after step 7", "harness run -a x --resume")
+    here = f"--results {store.root}"  # wherever it was when the run was interrupted
+    assert (rows["run a"].detail, rows["run a"].advice) == (
+        "interrupted after step 7",
+        f"harness run -a x --resume {here}",
+    )
     assert (rows["run b"].detail, rows["run b"].advice) == (
         "interrupted after step 3",
         "the command that began it, with --resume",
@@ -300,7 +304,10 @@ def test_interrupted_and_failed_runs_are_shown_with_their_command(store):
     for name in ("run c", "run d"):
         assert "cannot be read" in rows[name].detail
         assert "--restart" in rows[name].advice
-    assert (rows["run e"].detail, rows["run e"].advice) == ("failed after step 4: loss is nan", "harness run -a y")
+    assert (rows["run e"].detail, rows["run e"].advice) == (
+        "failed after step 4: loss is nan",
+        f"harness run -a y {here}",
+    )
     assert "f.json" in rows["failed run"].detail
 
 
