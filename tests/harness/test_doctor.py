@@ -1,9 +1,11 @@
 """`harness doctor`: it finds what is wrong, says what to do, and nothing that it looks at can break it."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -368,6 +370,23 @@ def test_the_exit_code_counts_problems_alone(call, monkeypatch, rows, code, last
     for row in rows:
         assert any(line.startswith(f"{row.state:<7}  {row.what}") and row.detail in line for line in lines)
         assert not row.advice or any(line.endswith(f"-> {row.advice}") for line in lines)
+
+
+def test_a_name_with_brackets_is_no_markup_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    checks = {"data coco:a[/b]": lambda: [Row("data coco:a[/b]", "ok", "[c]")]}
+    monkeypatch.setattr("harness.cli.doctor.all_checks", lambda results, data: checks)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with pytest.raises(SystemExit) as end:
+        main(["doctor"], prog_name="harness")
+    assert end.value.code == 0
+    assert isinstance(sys.stdout, io.StringIO)
+    assert "data coco:a[/b]  [c]" in sys.stdout.getvalue()
 
 
 def test_data_of_no_known_kind_is_a_row_and_no_traceback(call, monkeypatch):
