@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+SET_LOCALE = "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+
 
 class UserError(Exception):
     """What is wrong, where, and what to type next, in one line."""
+
+
+class Unwritable(UserError):  # noqa: N818
+    """A place that takes no file; whether that matters is for the caller to say."""
 
 
 class InProgress(UserError):  # noqa: N818
@@ -35,8 +44,35 @@ def is_text(name: str) -> bool:
     return True
 
 
+def no_text() -> str:
+    """Why a name is no text (`is_text`), and what to do: the name may be at fault, or the locale that it is read in."""
+    if _holds_any_name():
+        return "is no UTF-8 text, so no record can hold it; rename it"
+    return f"is no text in this locale ({_file_names()}); {SET_LOCALE}"
+
+
+def of_the_locale(error: BaseException) -> bool:
+    """Whether this is what Python raises, in place of an OSError, for a name that the locale cannot hold."""
+    return isinstance(error, UnicodeEncodeError) and not _holds_any_name()
+
+
+def _holds_any_name() -> bool:
+    return codecs.lookup(_file_names()).name == "utf-8"
+
+
+def _file_names() -> str:
+    return sys.getfilesystemencoding()
+
+
+def as_utf8(name: str) -> str:
+    """A name as UTF-8 reads it, whatever the locale, with escapes for what it cannot read; for messages alone."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace") if not is_text(name) else name
+
+
 def reason(error: BaseException) -> str:
     """What went wrong, on one line: the system's words where it has some."""
+    if isinstance(error, UnicodeEncodeError) and of_the_locale(error):
+        return f"this locale ({_file_names()}) has no {error.object[error.start : error.end]!r}; {SET_LOCALE}"
     system = error.strerror if isinstance(error, OSError) else None
     return system or " ".join(str(error).split()) or type(error).__name__
 
@@ -51,12 +87,18 @@ def writing(path: Path) -> Iterator[None]:
     """Say in one line that `path` cannot be written: no permission, a full disk, a file in place of a folder.
 
     Raises:
-        UserError: for any error of the system within the block.
+        Unwritable: for any error of the system within the block.
     """
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {reason(error)}; free or unlock the place, or choose another") from error
+        raise Unwritable(
+            f"cannot write {path}: {reason(error)}; free or unlock the place, or choose another"
+        ) from error
+    except UnicodeEncodeError as error:
+        if not of_the_locale(error):
+            raise
+        raise Unwritable(f"cannot write {path}: {reason(error)}") from error
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it

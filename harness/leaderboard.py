@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.again import aimed_at
 from harness.errors import UserError
 from harness.naming import changed_options, known_defaults, newest_attempts
 from harness.protocol import canonical_hash
@@ -71,20 +72,20 @@ def check_leaderboard(store: ResultsStore) -> None:
     Raises:
         UserError: naming the first row that differs, a file that is no record, or the missing table.
     """
-    path = store.root / "leaderboard.csv"
+    path, command = store.root / "leaderboard.csv", aimed_at("harness leaderboard", store.root)
     _, problems = store.load_all()
     if problems:
         raise UserError(f"{problems[0]}; move it out of {store.runs_dir}")
     try:
         written = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; `harness leaderboard` writes it") from error
+        raise UserError(f"{path} cannot be read: {error}; `{command}` writes it") from error
     lines = zip_longest(written.split("\n"), _csv(store).split("\n"), fillvalue="(nothing)")
     for number, (has, wants) in enumerate(lines, start=1):
         if has != wants:
             raise UserError(
                 f"{path} line {number} is {has or '(nothing)'!r}, the records give {wants or '(nothing)'!r}; "
-                "the table is derived: run `harness leaderboard` and commit what it writes"
+                f"the table is derived: run `{command}` and commit what it writes"
             )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import FCOS
+from harness.again import aimed_at, aimed_record
 from harness.build import attach_assigner, build_detector
 from harness.checkpoint import load_network
 from harness.errors import UserError, reason, shorten
@@ -54,7 +55,7 @@ def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with
         UserError: if the run is unknown, or its weights are missing, damaged or of another model.
     """
     record = store.find(run_id)
-    protocol = recorded_protocol(record)
+    protocol = recorded_protocol(aimed_record(record, store.root))
     classes = tuple(record["data"]["classes"])
     network = load_network(_at_hand(store, record, NETWORK_FILE))
     model = build_detector(protocol, len(classes), record["seed"], to_train=False)
@@ -83,8 +84,9 @@ def newest_trained(store: ResultsStore) -> str:
     """
     records = [r for r in store.load_all()[0] if (store.work_dir(r["run_id"]) / NETWORK_FILE).exists()]
     if not records:
+        again = aimed_at("harness run --assigner center", store.root)
         raise UserError(
-            f"no run under {store.root} has its weights at hand; train one with: harness run --assigner center, "
+            f"no run under {store.root} has its weights at hand; train one with: {again}, "
             "or name another --results directory"
         )
     return str(max(records, key=lambda record: record["created"])["run_id"])
@@ -95,7 +97,8 @@ def _at_hand(store: ResultsStore, record: dict[str, Any], name: str) -> Path:
     if not path.exists():
         what = "weights" if name == NETWORK_FILE else "parameters of its assigner"
         raise UserError(
-            f"run {record['run_id']} has a record but no {what} at {path}; train it here with: {record['command']}"
+            f"run {record['run_id']} has a record but no {what} at {path}; train it here with: "
+            f"{aimed_at(record['command'], store.root)}"
         )
     return path
 
@@ -109,5 +112,5 @@ def _restore(
         path = store.work_dir(record["run_id"]) / name
         raise UserError(
             f"weights {path} are of another model than that of run {record['run_id']} ({shorten(reason(error))}); "
-            f"train it again with: {record['command']}"
+            f"train it again with: {aimed_at(record['command'], store.root)}"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,7 +12,18 @@ import click
 
 from assigners.registry import RegistryError
 from harness.cli.output import Stopped
-from harness.errors import Interrupted, RunFailed, UserError, did_you_mean, is_text, shorten
+from harness.cli.streams import ended, unbreakable
+from harness.errors import (
+    Interrupted,
+    RunFailed,
+    UserError,
+    did_you_mean,
+    is_text,
+    no_text,
+    of_the_locale,
+    reason,
+    shorten,
+)
 
 VERBS = (
     "run", "sweep", "table", "figure", "eval", "compare", "insight", "predict", "inspect", "verify", "leaderboard",
@@ -33,8 +45,21 @@ def _in_one_line() -> Iterator[None]:
         raise Stopped(f"error: {_joined(str(error))}", 1) from error
     except Interrupted as stop:
         raise Stopped(f"interrupted; checkpoint: {stop.path}\ngo on with: {stop.command}", 130) from stop
+    except UnicodeEncodeError as error:
+        if not of_the_locale(error):
+            raise
+        raise Stopped(f"error: {reason(error)}", 2) from error
     except KeyboardInterrupt as stop:
         raise Stopped("interrupted", 130) from stop
+
+
+def _somewhere() -> bool:
+    """Whether the working directory is there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _joined(text: str) -> str:
@@ -48,12 +73,20 @@ class Verbs(click.Group):
     traceback.
     """
 
+    def main(self, *args: Any, **extra: Any) -> Any:  # type: ignore[override]
+        """Run the command line as a program; whatever happens to standard output, a verb does its work."""
+        with unbreakable() as out:
+            try:
+                return super().main(*args, **extra)
+            except SystemExit as end:
+                raise SystemExit(ended(out, end.code)) from None
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options before the verb."""
         with _in_one_line():
             for word in args:
                 if not is_text(word):
-                    raise UserError(f"argument {shorten(word)!r} is no UTF-8 text, so no record can hold it; rename it")
+                    raise UserError(f"argument {shorten(word)!r} {no_text()}")
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -68,6 +101,8 @@ class Verbs(click.Group):
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
             raise UserError(f"unknown verb {args[0]!r}{did_you_mean(args[0], known)}; verbs: {', '.join(known)}")
+        if not _somewhere() and not {"-h", "--help"} & {*args}:  # there, libraries of torch end the process
+            raise UserError("the working directory has been deleted; change to another")
         return super().resolve_command(ctx, args)
 
 

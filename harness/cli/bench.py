@@ -127,7 +127,7 @@ def assigners_command(
       harness bench assigners --device cuda --json
     """
     specs = _specs(names)
-    screen, progress = console(as_json), console(as_json=True)
+    screen, progress = console(as_json, files=True), console(as_json=True)
 
     from harness.bench.cells import Bench, Limits, choose_cells
     from harness.bench.dense import dense_rules
@@ -200,7 +200,7 @@ def step_command(
     ((name, options),) = _specs((assigner,))
     changes = (*overrides, *((f"model.backbone={backbone}",) if backbone is not None else ()))
     protocol = load_protocol(protocol_name, changes)
-    screen = console(as_json)
+    screen = console(as_json, files=True)
 
     from harness.bench.step import StepRequest, measure_share
     from harness.device import computing, pick_device
@@ -264,7 +264,7 @@ def _measure(
 ) -> list[Row]:
     """Every subject on every cell; a row is written as soon as it is known."""
     rows: list[Row] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=len(cells) * len(subjects))
         for cell in cells:

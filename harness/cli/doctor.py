@@ -40,8 +40,8 @@ def command(
 
     protocols = {spec: choose_protocol(spec, None, (), train_split, val_split)[0] for spec in data}
     screen = console(as_json)
-    with console(as_json=True).status("") as progress:  # seen on a terminal alone
-        rows = examine(all_checks(results, protocols), lambda what: progress.update(f"looking at {what}"))
+    with console(as_json=True).status("", spinner="line") as progress:  # seen on a terminal alone
+        rows = examine(all_checks(results, protocols), lambda what: progress.update(Text(f"looking at {what}")))
     problems = sum(row.state == "problem" for row in rows)
     width = max(len(row.what) for row in rows)
     for row in rows:

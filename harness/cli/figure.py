@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.again import aimed_at, aimed_record
 from harness.cli.output import console, emit, json_option, results_option, say
 from harness.errors import UserError
 from harness.store import ResultsStore, write_atomically
@@ -64,7 +65,7 @@ def command(
     """
     if number not in ("4", "5"):
         raise UserError(f"no figure {number!r}; figures 4 and 5 are made from runs, the others are drawings")
-    screen = console(as_json)
+    screen = console(as_json, files=True)
     store = ResultsStore(results)
     asked = run_ids or (_newest(store, LEARNING if number == "4" else LEARNING[:1]),)
 
@@ -90,9 +91,10 @@ def _newest(store: ResultsStore, assigners: Sequence[str]) -> str:
         if record["assigner"] in assigners and (store.work_dir(record["run_id"]) / NETWORK_FILE).exists()
     ]
     if not at_hand:
+        again = aimed_at(f"harness run --assigner {assigners[0]}", store.root)
         raise UserError(
             f"no run of {' or '.join(assigners)} under {store.root} has its weights at hand; train one with: "
-            f"harness run --assigner {assigners[0]}, or name another --results directory"
+            f"{again}, or name another --results directory"
         )
     return str(max(at_hand, key=lambda record: record["created"])["run_id"])
 
@@ -108,7 +110,7 @@ def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
         raise UserError(
             f"run {record['run_id']} used {record['data']['title']}, and records hold no paths; give --data {kind}:DIR"
         )
-    images = open_data(data or "shapes", recorded_protocol(record).data, role="val")
+    images = open_data(data or "shapes", recorded_protocol(aimed_record(record, store.root)).data, role="val")
     if tuple(images.classes) != tuple(record["data"]["classes"]):
         raise UserError(
             f"{data} has other classes than run {record['run_id']} was trained on; give data of the same classes"

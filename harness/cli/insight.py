@@ -68,7 +68,7 @@ def command(
       harness insight -a 'center,atss[topk=15],paa' --images 100
       harness insight --run atss-small-s0 --data voc:VOCdevkit/VOC2007 --json
     """
-    screen = console(as_json)
+    screen = console(as_json, files=True)
     if png is not None and png.suffix.lower() != ".png":
         raise UserError(f"--png {png} must end in .png")
     asked = [registry.parse_spec(text) for text in split_specs(assigners)] if assigners is not None else None

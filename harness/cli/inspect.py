@@ -76,7 +76,7 @@ def command(
       harness inspect --run iqdet-shapes-cpu-s0 --box 2
       harness inspect -a paa --run center-small-s0 --data voc:VOCdevkit/VOC2007 --image 000005
     """
-    screen = console(as_json)
+    screen = console(as_json, files=True)
     target = output or Path("inspect.png")
     _check_words(assigner, run_id, bool(protocol_name or overrides), target)
     name, chosen = registry.parse_spec(assigner) if assigner else (None, {})

@@ -11,11 +11,12 @@ from rich.text import Text
 
 from harness.cli.narrow import show
 from harness.cli.output import METRICS, console, emit, first_process, json_option, points, results_option, say
-from harness.errors import UserError, did_you_mean
+from harness.errors import Unwritable, UserError, did_you_mean
 from harness.store import ResultsStore
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
 # The columns that a narrow terminal does without, the first of them first. What a run declares tells boards apart.
 SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "declares")
@@ -29,7 +30,7 @@ SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "decla
 @results_option
 @json_option
 def command(check: bool, summary: bool, variants: bool, protocol: str | None, results: Path, as_json: bool) -> None:
-    """Rebuild leaderboard.csv from the records and show it, best AP first.
+    """Rebuild leaderboard.csv from the records and show it, best AP first; where it cannot be written, it is shown.
 
     \b
     Examples:
@@ -52,7 +53,7 @@ def command(check: bool, summary: bool, variants: bool, protocol: str | None, re
             f"no runs under {store.runs_dir}; `harness run --assigner iqdet` makes one, --results DIR looks elsewhere"
         )
 
-    from harness.leaderboard import check_leaderboard, leaderboard, write_leaderboard
+    from harness.leaderboard import check_leaderboard, leaderboard
 
     table = _choose(leaderboard(records), protocol)
     if summary:
@@ -71,7 +72,7 @@ def command(check: bool, summary: bool, variants: bool, protocol: str | None, re
         check_leaderboard(store)
         say(screen, f"{store.root / 'leaderboard.csv'} agrees with {len(records)} records")
     elif first_process():
-        say(screen, f"wrote {write_leaderboard(store)}")
+        _write(screen, store)
     plain = table.astype(object).where(table.notna(), None)
     rows = [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
     if as_json:
@@ -79,6 +80,16 @@ def command(check: bool, summary: bool, variants: bool, protocol: str | None, re
     elif not check:
         for board in _boards(rows):
             show(screen, board, SPARE, "leaderboard.csv")
+
+
+def _write(screen: Console, store: ResultsStore) -> None:
+    """Write the table where that is possible; of a folder that is only to be read it is shown all the same."""
+    from harness.leaderboard import write_leaderboard
+
+    try:
+        say(screen, f"wrote {write_leaderboard(store)}")
+    except Unwritable as error:
+        say(console(as_json=True), f"shown but not written: {error}")
 
 
 def _choose(table: pd.DataFrame, protocol: str | None) -> pd.DataFrame:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
+import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -12,11 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.again import DEFAULT_RESULTS
+from harness.cli.streams import Stream
+from harness.errors import is_text
 from harness.store import dump
 
 PIPED_WIDTH = 200  # columns; a table in a file or a pipe must not be cut to 80
-
-DEFAULT_RESULTS = Path("results")
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -39,9 +44,19 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def console(as_json: bool) -> Console:
-    """The console for people: standard output, or standard error where that belongs to JSON; silent off rank 0."""
-    made = Console(stderr=as_json, quiet=not first_process(), highlight=False)
+def console(as_json: bool, *, files: bool = False) -> Console:
+    """The console for people: standard output, or standard error where that belongs to JSON; silent off rank 0.
+
+    Args:
+        files: whether what the verb makes lies in files, so that little is lost where output cannot be written.
+    """
+    if files and isinstance(sys.stdout, Stream):
+        sys.stdout.needed = False
+    file = sys.stderr if as_json else sys.stdout
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names may hold brackets and colons
+    made = Console(file=file, quiet=not first_process(), **plain)
+    if made.is_dumb_terminal:  # no line can move there, so progress comes line by line, as in a log
+        return Console(file=file, quiet=made.quiet, force_terminal=False, **plain)
     if not made.is_terminal:
         made.width = PIPED_WIDTH
     return made
@@ -53,9 +68,15 @@ def say(to: Console, text: str | Text) -> None:
 
 
 def emit(value: object) -> None:
-    """JSON on standard output."""
-    if first_process():
-        click.echo(dump(value), nl=False)
+    """JSON on standard output, in ASCII where that is not UTF-8."""
+    if not first_process():
+        return
+    text = dump(value)
+    if isinstance(sys.stdout, Stream):
+        sys.stdout.needed = True
+    if codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8" or not is_text(text):
+        text = re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)  # only strings hold any
+    click.echo(text, nl=False)
 
 
 def results_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.output import console, emit, json_option, points, results_option, say
-from harness.errors import UserError
+from harness.errors import UserError, shorten
 from harness.store import ResultsStore, dump, write_atomically
+from harness.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.data.pictures import Picture, PictureSet
+    from harness.data.pictures import Found, Picture, PictureSet
     from harness.inference import Detections
     from harness.trained import Trained
 
@@ -51,7 +52,9 @@ def command(
     """Detect objects in images with the weights of a run.
 
     IMAGE is a file, a folder (all images in it), or shapes:INDEX, an image of the embedded data. Boxes are in pixels
-    of the image as it is stored. Nothing is written unless every image can be read.
+    of the image as viewers show it, turned by its EXIF orientation. Hidden files of a folder are left out, and so are
+    unreadable ones, which are named here and in predictions.json; nothing is written where an image that you name
+    cannot be read, or none of a folder.
 
     \b
     Examples:
@@ -59,7 +62,7 @@ def command(
       harness predict photo.jpg scans/ --run iqdet-small-s0 --threshold 0.2
       harness predict photo.jpg --output found --json
     """
-    screen = console(as_json)
+    screen = console(as_json, files=True)
 
     from harness.data.pictures import PictureSet, find_pictures
     from harness.device import computing, pick_device
@@ -74,12 +77,15 @@ def command(
     # One image at a time: padding to a common shape would let an image's neighbours move its scores.
     evaluation = trained.protocol.evaluation.model_copy(update={"batch_size": 1})
     protocol = trained.protocol.model_copy(update={"evaluation": evaluation})
-    pictures = find_pictures(images, protocol.data.short_edge)
+    found = find_pictures(images, protocol.data.short_edge)
+    pictures = found.pictures
+    if found.skipped:
+        say(console(as_json=True), _left_out(found))
     _spare_the_originals(pictures, output)
     shown = PictureSet(pictures, trained.classes, protocol.data.short_edge)
     with computing(chosen, None):
         detections, _ = detect(trained.model, shown, protocol, chosen, 0, Processes(), screen)
-    report = _report(trained, pictures, detections, threshold)
+    report = _report(trained, found, detections, threshold)
     _write(output, report, shown)
     screen.print(_table(report["images"]))
     best = max((float(found["scores"].max()) for found in detections if len(found["scores"])), default=None)
@@ -100,12 +106,17 @@ def _spare_the_originals(pictures: Sequence[Picture], output: Path) -> None:
             raise UserError(f"image {picture.name} would be overwritten by a drawing; choose another --output")
 
 
-def _report(
-    trained: Trained, pictures: Sequence[Picture], detections: Sequence[Detections], threshold: float
-) -> dict[str, Any]:
+def _left_out(found: Found) -> str:
+    names = ", ".join(name for name, _ in found.skipped)
+    hidden = f", besides {counted(found.hidden, 'hidden file')}" if found.hidden else ""
+    unreadable = counted(len(found.skipped), "unreadable image")
+    return f"warning: {unreadable} left out{hidden}: {shorten(names)}; {JSON_FILE} says why"
+
+
+def _report(trained: Trained, asked: Found, detections: Sequence[Detections], threshold: float) -> dict[str, Any]:
     """What predictions.json holds."""
     images = []
-    for picture, found in zip(pictures, detections, strict=True):
+    for picture, found in zip(asked.pictures, detections, strict=True):
         rows = [row for row, score in enumerate(found["scores"]) if score >= threshold]
         images.append({
             "image": picture.name,
@@ -119,7 +130,8 @@ def _report(
         })  # fmt: skip
     return {
         "run_id": trained.run_id, "assigner": trained.record["assigner"], "classes": list(trained.classes),
-        "threshold": threshold, "images": images,
+        "threshold": threshold, "images": images, "hidden": asked.hidden,
+        "skipped": [{"image": name, "reason": why} for name, why in asked.skipped],
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def command(output: Path | None, pictures: bool, opened: bool, results: Path, as
       harness report --open
       harness report --results elsewhere --output board.html --no-pictures
     """
-    screen = console(as_json)
+    screen = console(as_json, files=True)
     target = output or results / FILE
     if target.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {target} must end in .html")

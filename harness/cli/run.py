@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from assigners import registry
+from harness.again import DEFAULT_RESULTS
 from harness.cli.narrow import show
 from harness.cli.output import (
-    DEFAULT_RESULTS,
     bins_table,
     console,
     emit,
@@ -81,7 +81,7 @@ def command(
       harness run -a atss --data voc:VOCdevkit/VOC2007 --set schedule.steps=4000
       harness run -a atss --data coco:data/coco --protocol my.toml --device cuda --resume
     """
-    screen = console(as_json)
+    screen = console(as_json, files=True)
     if resume and restart:
         raise UserError("--resume goes on and --restart begins anew; give one of them")
     name, chosen = registry.parse_spec(assigner)

@@ -13,9 +13,9 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from harness.again import DEFAULT_RESULTS
 from harness.cli import sweep_tables as tables
 from harness.cli.output import (
-    DEFAULT_RESULTS,
     Stopped,
     console,
     emit,
@@ -92,7 +92,7 @@ def command(
       set = { schedule.steps = 400 }
       tune = { lr = [0.5, 1, 2] }
     """
-    screen = console(as_json)
+    screen = console(as_json, files=not dry_run)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(
             "harness sweep runs in one process; start it once for each GPU on one --results directory, "

@@ -79,7 +79,7 @@ def command(
       harness table 1 --scale paper --data coco:data/coco --seeds 1
       harness table 8 --data voc:VOCdevkit --data wider:data/wider --json
     """
-    screen = console(as_json)
+    screen = console(as_json, files=not dry_run)
     table, scale = find_table(number), find_scale(scale_name)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("harness table runs in one process; train a single run with torchrun, and make the table after")

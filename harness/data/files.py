@@ -14,7 +14,7 @@ import numpy.typing as npt
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.decoding import decode
 from harness.data.reading import file_size
-from harness.errors import UserError, did_you_mean, is_text, shorten
+from harness.errors import UserError, did_you_mean, is_text, no_text, shorten
 
 MAX_SIDE = 2**24  # px; float32 coordinates are exact to here
 
@@ -123,9 +123,7 @@ class FolderSet(ImageSet):
             raise UserError(f"split {split!r} of {root} has no images")
         self.title, self.split = root.resolve().name, split
         if not is_text(self.title):
-            raise UserError(
-                f"the name of data folder {self.title!r} is no UTF-8 text, so no record can hold it; rename it"
-            )
+            raise UserError(f"the name of data folder {self.title!r} {no_text()}")
         self.classes, self.warnings, self.problems = tuple(classes), warnings, tuple(problems)
         self._root, self._files, self._annotation_digest = root, tuple(files), annotation_digest
         self._bytes = tuple(file_size(root / file.name) for file in files)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import numpy.typing as npt
 from harness.data import SHAPES_COUNT
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.decoding import decode
+from harness.data.reading import IMAGE_SUFFIXES
 from harness.data.shapes import ShapesSet
-from harness.errors import UserError
+from harness.errors import UserError, as_utf8, is_text, no_text, reason, shorten
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # taken from a folder
+SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))  # taken from a folder
 _SHAPES = re.compile(r"shapes:(\d+)")
 
 
@@ -38,45 +40,116 @@ class Picture:
     source: Path | int
 
 
-def find_pictures(names: Sequence[str], shapes_side: int) -> list[Picture]:
+@dataclass(frozen=True)
+class Found:
+    """What lies behind the names that were typed.
+
+    Attributes:
+        pictures: to work on.
+        skipped: name and reason of each file of a folder that cannot be read.
+        hidden: how many images of folders have names that begin with a dot, such as macOS leaves beside others.
+    """
+
+    pictures: tuple[Picture, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    hidden: int = 0
+
+
+def find_pictures(names: Sequence[str], shapes_side: int) -> Found:
     """Resolve what was typed and decode every image once, so that a bad one is known before any work is done.
 
     Args:
-        names: image files, folders (all images directly inside, by name), or ``shapes:INDEX``.
+        names: image files, folders (all images directly inside, by name, but hidden and unreadable ones), or
+            ``shapes:INDEX``.
         shapes_side: of an image of `shapes`, in pixels.
 
     Raises:
-        UserError: naming the first file that is missing, damaged or too large, or a folder without images.
+        UserError: naming the first file that was typed and is missing, damaged or too large, or a folder without an
+            image that can be read.
     """
-    found: list[Picture] = []
-    stems: set[str] = set()
+    pictures: list[Picture] = []
+    skipped: list[tuple[str, str]] = []
+    hidden, stems = 0, set[str]()
+
+    def take(path: Path) -> None:
+        height, width = _decoded(path).shape[:2]
+        pictures.append(Picture(str(path), _unique(path.stem, stems), (height, width), path))
+
     for name in names:
-        for source in _sources(name):
-            if isinstance(source, Path):
-                height, width = decode(source).shape[:2]
-                picture = Picture(str(source), _unique(source.stem, stems), (height, width), source)
-            else:
-                picture = Picture(name, _unique(f"shapes-{source}", stems), (shapes_side, shapes_side), source)
-            found.append(picture)
-    return found
+        index = _index(name)
+        path = _expanded(name)
+        if index is not None:
+            pictures.append(Picture(name, _unique(f"shapes-{index}", stems), (shapes_side, shapes_side), index))
+        elif _is_folder(path):
+            inside = _images_in(path)
+            listed = [file for file in inside if not file.name.startswith(".")]
+            hidden += len(inside) - len(listed)
+            skipped += _take_readable(listed, take, f"folder {name}")
+        else:
+            take(path)
+    return Found(tuple(pictures), tuple(skipped), hidden)
 
 
-def _sources(name: str) -> list[Path] | list[int]:
+def _take_readable(paths: Sequence[Path], take: Callable[[Path], None], where: str) -> list[tuple[str, str]]:
+    """Take the images that can be read; name and reason of each other one.
+
+    Raises:
+        UserError: where none is left.
+    """
+    if not paths:
+        raise UserError(f"{where} holds no image ({', '.join(SUFFIXES)}) that is not hidden; name another")
+    faults: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            take(path)
+        except UserError as error:
+            faults.append((as_utf8(str(path)), str(error)))
+    if len(faults) == len(paths):
+        raise UserError(f"{where} holds no image that can be read: {faults[0][1]}")
+    return faults
+
+
+def _index(name: str) -> int | None:
+    """Of an image of `shapes`; None for what is named by its path."""
     match = _SHAPES.fullmatch(name)
     if match is not None:
         index, count = int(match[1]), SHAPES_COUNT["val"]
         if index >= count:
             raise UserError(f"{name}: shapes has images 0 to {count - 1} here")
-        return [index]
-    path = Path(name).expanduser()
-    if name == "shapes" or (name.startswith("shapes:") and not path.exists()):
+        return index
+    if name == "shapes" or (name.startswith("shapes:") and not os.path.lexists(name)):
         raise UserError(f"{name!r} names no image; write shapes:INDEX, such as shapes:3")
-    if not path.is_dir():
-        return [path]
-    inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not inside:
-        raise UserError(f"folder {name} holds no image ({', '.join(SUFFIXES)})")
-    return inside
+    return None
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:  # the home of nobody
+        raise UserError(f"image {shorten(name)} cannot be read: {reason(error)}; name it in full") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise UserError(f"image {shorten(str(path))} cannot be read: {reason(error)}; check the path") from error
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """What is named like an image, by name."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.is_dir())
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be read: {reason(error)}; unlock it or name another") from error
+
+
+def _decoded(path: Path) -> npt.NDArray[np.uint8]:
+    if not is_text(str(path)):
+        raise UserError(f"the name of image {as_utf8(str(path))} {no_text()}")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UserError(f"image {path} is a device; expected a file")
+    return decode(path)
 
 
 def _unique(stem: str, taken: set[str]) -> str:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.again import aimed_at
 from harness.doctor.rows import Row, State, from_error
 from harness.errors import UserError, reason, shorten
 from harness.failures import Failure, load_failures
@@ -77,7 +78,7 @@ def records(results: Path) -> Iterator[Row]:
         try:
             check_leaderboard(store)
         except UserError as error:
-            command = shlex.join(["harness", "leaderboard", "--results", str(results)])
+            command = aimed_at("harness leaderboard", results)
             yield Row("leaderboard", "warning", from_error("leaderboard", error).detail, command)
         else:
             yield Row("leaderboard", "ok", f"agrees with {len(valid)} records")
@@ -87,7 +88,8 @@ def unfinished(results: Path) -> Iterator[Row]:
     """Runs that were interrupted or failed, with the command that goes on or tries again."""
     store = ResultsStore(results)
     failures, problems = load_failures(store)
-    rows = [*_interrupted(store, {failure.run_id for failure in failures}), *map(_failed, failures)]
+    rows = [*_interrupted(store, {failure.run_id for failure in failures})]
+    rows += [_failed(failure, store) for failure in failures]
     for problem in problems:
         rows.append(Row("failed run", "warning", problem, f"move it out of {store.root / 'failed'}"))
     yield from rows or [Row("unfinished runs", "ok", "none")]
@@ -110,7 +112,8 @@ def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Row]:
             detail = f"its checkpoint cannot be read: {found[0]}: {type(error).__name__}: {shorten(reason(error))}"
             yield Row(f"run {folder.name}", "warning", detail, "begin anew with --restart")
             continue
-        advice = command or "the command that began it, with --resume"
+        # The folder may have been moved since the checkpoint was written.
+        advice = aimed_at(command, store.root) if command else "the command that began it, with --resume"
         yield Row(f"run {folder.name}", "warning", f"interrupted after step {step}", advice)
 
 
@@ -128,6 +131,7 @@ def _held(lock: Path) -> bool:
     return False
 
 
-def _failed(failure: Failure) -> Row:
+def _failed(failure: Failure, store: ResultsStore) -> Row:
     when = "before the first step" if failure.step is None else f"after step {failure.step}"
-    return Row(f"run {failure.run_id}", "warning", f"failed {when}: {shorten(failure.error)}", failure.command)
+    again = aimed_at(failure.command, store.root)
+    return Row(f"run {failure.run_id}", "warning", f"failed {when}: {shorten(failure.error)}", again)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from assigners.contract import Step
 from detector import FCOS
+from harness.again import aimed_record
 from harness.board import Board, Entry
 from harness.build import attach_assigner, build_detector, resolve_assigner
 from harness.data import open_data
@@ -38,7 +39,7 @@ def sample_pictures(store: ResultsStore, board: Board, series: Series) -> Sample
     record = board.entries[0].records[-1]
     if record["data"]["kind"] != "shapes":
         return None
-    protocol = recorded_protocol(record)
+    protocol = recorded_protocol(aimed_record(record, store.root))
     images = open_data("shapes", protocol.data, role="val")
     if images.checksum() != record["data"]["val"]["checksum"]:
         return None

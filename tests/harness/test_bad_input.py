@@ -544,7 +544,10 @@ def test_a_broken_record_is_named_and_hides_no_other(call, results, name):
 def test_a_leaderboard_that_cannot_be_written(call, results):
     Path("mine/leaderboard.csv").unlink()
     Path("mine/leaderboard.csv").mkdir()
-    refused(call("leaderboard", "--results", "mine"), "cannot write mine/leaderboard.csv: Is a directory")
+    shown = call("leaderboard", "--results", "mine")
+    assert (shown.exit_code, shown.stderr.count("\n")) == (0, 1)
+    assert shown.stderr.startswith("shown but not written: cannot write mine/leaderboard.csv: Is a directory; ")
+    assert "center" in shown.stdout
     refused(call("leaderboard", "--check", "--results", "mine"), "mine/leaderboard.csv cannot be read")
     assert not [name for name in left("mine") if name.endswith(".tmp")]
     refused(call("leaderboard", "--results", "gone"), "no runs under gone/runs", "--results DIR")

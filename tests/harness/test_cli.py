@@ -1,5 +1,6 @@
 """The command line: what it asks the engine for, what it prints where, how it ends, and that it is quick to answer."""
 
+import errno
 import json
 import os
 import shlex
@@ -19,6 +20,7 @@ from harness.errors import Interrupted, RunFailed, UserError
 from harness.protocol import load_protocol
 from harness.store import ResultsStore
 from tests.harness.fakes import DATA, make_record
+from tests.harness.runs import environment
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,39 @@ def test_leaderboard_writes_shows_and_checks(call, engine):
     assert "31.00" in table.read_text()
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EROFS, "Read-only file system")]
+)
+def test_a_leaderboard_that_cannot_be_written_is_shown(call, engine, monkeypatch, error):
+    call("run", "-a", "atss", "--protocol", "tiny")
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("harness.store._write", refuse)
+    for words in ([], ["--json"]):
+        result = call("leaderboard", *words)
+        assert result.exit_code == 0
+        assert "atss" in result.stdout
+        assert result.stderr == (
+            f"shown but not written: cannot write results/leaderboard.csv: {error.strerror}; "
+            "free or unlock the place, or choose another\n"
+        )
+    assert not Path("results/leaderboard.csv").exists()
+    assert call("leaderboard", "--check").exit_code == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everything")
+def test_a_leaderboard_in_a_folder_for_reading_is_shown(call, engine):
+    call("run", "-a", "atss", "--protocol", "tiny")
+    Path("results").chmod(0o500)
+    result = call("leaderboard")
+    Path("results").chmod(0o700)
+    assert result.exit_code == 0
+    assert "atss" in result.stdout
+    assert "shown but not written: cannot write results/.leaderboard.lock: Permission denied" in result.stderr
+
+
 def test_a_corrupt_record_is_named_and_the_rest_is_shown(call, engine):
     call("run", "-a", "atss", "--protocol", "tiny")
     Path("results/runs/broken.json").write_text("{")
@@ -344,8 +379,25 @@ def test_the_installed_command_answers_without_torch(tmp_path, words):
         pytest.skip("the package is not installed in this environment")
     for name in ("torch", "torchvision", "timm", "pandas", "pycocotools"):
         (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('{name} was imported')\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    alone = {**os.environ, "PYTHONPATH": str(tmp_path)}
     start = [script] if words != ["ls"] else [sys.executable, "-m", "harness.cli"]  # the form torchrun uses
-    done = subprocess.run([*start, *words], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    done = subprocess.run([*start, *words], capture_output=True, text=True, env=alone, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"]])
+def test_the_package_runs_like_the_command_and_without_torch(tmp_path, words):
+    for name in ("torch", "torchvision", "timm", "pandas", "pycocotools"):
+        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('{name} was imported')\n")
+    paths = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    shown = [
+        subprocess.run(
+            [sys.executable, "-m", module, *words], capture_output=True, text=True, env=environment(PYTHONPATH=paths),
+            cwd=tmp_path, check=False,
+        )
+        for module in ("harness", "harness.cli")
+    ]  # fmt: skip
+    assert [(done.returncode, done.stderr) for done in shown] == [(0, "")] * 2
+    assert shown[0].stdout == shown[1].stdout
+    assert shown[0].stdout.startswith("Usage: harness ")

@@ -1,9 +1,11 @@
 """`harness doctor`: it finds what is wrong, says what to do, and nothing that it looks at can break it."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -285,7 +287,7 @@ def interrupt(store, run_id, content, folder="checkpoint"):
 
 def test_interrupted_and_failed_runs_are_shown_with_their_command(store):
     assert states(storage.unfinished(store.root)) == [("unfinished runs", "ok")]
-    interrupt(store, "a", {"run_id": "a", "step": 7, "command": "harness run -a x --resume"})
+    interrupt(store, "a", {"run_id": "a", "step": 7, "command": "harness run -a x --results 'an old place' --resume"})
     interrupt(store, "b", {"run_id": "b", "step": 3}, "checkpoint.old")
     interrupt(store, "c", "{")
     interrupt(store, "d", "[" * 100_000)
@@ -299,7 +301,11 @@ def test_interrupted_and_failed_runs_are_shown_with_their_command(store):
     (store.root / "failed" / "f.json").write_text("{}")
     rows = {row.what: row for row in storage.unfinished(store.root)}
     assert {row.state for row in rows.values()} == {"warning"}
-    assert (rows["run a"].detail, rows["run a"].advice) == ("interrupted after step 7", "harness run -a x --resume")
+    here = f"--results {store.root}"  # wherever it was when the run was interrupted
+    assert (rows["run a"].detail, rows["run a"].advice) == (
+        "interrupted after step 7",
+        f"harness run -a x --resume {here}",
+    )
     assert (rows["run b"].detail, rows["run b"].advice) == (
         "interrupted after step 3",
         "the command that began it, with --resume",
@@ -307,7 +313,10 @@ def test_interrupted_and_failed_runs_are_shown_with_their_command(store):
     for name in ("run c", "run d"):
         assert "cannot be read" in rows[name].detail
         assert "--restart" in rows[name].advice
-    assert (rows["run e"].detail, rows["run e"].advice) == ("failed after step 4: loss is nan", "harness run -a y")
+    assert (rows["run e"].detail, rows["run e"].advice) == (
+        "failed after step 4: loss is nan",
+        f"harness run -a y {here}",
+    )
     assert "f.json" in rows["failed run"].detail
 
 
@@ -370,6 +379,23 @@ def test_the_exit_code_counts_problems_alone(call, monkeypatch, rows, code, last
     for row in rows:
         assert any(line.startswith(f"{row.state:<7}  {row.what}") and row.detail in line for line in lines)
         assert not row.advice or any(line.endswith(f"-> {row.advice}") for line in lines)
+
+
+def test_a_name_with_brackets_is_no_markup_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    checks = {"data coco:a[/b]": lambda: [Row("data coco:a[/b]", "ok", "[c]")]}
+    monkeypatch.setattr("harness.cli.doctor.all_checks", lambda results, data: checks)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with pytest.raises(SystemExit) as end:
+        main(["doctor"], prog_name="harness")
+    assert end.value.code == 0
+    assert isinstance(sys.stdout, io.StringIO)
+    assert "data coco:a[/b]  [c]" in sys.stdout.getvalue()
 
 
 def test_data_of_no_known_kind_is_a_row_and_no_traceback(call, monkeypatch):

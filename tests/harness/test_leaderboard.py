@@ -129,7 +129,7 @@ def test_drift_is_named_by_its_line(store, edit, line):
 def test_a_record_without_its_row_is_drift(store, tiny):
     write_leaderboard(store)
     store.save(make_record(tiny, seed=5, ap=99.0))
-    with pytest.raises(UserError, match=r"line 2.*run `harness leaderboard`"):
+    with pytest.raises(UserError, match=r"line 2.*run `harness leaderboard --results "):
         check_leaderboard(store)
 
 

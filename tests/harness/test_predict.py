@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -122,6 +123,53 @@ def test_a_folder_is_all_its_images_and_equal_stems_do_not_collide(call):
     assert sorted(path.name for path in Path("predictions").iterdir()) == sorted([*pictures, "predictions.json"])
 
 
+def test_hidden_and_unreadable_files_of_a_folder_are_left_out_counted_and_named(call):
+    save(Path("in/a.png"))
+    save(Path("in/b.png"))
+    Path("in/._a.png").write_bytes(b"as macOS leaves it")
+    Path("in/.thumbnails").mkdir()
+    Path("in/cut.jpg").write_bytes(b"")
+    Path("in/gone.jpg").symlink_to("nowhere")
+    os.mkfifo("in/pipe.jpg")
+    result = call("in", "shapes:0", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report == json.loads(Path("predictions/predictions.json").read_text())
+    assert [row["image"] for row in report["images"]] == ["in/a.png", "in/b.png", "shapes:0"]
+    assert report["hidden"] == 1
+    why = {row["image"]: row["reason"] for row in report["skipped"]}
+    assert list(why) == ["in/cut.jpg", "in/gone.jpg", "in/pipe.jpg"]
+    assert "cannot be decoded" in why["in/cut.jpg"]
+    assert "is missing" in why["in/gone.jpg"]
+    assert "is a device" in why["in/pipe.jpg"]
+    (told,) = [line for line in result.stderr.splitlines() if line.startswith("warning")]
+    assert told == (
+        "warning: 3 unreadable images left out, besides 1 hidden file: in/cut.jpg, in/gone.jpg, in/pipe.jpg; "
+        "predictions.json says why"
+    )
+
+
+def test_hidden_files_alone_are_no_reason_for_a_warning(call):
+    save(Path("in/a.png"))
+    Path("in/._a.png").write_bytes(b"as macOS leaves it")
+    result = call("in")
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = json.loads(Path("predictions/predictions.json").read_text())
+    assert (report["hidden"], report["skipped"]) == (1, [])
+
+
+def test_a_name_that_no_json_can_hold_is_left_out(call):
+    save(Path("in/a.png"))
+    try:
+        Path(os.fsdecode(b"in/b\xff.png")).write_bytes(Path("in/a.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    report = json.loads(call("in", "--json").stdout)
+    assert [row["image"] for row in report["images"]] == ["in/a.png"]
+    assert [row["image"] for row in report["skipped"]] == ["in/b\\xff.png"]
+    assert "no UTF-8 text" in report["skipped"][0]["reason"]
+
+
 def test_the_threshold_leaves_out_and_says_what_the_best_is(call):
     scores = json.loads(call("shapes:0", "--threshold", 0, "--json").stdout)["images"][0]["scores"]
     middle = scores[len(scores) // 2]
@@ -151,6 +199,11 @@ def giant_png(path, width=40_000, height=25_000):
         ("cut.jpg", "cut.jpg cannot be decoded"),
         ("giant.png", "giant.png has more than"),
         ("empty", "folder empty holds no image"),
+        ("hidden", "folder hidden holds no image"),
+        ("bad", "folder bad holds no image that can be read: image bad/cut.jpg cannot be decoded"),
+        ("pipe.png", "pipe.png is a device; expected a file"),
+        ("~nobody-of-that-name/a.png", "cannot be read: Could not determine home directory"),
+        ("a" * 5000, "cannot be read: File name too long"),
         ("shapes:200", "shapes has images 0 to 199"),
         ("shapes", "shapes:INDEX"),
         ("shapes:x", "shapes:INDEX"),
@@ -162,7 +215,11 @@ def test_a_bad_image_is_one_line_and_nothing_is_written(call, word, message):
     Path("cut.jpg").write_bytes(whole[: len(whole) // 2])
     Path("text.png").write_text("no image")
     giant_png(Path("giant.png"))
-    Path("empty").mkdir()
+    for folder in ("empty", "hidden", "bad"):
+        Path(folder).mkdir()
+    Path("hidden/._1.jpg").write_text("")
+    Path("bad/cut.jpg").write_text("")
+    os.mkfifo("pipe.png")
     assert SHAPES_COUNT["val"] == 200
     result = call(good, word)
     assert result.exit_code == 2
@@ -209,9 +266,9 @@ def test_a_run_without_usable_weights_says_what_to_do(call, copied, undisturbed)
     unknown = call("shapes:0", "--run", run_id[:-1] + "?", where=root)
     for result, words in (
         (cut, "cannot be read"),
-        (other, "of another model"),
-        (gone, "harness run --assigner"),
-        (named, "has a record but no weights"),
+        (other, f"train it again with: harness run --results {root}"),
+        (gone, f"harness run --assigner center --results {root}"),
+        (named, f"has a record but no weights at {weights}; train it here with: harness run --results {root}"),
         (unknown, f"did you mean '{run_id}'"),
     ):
         assert result.exit_code == 2

@@ -1,0 +1,37 @@
+"""Stored commands, aimed at the place where they are shown: a results folder may have been moved since."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DEFAULT_RESULTS = Path("results")
+
+
+def aimed_at(command: str, results: Path) -> str:
+    """A ``harness`` command line as it must be typed here and now to work on a results directory.
+
+    Args:
+        command: from a checkpoint, a record or a failure; a line that no shell would read stays as it is.
+        results: the directory that it is shown for, in place of whichever the line names.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    kept: list[str] = []
+    for position, word in enumerate(words):
+        if word == "--results" or word.startswith("--results="):
+            continue
+        if position and words[position - 1] == "--results":
+            continue
+        kept.append(word)
+    elsewhere = ["--results", str(results)] if results != DEFAULT_RESULTS else []
+    return shlex.join([*kept, *elsewhere])
+
+
+def aimed_record(record: Mapping[str, Any], results: Path) -> dict[str, Any]:
+    """A record whose command is to be shown as advice, `aimed_at` the results directory that it lies in."""
+    return {**record, "command": aimed_at(record["command"], results)}
