@@ -53,7 +53,17 @@ def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with
     Raises:
         UserError: if the run is unknown, or its weights are missing, damaged or of another model.
     """
-    record = store.find(run_id)
+    return restore_trained(store, store.find(run_id), device, with_assigner=with_assigner)
+
+
+def restore_trained(
+    store: ResultsStore, record: dict[str, Any], device: torch.device, *, with_assigner: bool = False
+) -> Trained:
+    """The same for a record at hand, be it one that is still to be completed (`harness.pending`).
+
+    Raises:
+        UserError: if its weights are missing, damaged or of another model.
+    """
     protocol = recorded_protocol(record)
     classes = tuple(record["data"]["classes"])
     network = load_network(_at_hand(store, record, NETWORK_FILE))
@@ -95,7 +105,7 @@ def _at_hand(store: ResultsStore, record: dict[str, Any], name: str) -> Path:
     if not path.exists():
         what = "weights" if name == NETWORK_FILE else "parameters of its assigner"
         raise UserError(
-            f"run {record['run_id']} has a record but no {what} at {path}; train it here with: {record['command']}"
+            f"run {record['run_id']} is known but has no {what} at {path}; train it here with: {record['command']}"
         )
     return path
 
