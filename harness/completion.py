@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from harness.data.base import ImageSet
 from harness.details import make_details, save_details
 from harness.device import computing, default_workers, out_of_memory, pick_device
 from harness.distributed import Processes
-from harness.environment import source_version
+from harness.environment import environment, source_version
 from harness.errors import Interrupted, RunFailed, UserError
 from harness.failures import failure_path
 from harness.inference import Detections, detect, judge
@@ -168,11 +168,14 @@ def complete_run(
     chosen, source = pick_device(device), source_version()
     again = completing(run_id, data, store.root)
     listed = needs_coco(images) if results_json is not None else None
-    with store.lock(run_id), computing(chosen, None):
+    with ExitStack() as held:
+        held.enter_context(store.lock(run_id))
+        held.enter_context(computing(chosen, None))
         pending = load_pending(store, run_id)
         val = split_record(images)
         becomes = pending.spec(val).run_id
         if becomes != run_id:
+            held.enter_context(store.lock(becomes))
             _expect_room(store, run_id, becomes)
         trained = restore_pending(store, pending, chosen)
         say(console, f"{run_id} is trained and waits for its record; evaluating {counted(len(images), 'image')}")
@@ -185,7 +188,16 @@ def complete_run(
             pending, again = relocate(store, pending, val), completing(becomes, data, store.root)
             say(console, renamed(run_id, becomes))
         with training_kept(store.work_dir(becomes), again, again):
+            pending = evaluated_on(pending, chosen)
             return complete(store, pending, images, found, {"eval_ms_per_image": milliseconds}, source, again=True)
+
+
+def evaluated_on(pending: Pending, device: torch.device) -> Pending:
+    """The run with what was otherwise while it was evaluated beside the environment that it was trained in."""
+    known = pending.record["environment"]
+    other = {key: value for key, value in environment(device).items() if value != known.get(key)}
+    told = {**known, "evaluated": other} if other else known
+    return replace(pending, record={**pending.record, "environment": told})
 
 
 def restore_pending(store: ResultsStore, pending: Pending, device: torch.device) -> Trained:

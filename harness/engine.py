@@ -16,6 +16,7 @@ from harness.checkpoint import clear_checkpoint, earlier_code, note_code, save_n
 from harness.completion import (
     RunOutcome,
     complete,
+    evaluated_on,
     free,
     relocate,
     renamed,
@@ -96,8 +97,8 @@ def run(request: RunRequest) -> RunOutcome:
     """Train, evaluate and record.
 
     Raises:
-        UserError: for a request that cannot be met.
-        RunFailed: if the loss or a gradient stops being finite, or memory runs out.
+        UserError: for a request that cannot be met, or data that turns out to be damaged.
+        RunFailed: if the loss or a gradient stops being finite, there is nothing to learn from, or memory runs out.
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     options, changed = resolve_assigner(request.assigner, request.options)
@@ -251,9 +252,11 @@ class _Job:
             if not self.group.main:
                 return RunOutcome()
             measured = {"eval_ms_per_image": milliseconds}
-            if not again:
-                measured["peak_memory_mb"] = peak_memory_mb(self.device)  # of training and evaluation
             pending = load_pending(self.store, self.spec.run_id)
+            if again:
+                pending = evaluated_on(pending, self.device)
+            else:
+                measured["peak_memory_mb"] = peak_memory_mb(self.device)  # of training and evaluation
             return complete(self.store, pending, self.val, detections, measured, source, again=again)
 
     def detect(self, model: FCOS) -> tuple[list[Detections], float]:

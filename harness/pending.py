@@ -102,7 +102,7 @@ def load_pending(store: ResultsStore, run_id: str) -> Pending:
         content = _File.model_validate(json.loads(path.read_text("utf-8")))
         record = pending_record(content.record)
         Record.model_validate(record)
-    except (OSError, ValueError, TypeError, RecursionError, ValidationError, UserError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, UserError) as error:
         raise UserError(f"{path} cannot be used ({shorten(_first(error))}); {way_out(path)}") from error
     if record["run_id"] != run_id:
         raise UserError(f"{path} is of run {record['run_id']}; {way_out(path)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,17 @@ def state_file(work: Path) -> Path | None:
 
 def unfinished_run(store: ResultsStore, run_id: str) -> Unfinished | None:
     """What lies in a run's work folder; None where nothing can go on from it or it cannot be read."""
-    try:
-        if is_pending(store, run_id):
+    if is_pending(store, run_id):
+        with suppress(UserError):  # its checkpoint speaks then; doctor and whoever completes it say what is wrong
             return Unfinished(run_id, None, load_pending(store, run_id).spec().question)
+    try:
         path = state_file(store.work_dir(run_id))
         if path is None:
             return None
         state = json.loads(path.read_text("utf-8"))
         return Unfinished(run_id, int(state["step"]), state.get("question"))
-    except (UserError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return None  # doctor and the reader of the file itself say what is wrong with it
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None  # doctor says so
 
 
 def siblings(store: ResultsStore, spec: RunSpec) -> list[Unfinished]:

@@ -9,7 +9,7 @@ import click
 
 from harness.cli.output import bins_table, console, emit, json_option, metrics_table, results_option, say
 from harness.errors import UserError
-from harness.pending import completing, find_pending, load_pending
+from harness.pending import Pending, completing, find_pending, load_pending
 from harness.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ def command(
     screen = console(as_json)
     store = ResultsStore(results)
     waiting = find_pending(store, run)
-    if waiting is not None and _complete(
-        screen, store, waiting, data, val_split, device, workers, results_json, as_json
-    ):
-        return
-    record = store.find(run) if waiting is None else load_pending(store, waiting).record
+    pending = load_pending(store, waiting) if waiting is not None else None
+    if pending is not None:
+        data = data or pending.data
+        if _complete(screen, store, pending, data, val_split, device, workers, results_json, as_json):
+            return
+    record = pending.record if pending is not None else store.find(run)
     run_id, kind = record["run_id"], record["data"]["kind"]
     if data is None and kind != "shapes":
         raise UserError(
@@ -88,8 +89,8 @@ def command(
 def _complete(
     screen: Console,
     store: ResultsStore,
-    run_id: str,
-    data: str | None,
+    pending: Pending,
+    data: str,
     val_split: str | None,
     device: str,
     workers: int | None,
@@ -99,8 +100,7 @@ def _complete(
     """Complete the record of a run that waits for it; False where it is to be evaluated on something else."""
     from harness.completion import complete_run, own_images
 
-    pending = load_pending(store, run_id)
-    data = data or pending.data
+    run_id = pending.run_id
     images = own_images(pending, data, val_split)
     if images is None:
         own = pending.record["data"]
