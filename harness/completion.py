@@ -41,7 +41,7 @@ from harness.pending import (
 from harness.protocol import recorded_protocol
 from harness.recording import now
 from harness.store import ResultsStore, RunSpec, split_record
-from harness.trained import ASSIGNER_FILE, NETWORK_FILE, Trained, restore_trained
+from harness.trained import ASSIGNER_FILE, NETWORK_FILE, Trained, restore_trained, weights_at_hand
 from harness.trainer import TRACE_FILE
 from harness.unfinished import state_file
 from harness.wording import counted
@@ -206,11 +206,13 @@ def restore_pending(store: ResultsStore, pending: Pending, device: torch.device)
     Raises:
         UserError: if its weights are missing, damaged or of another model.
     """
+    path = trained_file(store, pending.run_id)
+    if not weights_at_hand(store, pending.record):
+        raise UserError(f"{NETWORK_FILE}, or what the assigner learnt, is missing beside {path}; {way_out(path)}")
     try:
         return restore_trained(store, pending.record, device)
     except UserError as error:
-        what = str(error).partition("; ")[0]
-        raise UserError(f"{what}; {way_out(trained_file(store, pending.run_id))}") from error
+        raise UserError(f"{str(error).partition('; ')[0]}; {way_out(path)}") from error
 
 
 def renamed(run_id: str, becomes: str) -> str:

@@ -105,7 +105,7 @@ def _at_hand(store: ResultsStore, record: dict[str, Any], name: str) -> Path:
     if not path.exists():
         what = "weights" if name == NETWORK_FILE else "parameters of its assigner"
         raise UserError(
-            f"run {record['run_id']} is known but has no {what} at {path}; train it here with: {record['command']}"
+            f"run {record['run_id']} has a record but no {what} at {path}; train it here with: {record['command']}"
         )
     return path
 

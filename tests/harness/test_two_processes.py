@@ -81,6 +81,31 @@ def test_two_processes_stop_together_where_neither_has_an_object(tmp_path):
     assert said[0].startswith("the first 6 steps had no object")
 
 
+FAULT = """
+import os
+from pathlib import Path
+from harness.errors import UserError
+from tests.harness.runs import request, run, unshared_protocol
+
+rank, said = os.environ["RANK"], "nothing"
+try:
+    run(request(Path("results"), "center", unshared_protocol(), data="coco:data"))
+except UserError as error:
+    said = str(error)
+Path(f"said{rank}").write_text(said)
+"""
+
+
+def test_the_main_process_tells_of_an_image_that_the_other_cannot_read(tmp_path):
+    images = sorted((write_coco(tmp_path / "data") / "val").iterdir())
+    images[4].write_bytes(images[4].read_bytes()[:300])  # the second batch of four, so that of the second process
+    together(tmp_path, FAULT)
+    assert (tmp_path / "said1").read_text() == "nothing"
+    told = (tmp_path / "said0").read_text()
+    assert told.startswith("image data/val/4.png cannot be decoded: ")
+    assert "; the training is kept in results/work/center-small-test-s0-" in told
+
+
 def test_two_processes_give_the_losses_of_one(tmp_path):
     data = f"coco:{write_coco(tmp_path / 'data')}"
     together(tmp_path, SCRIPT, str(tmp_path / "two"), data, *NAMES)
