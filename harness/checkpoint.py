@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from harness.beginning import unseen
 from harness.errors import UserError, reason, shorten, writing
 
 # What the readers raise for a file that is missing, cut short or overwritten; the unpickler knows many ways.
@@ -48,6 +49,10 @@ class TrainState:
             `harness.environment.source_version` says of it, and the version of torch.
         trained_as: the run whose training stands for this one's (`harness.twin`).
         command: the line that goes on from here.
+        question: what the run's id is the hash of (`harness.store.RunSpec.question`); None where an older version
+            took no note of it.
+        latest: losses and statistics of the last step.
+        beginning: what `harness.beginning` counts over the first steps; None where it was not counted from the start.
     """
 
     run_id: str
@@ -61,6 +66,9 @@ class TrainState:
     trained_by: list[dict[str, str | None]] = field(default_factory=list)
     trained_as: str | None = None
     command: str = ""
+    question: dict[str, Any] | None = None
+    latest: dict[str, dict[str, float]] = field(default_factory=dict)
+    beginning: dict[str, float] | None = field(default_factory=unseen)
 
 
 def save_checkpoint(
@@ -123,7 +131,8 @@ def load_checkpoint(
     """
     try:
         saved = json.loads((folder / "state.json").read_text("utf-8"))
-        state = TrainState(**{"batches": None, **saved})  # a version that took no digest leaves its steps unknown
+        # A version that took no digest, or counted nothing, leaves its steps unknown.
+        state = TrainState(**{"batches": None, "beginning": None, **saved})
         if state.run_id != run_id:
             raise UserError(f"checkpoint {folder} is of run {state.run_id}, not {run_id}")
         model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -150,10 +159,10 @@ def note_code(state: TrainState, source: Mapping[str, str | None]) -> None:
         state.trained_by.append(now)
 
 
-def earlier_code(state: TrainState, source: Mapping[str, str | None]) -> list[str]:
-    """The code other than this that `note_code` noted: its commit, and torch's version where that differs."""
+def earlier_code(trained_by: Sequence[Mapping[str, str | None]], source: Mapping[str, str | None]) -> list[str]:
+    """The code other than this among what `note_code` noted: its commit, and torch's version where that differs."""
     now = _with_torch(source)
-    return [_named(code, now) for code in state.trained_by if code != now]
+    return [_named(code, now) for code in trained_by if code != now]
 
 
 def _with_torch(source: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -27,6 +27,11 @@ class Processes:
         """Whether this process writes and prints."""
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
     def gather(self, value: T) -> list[T]:
         """Every process's value, on the main process; an empty list elsewhere."""
         if self.world == 1:

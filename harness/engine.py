@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from assigners.contract import Assigner, Declares
 from detector import FCOS
 from harness.build import attach_assigner, build_detector, resolve_assigner
 from harness.checkpoint import clear_checkpoint, earlier_code, note_code, save_network
-from harness.coco_results import needs_coco, write_results
-from harness.data import open_data
+from harness.completion import (
+    RunOutcome,
+    complete,
+    evaluated_on,
+    free,
+    relocate,
+    renamed,
+    restore_pending,
+    say,
+    training_kept,
+    weights_header,
+)
 from harness.data.base import ImageSet
 from harness.data.check import CHECKED, checked
 from harness.data.loader import train_batches
 from harness.data.splits import open_splits, say_warnings
-from harness.details import make_details, save_details
 from harness.device import computing, default_workers, out_of_memory, peak_memory_mb, pick_device, reset_peak_memory
 from harness.distributed import Processes, processes
-from harness.environment import environment, source_version
-from harness.errors import Interrupted, RunFailed, UserError, shorten
+from harness.environment import source_version
+from harness.errors import Interrupted, RunFailed
 from harness.evaluate import coco_metrics
-from harness.inference import Detections, detect, judge
-from harness.leaderboard import write_leaderboard
+from harness.inference import Detections, detect
+from harness.pending import (
+    Pending,
+    clear_pending,
+    completing,
+    is_pending,
+    load_pending,
+    save_pending,
+)
 from harness.progress import Reporter
 from harness.protocol import Protocol
-from harness.record import SCHEMA
+from harness.recording import unfinished_record
+from harness.reevaluation import evaluate_run
 from harness.store import ResultsStore, RunSpec, data_record
-from harness.trained import ASSIGNER_FILE, NETWORK_FILE, load_trained
-from harness.trainer import TRACE_FILE, StopRequested, Trainer
+from harness.trained import ASSIGNER_FILE, NETWORK_FILE
+from harness.trainer import StopRequested, Trainer
 from harness.twin import adopt, find_twin
+from harness.unfinished import nearest, siblings, state_file, trained_alike
 from harness.wording import counted
+
+__all__ = ["RunOutcome", "RunRequest", "evaluate_run", "open_splits", "run", "say_warnings"]
 
 
 @dataclass(frozen=True)
@@ -77,22 +94,12 @@ class RunRequest:
     checkpoint_seconds: float = 30.0
 
 
-@dataclass(frozen=True)
-class RunOutcome:
-    """What a run left behind; on other processes than the main one without a record."""
-
-    record: dict[str, Any] = field(default_factory=dict)
-    path: Path = Path()
-    work_dir: Path = Path()
-    leaderboard: Path = Path()
-
-
 def run(request: RunRequest) -> RunOutcome:
     """Train, evaluate and record.
 
     Raises:
-        UserError: for a request that cannot be met.
-        RunFailed: if the loss or a gradient stops being finite, or memory runs out.
+        UserError: for a request that cannot be met, or data that turns out to be damaged.
+        RunFailed: if the loss or a gradient stops being finite, there is nothing to learn from, or memory runs out.
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     options, changed = resolve_assigner(request.assigner, request.options)
@@ -112,9 +119,14 @@ def run(request: RunRequest) -> RunOutcome:
             device = torch.device("cuda", group.local_rank)
         with store.lock(spec.run_id) if group.main else nullcontext():
             job = _Job(request, spec, store, device, group, train, val)
+            if request.resume:
+                job.look_around()
+                if is_pending(store, spec.run_id):
+                    return job.finish(job.trained(source), source, again=True)
             trainer = job.prepare(source)
             job.fit(trainer)
-            return job.finish(trainer, source, changed)
+            job.keep(trainer, source, changed)
+            return job.finish(trainer.evaluated, source, again=False)
 
 
 def _open(request: RunRequest) -> tuple[ImageSet, ImageSet]:
@@ -137,7 +149,7 @@ def _open(request: RunRequest) -> tuple[ImageSet, ImageSet]:
 
 @dataclass(frozen=True)
 class _Job:
-    """One process's part in a run: what `run` has opened, and the three things that are done with it."""
+    """One process's part in a run: what `run` has opened, and what is done with it."""
 
     request: RunRequest
     spec: RunSpec
@@ -151,6 +163,36 @@ class _Job:
     def work(self) -> Path:
         return self.store.work_dir(self.spec.run_id)
 
+    @property
+    def go_on(self) -> str:
+        """The line that goes on with this run."""
+        again = self.request.again or self.request.command
+        return again if "--resume" in again.split() else f"{again} --resume"
+
+    def look_around(self) -> None:
+        """Where there is nothing of this run to go on from, look at unfinished runs like it and say what they are.
+
+        A trained one that differs in the content of the validation split alone becomes this run.
+        """
+        store, spec = self.store, self.spec
+        if self.group.main and not is_pending(store, spec.run_id) and state_file(self.work) is None:
+            found = siblings(store, spec)
+            alike = [run.run_id for run in found if run.step is None and trained_alike(run.question, spec.question)]
+            if alike and free(store, spec.run_id):
+                with store.lock(alike[0]):
+                    relocate(store, load_pending(store, alike[0]), spec.data["val"])
+                self._say(renamed(alike[0], spec.run_id))
+            elif other := nearest(found, spec):
+                self._say(f"begins at step 1; {other.run_id} ({other.stands}) is another run: {other.differs(spec)}")
+        self.group.wait()
+
+    def trained(self, source: dict[str, Any]) -> FCOS:
+        """The network of this run, which is trained and waits for its record."""
+        pending = load_pending(self.store, self.spec.run_id)
+        self._say("trained already; its record is to be completed")
+        self._tell_earlier(pending.trained_by, source)
+        return restore_pending(self.store, pending, self.device).model.to(memory_format=torch.channels_last)
+
     def prepare(self, source: dict[str, Any]) -> Trainer:
         """The detector with its assigner, at the first step or where the last checkpoint left it."""
         request, spec, device = self.request, self.spec, self.device
@@ -160,9 +202,10 @@ class _Job:
         model.to(device).to(memory_format=torch.channels_last)  # the layout that convolutions like best, on a CPU too
         trainer = Trainer(
             model, spec.protocol, spec.run_id, spec.seed, device, self.group, self.work, self.train.name,
-            request.checkpoint_seconds,
+            request.checkpoint_seconds, request.data, spec.question,
         )  # fmt: skip
         if not request.resume and self.group.main:
+            clear_pending(self.store, spec.run_id, allowed=request.restart)
             clear_checkpoint(trainer.checkpoint_folder, allowed=request.restart)
         if request.resume and trainer.resume():
             self._say(f"continuing at step {trainer.state.step}")
@@ -170,11 +213,8 @@ class _Job:
             adopt(trainer, self.store, twin)
             self._say(f"trained as {twin['run_id']}, which is evaluated otherwise; --restart trains again")
         note_code(trainer.state, source)
-        if earlier := earlier_code(trainer.state, source):
-            told = f"trained so far by {', '.join(earlier)}; this is {source['commit'] or source['version']}"
-            self._say(f"warning: {told}; the record will name both, --restart begins anew")
-        again = request.again or request.command
-        trainer.state.command = again if "--resume" in again.split() else f"{again} --resume"
+        self._tell_earlier(trainer.state.trained_by, source)
+        trainer.state.command = self.go_on
         return trainer
 
     def fit(self, trainer: Trainer) -> None:
@@ -205,33 +245,37 @@ class _Job:
         finally:
             reporter.close()
 
-    def finish(self, trainer: Trainer, source: dict[str, Any], changed: dict[str, Any]) -> RunOutcome:
-        """Evaluate, save the weights, write the record and the leaderboard."""
-        self._say(f"evaluating {counted(len(self.val), 'image')}")
-        detections, milliseconds = self.detect(trainer.evaluated)
+    def keep(self, trainer: Trainer, source: dict[str, Any], changed: dict[str, Any]) -> None:
+        """Save the weights and all that the record needs besides the metrics: what follows may fail."""
         if not self.group.main:
-            return RunOutcome()
+            return
         spec, model = self.spec, trainer.evaluated
-        about = {"run_id": spec.run_id, "classes": list(self.train.classes), "options": spec.options,
-                 "protocol": spec.protocol.model_dump(mode="json"), "assigner": spec.assigner}  # fmt: skip
+        about = weights_header(spec, self.train.classes)
         save_network(self.work / NETWORK_FILE, model.network_state(), about)
         if model.assigner is not None and (learnt := model.assigner.state_dict()):
             save_network(self.work / ASSIGNER_FILE, learnt, about)
-        record = {
-            **_about(spec, changed),
-            "metrics": judge(self.val, detections),
-            "cost": {**_cost(trainer, self.device), "eval_ms_per_image": milliseconds},
-            "environment": environment(self.device),
-            "declares": _declared(trainer.model.assigner),
-            "source": {**source, "earlier": earlier_code(trainer.state, source)},
-            "equal": {"initial_weights": trainer.state.initial_weights, "batches": _hex(trainer.state.batches)},
-            "command": self.request.command,
-            "progress": _progress(trainer),
-        }
-        path = self.store.save(record)
-        save_details(self.store, make_details(spec.run_id, self.val, detections, trainer.trace_path))
-        shutil.rmtree(trainer.checkpoint_folder, ignore_errors=True)
-        return RunOutcome(record, path, self.work, write_leaderboard(self.store))
+        record = unfinished_record(trainer, spec, changed, source, self.device, self.request.command)
+        save_pending(self.store, Pending(record, self.request.data, trainer.state.trained_by))
+
+    def finish(self, model: FCOS, source: dict[str, Any], *, again: bool) -> RunOutcome:
+        """Evaluate, and write the record, its details and the leaderboard.
+
+        Args:
+            again: whether the run was trained by another process before.
+        """
+        self._say(f"evaluating {counted(len(self.val), 'image')}")
+        command = completing(self.spec.run_id, self.request.data, self.request.results)
+        with training_kept(self.work, command, self.go_on):
+            detections, milliseconds = self.detect(model)
+            if not self.group.main:
+                return RunOutcome()
+            measured = {"eval_ms_per_image": milliseconds}
+            pending = load_pending(self.store, self.spec.run_id)
+            if again:
+                pending = evaluated_on(pending, self.device)
+            else:
+                measured["peak_memory_mb"] = peak_memory_mb(self.device)  # of training and evaluation
+            return complete(self.store, pending, self.val, detections, measured, source, again=again)
 
     def detect(self, model: FCOS) -> tuple[list[Detections], float]:
         """Detections (on the main process) and milliseconds per image; progress is shown where there is a console."""
@@ -243,121 +287,11 @@ class _Job:
         """Where to speak: one process does."""
         return self.request.console if self.group.main else None
 
+    def _tell_earlier(self, trained_by: list[dict[str, str | None]], source: dict[str, Any]) -> None:
+        """Warn where other code trained."""
+        if earlier := earlier_code(trained_by, source):
+            told = f"trained so far by {', '.join(earlier)}; this is {source['commit'] or source['version']}"
+            self._say(f"warning: {told}; the record will name both, --restart begins anew")
+
     def _say(self, text: str) -> None:
-        if self.console is not None:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
-    """What a record says of the question that the run answers."""
-    protocol = spec.protocol
-    return {
-        "schema": SCHEMA,
-        "run_id": spec.run_id,
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "protocol": {
-            "name": protocol.name, "note": protocol.note, "hash": protocol.digest, "content": protocol.content(),
-        },
-        "data": spec.data,
-        "assigner": spec.assigner,
-        "options": spec.options,
-        "changed_options": changed,
-        "seed": spec.seed,
-    }  # fmt: skip
-
-
-def _declared(assigner: Assigner | None) -> dict[str, Any]:
-    """What the assigner changes besides the assignment, as JSON values; what it leaves alone is absent."""
-    usual = Declares()
-    declares = usual if assigner is None else assigner.declares
-    changed = {field.name: getattr(declares, field.name) for field in fields(usual)}
-    return {
-        name: sorted(value) if isinstance(value, frozenset) else value
-        for name, value in changed.items()
-        if value != getattr(usual, name)
-    }
-
-
-def _progress(trainer: Trainer) -> dict[str, Any]:
-    """How far training came, and the losses of its last step."""
-    state = trainer.state
-    twin = {} if state.trained_as is None else {"trained_as": state.trained_as}
-    return {"steps": state.step, "curve": state.curve, **twin, **trainer.latest}
-
-
-def _hex(digest: int | None) -> str | None:
-    return None if digest is None else f"{digest:08x}"
-
-
-def _cost(trainer: Trainer, device: torch.device) -> dict[str, float]:
-    """What training cost, in a record's terms."""
-    step_seconds, batch_size = trainer.median_step_seconds, trainer.protocol.schedule.batch_size
-    sizes = {name: parameter.numel() for name, parameter in trainer.model.named_parameters()}
-    assigner = sum(size for name, size in sizes.items() if name.startswith("assigner."))
-    return {
-        "step_ms": 1000 * step_seconds,
-        "images_per_s": batch_size / step_seconds if step_seconds else 0.0,
-        "train_s": trainer.state.seconds,
-        "peak_memory_mb": peak_memory_mb(device),
-        "parameters": sum(sizes.values()) - assigner,
-        "assigner_parameters": assigner,
-    }
-
-
-def evaluate_run(
-    store: ResultsStore,
-    run_id: str,
-    *,
-    data: str,
-    device: str = "auto",
-    workers: int | None = None,
-    console: Console | None = None,
-    details: bool = False,
-    val_split: str | None = None,
-    results_json: Path | None = None,
-) -> dict[str, Any] | None:
-    """Evaluate a finished run's weights again, on its own validation split or on other data.
-
-    Args:
-        details: also write the run's file of details; the data must be its own.
-        val_split: another split than the run's own.
-        results_json: also write the detections as COCO results; the data may then be images without annotations.
-
-    Returns:
-        The metrics; ``None`` where there are no annotations.
-
-    Raises:
-        UserError: if the run is unknown, its weights are not at hand, the data has other classes, or is not COCO's
-            where results are to be written.
-    """
-    chosen = pick_device(device)
-    trained = load_trained(store, run_id, chosen)
-    section = trained.protocol.data
-    if val_split is not None:
-        section = section.model_copy(update={"val_split": val_split})
-    images = open_data(data, section, role="val", annotated=results_json is None)
-    if section.unreadable == "skip":
-        images = checked(images, section, store.root / CHECKED, default_workers(workers), console)
-    listed = needs_coco(images) if results_json is not None else None
-    say_warnings(console, images)
-    if images.classes != trained.classes:
-        known, learnt = (shorten(", ".join(classes)) for classes in (images.classes, trained.classes))
-        raise UserError(f"{data} has classes {known}, the run was trained on {learnt}; give data of the same classes")
-    if details and images.checksum() != trained.record["data"]["val"]["checksum"]:
-        raise UserError(
-            f"{data} is not what {run_id} was evaluated on (another checksum): --details needs its own data"
-        )
-    with computing(chosen, None):
-        loaders = default_workers(workers)
-        detections, _ = detect(trained.model, images, trained.protocol, chosen, loaders, Processes(), console)
-    if details:
-        trace = store.work_dir(trained.run_id) / TRACE_FILE
-        save_details(store, make_details(trained.run_id, images, detections, trace))
-    if results_json is not None and listed is not None:
-        count = write_results(results_json, listed, detections)
-        if console is not None:
-            told = f"{count} detections in {len(images)} images written to {results_json}"
-            console.print(told, highlight=False, markup=False, soft_wrap=True)
-        if not listed.annotated:
-            return None
-    return judge(images, detections)
+        say(self.console, text)

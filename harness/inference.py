@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
 from time import perf_counter
 from typing import Any
@@ -16,6 +18,7 @@ from detector.postprocess import Candidates
 from harness.data.base import ImageSet
 from harness.data.loader import Batch, eval_batches
 from harness.distributed import Processes
+from harness.errors import UserError
 from harness.evaluate import coco_metrics, object_bins
 from harness.multiscale import merge, search, view_sections
 from harness.progress import tracked
@@ -42,6 +45,9 @@ def detect(
 
     Returns:
         detections (empty on other processes) and milliseconds per image, loading excluded.
+
+    Raises:
+        UserError: on the main process, if an image cannot be read, whichever process was to read it.
     """
     sections, flip = view_sections(protocol), protocol.evaluation.test_flip
     was_training = model.training
@@ -55,7 +61,8 @@ def detect(
     views = ceil(len(images) / group.world) * len(sections)
     batches = tracked(batches, lambda batch: len(batch.indices), views, "evaluating", console)
     parts: list[Candidates] = []
-    with torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=_lower(protocol)):
+    faults: list[UserError] = []
+    with _noted(faults), torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=_lower(protocol)):
         for number, batch in enumerate(batches, start=1):
             start = perf_counter()
             pixels = batch.images.to(device, memory_format=torch.channels_last)
@@ -70,7 +77,11 @@ def detect(
             seconds += perf_counter() - start
     model.train(was_training)
     done = len(found)
-    merged = {index: value for part in group.gather(found) for index, value in part.items()}
+    gathered = group.gather((found, faults))
+    for _, told in gathered:
+        if told:
+            raise told[0]
+    merged = {index: value for part, _ in gathered for index, value in part.items()}
     return [merged[index] for index in sorted(merged)], 1000 * seconds / max(done, 1)
 
 
@@ -79,6 +90,15 @@ def judge(images: ImageSet, detections: list[Detections]) -> dict[str, Any]:
     metrics: dict[str, Any] = dict(coco_metrics(images, detections))
     bins = object_bins(images, detections)
     return {**metrics, "bins": bins or None}
+
+
+@contextmanager
+def _noted(faults: list[UserError]) -> Iterator[None]:
+    """End the block at a user's error and note it: only the main process speaks, and it waits for what others found."""
+    try:
+        yield
+    except UserError as error:
+        faults.append(error)
 
 
 def _lower(protocol: Protocol) -> bool:

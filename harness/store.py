@@ -15,7 +15,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -59,9 +59,9 @@ class RunSpec:
     seed: int
 
     @property
-    def run_id(self) -> str:
-        """``assigner-protocol-s<seed>-<hash>``; the hash covers content, the words are for people."""
-        content = {
+    def question(self) -> dict[str, Any]:
+        """What the run's id is the hash of, as plain JSON values."""
+        return {
             "schema": _QUESTION,
             "protocol": self.protocol.content(),
             "data": {
@@ -72,8 +72,12 @@ class RunSpec:
             "options": self.options,
             "seed": self.seed,
         }
+
+    @property
+    def run_id(self) -> str:
+        """``assigner-protocol-s<seed>-<hash>``; the hash covers `question`, the words are for people."""
         base = self.protocol.name.partition("+")[0]  # overrides are long; the hash tells them apart
-        return f"{_slug(self.assigner)}-{_slug(base)}-s{self.seed}-{canonical_hash(content, 10)}"
+        return f"{_slug(self.assigner)}-{_slug(base)}-s{self.seed}-{canonical_hash(self.question, 10)}"
 
 
 def data_identity(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
@@ -85,20 +89,27 @@ def data_identity(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
         train: images that are trained on.
         val: images that are evaluated on.
     """
-    splits = {
-        role: {"split": images.split, "images": len(images), "checksum": images.checksum()}
-        for role, images in (("train", train), ("val", val))
-    }
-    return {"kind": kind, "title": train.title, "classes": list(train.classes), **splits}
+    return _told(kind, train, val, _split_identity)
 
 
 def data_record(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
     """What a record says of its data: its identity, how many boxes it has and what was left out of it."""
-    told = data_identity(kind, train, val)
-    for role, images in (("train", train), ("val", val)):
-        boxes = sum(len(images.annotations(index).boxes) for index in range(len(images)))
-        told[role] |= {"boxes": boxes, "warnings": dict(images.warnings)}
-    return told
+    return _told(kind, train, val, split_record)
+
+
+def split_record(images: ImageSet) -> dict[str, Any]:
+    """What a record says of one split."""
+    boxes = sum(len(images.annotations(index).boxes) for index in range(len(images)))
+    return {**_split_identity(images), "boxes": boxes, "warnings": dict(images.warnings)}
+
+
+def _told(kind: str, train: ImageSet, val: ImageSet, split: Callable[[ImageSet], dict[str, Any]]) -> dict[str, Any]:
+    common = {"kind": kind, "title": train.title, "classes": list(train.classes)}
+    return {**common, "train": split(train), "val": split(val)}
+
+
+def _split_identity(images: ImageSet) -> dict[str, Any]:
+    return {"split": images.split, "images": len(images), "checksum": images.checksum()}
 
 
 class ResultsStore:
@@ -111,6 +122,10 @@ class ResultsStore:
     def work_dir(self, run_id: str) -> Path:
         """Where the run keeps its checkpoints, traces and weights. It may not exist yet."""
         return self.root / "work" / run_id
+
+    def recorded(self, run_id: str) -> bool:
+        """Whether a file lies where a record of the run would, readable or not."""
+        return any(any(self.runs_dir.glob(name)) for name in (f"{run_id}.json", f"{run_id}.*.json"))
 
     def save(self, record: dict[str, Any]) -> Path:
         """Write a record that no other ever replaces; a repeat of a run gets the next free number.
@@ -141,6 +156,14 @@ class ResultsStore:
         with writing(self.runs_dir / f"{run_id}.json"):
             self.runs_dir.mkdir(parents=True, exist_ok=True)
             return _write(self.runs_dir, text, claim)
+
+    def attempts(self, run_id: str) -> dict[Path, dict[str, Any]]:
+        """The valid records of one run by their files, in this version's schema."""
+        found = {}
+        for path in (*self.runs_dir.glob(f"{run_id}.json"), *self.runs_dir.glob(f"{run_id}.*.json")):
+            with suppress(UserError):  # `load_all` tells of those that are none
+                found[path] = _read(path)
+        return found
 
     def load_all(self) -> tuple[list[dict[str, Any]], list[str]]:
         """All valid records, by run id and attempt, in this version's schema; one line for each file that is none."""
@@ -213,6 +236,20 @@ def exclusively(path: Path, *, wait: bool) -> Iterator[None]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+def held(path: Path) -> bool:
+    """Whether another process holds a lock file (`exclusively`); looking keeps nothing and makes no file."""
+    try:
+        file = path.open()
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def dump(value: object) -> str:

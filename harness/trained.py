@@ -54,7 +54,17 @@ def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with
     Raises:
         UserError: if the run is unknown, or its weights are missing, damaged or of another model.
     """
-    record = store.find(run_id)
+    return restore_trained(store, store.find(run_id), device, with_assigner=with_assigner)
+
+
+def restore_trained(
+    store: ResultsStore, record: dict[str, Any], device: torch.device, *, with_assigner: bool = False
+) -> Trained:
+    """The same for a record at hand, be it one that is still to be completed (`harness.pending`).
+
+    Raises:
+        UserError: if its weights are missing, damaged or of another model.
+    """
     protocol = recorded_protocol(aimed_record(record, store.root))
     classes = tuple(record["data"]["classes"])
     network = load_network(_at_hand(store, record, NETWORK_FILE))

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from assigners.contract import Step
 from detector import FCOS, ImageBatch
+from harness.beginning import WATCHED, count, expect_something_to_learn
 from harness.build import build_optimizer, derived_seed, ema_decay, learning_rate
 from harness.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
 from harness.data.loader import Batch
@@ -61,6 +62,8 @@ class Trainer:
         folder: for the checkpoint and ``metrics.jsonl``.
         name_of: names the image at a position of the training set, for messages.
         checkpoint_seconds: between checkpoints.
+        source: of the data, as ``--data`` takes it, for messages.
+        question: what the run's id is the hash of, for its checkpoints.
     """
 
     model: FCOS
@@ -72,12 +75,15 @@ class Trainer:
     folder: Path
     name_of: Callable[[int], str]
     checkpoint_seconds: float = 30.0
+    source: str = "SPEC"
+    question: dict[str, Any] | None = None
     state: TrainState = field(init=False)
     latest: dict[str, dict[str, float]] = field(default_factory=dict)  # losses and statistics of the last logged step
 
     def __post_init__(self) -> None:
         schedule = self.protocol.schedule
-        self.state = TrainState(self.run_id, initial_weights=weights_digest(self.model.network_state()))
+        digest = weights_digest(self.model.network_state())
+        self.state = TrainState(self.run_id, initial_weights=digest, question=self.question)
         self.optimizer = build_optimizer(schedule, self.model)
         self.ema: AveragedModel | None = None
         if schedule.ema:
@@ -115,6 +121,8 @@ class Trainer:
             return False
         self.state = load_checkpoint(found, self.run_id, self.model, self.optimizer, self.ema)
         self.step_seconds.extend(self.state.step_seconds)
+        self.latest = self.state.latest
+        self.state.question = self.question
         return True
 
     def fit(
@@ -128,7 +136,8 @@ class Trainer:
             evaluate: scores the network while training, where the protocol asks for it.
 
         Raises:
-            RunFailed: on a non-finite loss or gradient; the parameters keep their last finite values.
+            RunFailed: on a non-finite loss or gradient (the parameters keep their last finite values), or if the first
+                steps had nothing to learn from.
             StopRequested: after a signal; a checkpoint has been saved.
         """
         every = self.protocol.evaluation.every
@@ -200,7 +209,7 @@ class Trainer:
         sums = [total.detach().float() for total, _ in statistics.values()]
         counts = [count.detach().float() for _, count in statistics.values()]
         values = torch.stack([*(loss.detach() for loss in losses.values()), *sums, *counts])
-        if self.group.world > 1 and logged:
+        if self.group.world > 1 and (logged or step < WATCHED):
             dist.all_reduce(values)
             values[: len(losses)] /= self.group.world
         values = torch.cat((values, broken[None]))
@@ -234,6 +243,17 @@ class Trainer:
             line = {"step": pending.step, "lr": learning_rate(self.protocol.schedule, pending.step), **self.latest}
             with writing(self.trace_path):
                 trace.write(json.dumps(line) + "\n")
+        self._watch(pending.step, dict(zip(names, sums, strict=True)), dict(zip(names, counts, strict=True)))
+
+    def _watch(self, step: int, sums: dict[str, float], counts: dict[str, float]) -> None:
+        """Count what the first steps learn from; all processes have the same numbers and stop together."""
+        seen, watched = self.state.beginning, min(WATCHED, self.protocol.schedule.steps)
+        if seen is None or step >= watched:
+            return
+        assigner = self.model.assigner
+        count(seen, sums, counts, assigner.declares.replaces if assigner is not None else frozenset())
+        if step + 1 == watched:
+            expect_something_to_learn(seen, watched, self.protocol.data.short_edge, self.source)
 
     def _save(self, trace: Any) -> None:
         if not self.group.main:
@@ -243,6 +263,7 @@ class Trainer:
             os.fsync(trace.fileno())
             self.state.trace_bytes = trace.tell()
         self.state.step_seconds = list(self.step_seconds)
+        self.state.latest = self.latest
         save_checkpoint(self.checkpoint_folder, self.state, self.model, self.optimizer, self.ema)
 
     @contextmanager

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.output import bins_table, console, emit, json_option, metrics_table, results_option, say
 from harness.errors import UserError
+from harness.pending import Pending, completing, find_pending, load_pending
 from harness.store import ResultsStore
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command("eval", short_help="Evaluate the saved weights of a run again.")
@@ -39,6 +44,8 @@ def command(
 ) -> None:
     """Evaluate the saved weights of RUN, a run id or its beginning. Records stay as they are.
 
+    A run that was trained but could not be evaluated gets its record, as the run itself would have written it.
+
     \b
     Examples:
       harness eval iqdet-shapes-cpu-s0
@@ -48,7 +55,13 @@ def command(
     """
     screen = console(as_json)
     store = ResultsStore(results)
-    record = store.find(run)
+    waiting = find_pending(store, run)
+    pending = load_pending(store, waiting) if waiting is not None else None
+    if pending is not None:
+        data = data or pending.data
+        if _complete(screen, store, pending, data, val_split, device, workers, results_json, as_json):
+            return
+    record = pending.record if pending is not None else store.find(run)
     run_id, kind = record["run_id"], record["data"]["kind"]
     if data is None and kind != "shapes":
         raise UserError(
@@ -70,5 +83,47 @@ def command(
         for attribute, bins in (metrics.get("bins") or {}).items():
             screen.print(bins_table(attribute, bins))
     if as_json:
-        written = {"results_json": str(results_json)} if results_json is not None else {}
-        emit({"run_id": run_id, "data": data, "metrics": metrics, **written})
+        emit({"run_id": run_id, "data": data, "metrics": metrics, **_written(results_json)})
+
+
+def _complete(
+    screen: Console,
+    store: ResultsStore,
+    pending: Pending,
+    data: str,
+    val_split: str | None,
+    device: str,
+    workers: int | None,
+    results_json: Path | None,
+    as_json: bool,
+) -> bool:
+    """Complete the record of a run that waits for it; False where it is to be evaluated on something else."""
+    from harness.completion import complete_run, own_images
+
+    run_id = pending.run_id
+    images = own_images(store, pending, data, val_split)
+    if images is None:
+        own = pending.record["data"]
+        say(
+            screen,
+            f"{run_id} waits for its record, which this does not complete: that is of {own['kind']} {own['title']}, "
+            f"split {pending.own_split}; complete it with: {completing(run_id, pending.data, store.root)}",
+        )
+        return False
+    outcome = complete_run(
+        store, run_id, images, data=data, device=device, workers=workers, console=screen, results_json=results_json
+    )
+    metrics = outcome.record["metrics"]
+    screen.print(metrics_table(metrics))
+    for attribute, bins in (metrics.get("bins") or {}).items():
+        screen.print(bins_table(attribute, bins))
+    say(screen, f"record       {outcome.path}")
+    say(screen, f"leaderboard  {outcome.leaderboard}")
+    if as_json:
+        told = {"run_id": outcome.record["run_id"], "data": data, "metrics": metrics, "record": str(outcome.path)}
+        emit({**told, **_written(results_json)})
+    return True
+
+
+def _written(results_json: Path | None) -> dict[str, str]:
+    return {"results_json": str(results_json)} if results_json is not None else {}

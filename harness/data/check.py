@@ -80,6 +80,18 @@ def checked(
     return images
 
 
+def without_unreadable(images: ImageSet, section: DataSection, results: Path, console: Console | None) -> ImageSet:
+    """The images that an evaluation of this protocol is of: without those that it leaves out, where it leaves any out.
+
+    Args:
+        images: a split.
+        section: of the protocol.
+        results: the results directory, which remembers finished checks.
+        console: where progress is shown.
+    """
+    return checked(images, section, results / CHECKED, 0, console) if section.unreadable == "skip" else images
+
+
 def describe(images: FolderSet, found: Check) -> str:
     """The unreadable images of a split in one line: how many, and the first of them."""
     first = next(iter(found.unreadable.values()))

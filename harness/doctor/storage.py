@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.again import aimed_at
+from harness.doctor import leftovers
 from harness.doctor.rows import Row, State, from_error
 from harness.errors import UserError, reason, shorten
 from harness.failures import Failure, load_failures
-from harness.store import ResultsStore
+from harness.store import ResultsStore, held
 
 GIB = 2**30
 LITTLE_DISK = 2 * GIB  # a ResNet-50 and its optimiser's state, twice while a checkpoint takes another's place
@@ -85,11 +86,18 @@ def records(results: Path) -> Iterator[Row]:
 
 
 def unfinished(results: Path) -> Iterator[Row]:
-    """Runs that were interrupted or failed, with the command that goes on or tries again."""
+    """Runs that were interrupted, wait for their record or failed, with the command that goes on or tries again; and
+    work folders that no run needs."""
     store = ResultsStore(results)
     failures, problems = load_failures(store)
-    rows = [*_interrupted(store, {failure.run_id for failure in failures})]
-    rows += [_failed(failure, store) for failure in failures]
+    failed = {failure.run_id: failure for failure in failures}
+    waiting, lost = leftovers.waiting(store, failed), leftovers.superseded(store)
+    rows = [
+        *_interrupted(store, {*failed, *waiting, *lost}),
+        *(row for run_id, row in waiting.items() if run_id not in lost),
+        *(_failed(failure, store) for failure in failures if failure.run_id not in {*waiting, *lost}),
+        *leftovers.orphans(store, {*failed, *waiting}, lost),
+    ]
     for problem in problems:
         rows.append(Row("failed run", "warning", problem, f"move it out of {store.root / 'failed'}"))
     yield from rows or [Row("unfinished runs", "ok", "none")]
@@ -102,7 +110,7 @@ def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Row]:
         found = [path for name in ("checkpoint", "checkpoint.old") if (path := folder / name / "state.json").is_file()]
         if not found or folder.name in failed:
             continue
-        if _held(folder / "lock"):
+        if held(folder / "lock"):
             yield Row(f"run {folder.name}", "ok", "in progress in another process")
             continue
         try:
@@ -115,20 +123,6 @@ def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Row]:
         # The folder may have been moved since the checkpoint was written.
         advice = aimed_at(command, store.root) if command else "the command that began it, with --resume"
         yield Row(f"run {folder.name}", "warning", f"interrupted after step {step}", advice)
-
-
-def _held(lock: Path) -> bool:
-    """Whether another process holds a run's lock (`ResultsStore.lock`)."""
-    try:
-        file = lock.open()
-    except FileNotFoundError:
-        return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _failed(failure: Failure, store: ResultsStore) -> Row:

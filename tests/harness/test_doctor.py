@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +21,11 @@ from harness.data.splits import UNLEARNT
 from harness.doctor import Row, all_checks, examine, software, storage
 from harness.doctor import data as doctor_data
 from harness.errors import UserError
+from harness.failures import save_failure
 from harness.leaderboard import write_leaderboard
+from harness.pending import Pending, load_pending, pending_record, save_pending
 from harness.protocol import load_protocol
-from harness.store import ResultsStore, dump
+from harness.store import ResultsStore, RunSpec, dump
 from tests.harness.data.folders import coco_document, write_coco
 from tests.harness.data.test_shapes import DIGEST_OF_32
 from tests.harness.fakes import make_record
@@ -328,6 +331,76 @@ def test_a_run_in_progress_is_not_called_interrupted(store):
     assert states(storage.unfinished(store.root)) == [("run a", "warning")]
     with (store.work_dir("a") / "lock").open() as free:
         fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)  # looking has not kept it
+
+
+def wait_for_record(store, seed):
+    """A trained run without a record."""
+    record = make_record(load_protocol("tiny"), assigner="atss", seed=seed)
+    cost = {key: value for key, value in record["cost"].items() if key != "eval_ms_per_image"}
+    part = {key: value for key, value in {**record, "cost": cost}.items() if key != "metrics"}
+    save_pending(store, Pending(pending_record(part), "voc:my data", []))
+    interrupt(store, record["run_id"], {"run_id": record["run_id"], "step": 60})
+    return record
+
+
+def test_trained_runs_that_wait_for_their_record_are_shown_with_what_completes_it(store):
+    names = [wait_for_record(store, seed)["run_id"] for seed in range(4)]
+    save_failure(store, load_pending(store, names[1]).spec(), "image x cannot be decoded", "harness run")
+    (store.work_dir(names[2]) / "trained.json").write_text("{")
+    with store.lock(names[3]):
+        rows = {row.what: row for row in storage.unfinished(store.root)}
+    assert list(rows) == [f"run {name}" for name in sorted(names)]
+    assert [rows[f"run {name}"].state for name in names] == ["warning", "warning", "warning", "ok"]
+    advice = f"harness eval {names[0]} --data 'voc:my data' --results {store.root}"
+    assert (rows[f"run {names[0]}"].detail, rows[f"run {names[0]}"].advice) == ("trained, but without a record", advice)
+    assert rows[f"run {names[1]}"].detail == "trained, but without a record: image x cannot be decoded"
+    assert rows[f"run {names[2]}"].advice.endswith("trained.json and run again with --resume")
+    assert rows[f"run {names[3]}"].detail == "in progress in another process"
+
+
+def test_work_folders_that_no_run_needs_are_shown_with_their_size_and_what_removes_them(store):
+    known = store.load_all()[0][0]["run_id"]
+    for name, content in {"weights": "network.safetensors", "trace": "metrics.jsonl", known: "metrics.jsonl"}.items():
+        store.work_dir(name).mkdir(parents=True)
+        (store.work_dir(name) / content).write_bytes(bytes(1_200_000))
+    for name in ("empty", "locked"):
+        store.work_dir(name).mkdir()
+    (store.work_dir("locked") / "lock").touch()
+    interrupt(store, "stopped", {"run_id": "stopped", "step": 7})
+    work = store.root / "work"
+    with store.lock("busy"):
+        rows = {row.what: (row.state, row.detail, row.advice) for row in storage.unfinished(store.root)}
+    assert rows.pop("run stopped")[1] == "interrupted after step 7"
+    assert rows == {
+        "work folder weights": ("warning", "weights but no record; 1.2 MB", f"rm -r {work / 'weights'}"),
+        "work folder trace": (
+            "warning", "no checkpoint, no weights and no record; 1.2 MB", f"rm -r {work / 'trace'}",
+        ),
+        "work folders": (
+            "warning", "2 folders without anything but a lock: empty, locked",
+            f"rm -r {work / 'empty'} {work / 'locked'}",
+        ),
+    }  # fmt: skip
+
+
+def test_an_unfinished_run_whose_data_has_changed_since_is_told_apart(store):
+    """It has the question of a later record but for checksums; one of other options can still go on."""
+    record = store.load_all()[0][0]
+    spec = RunSpec(load_protocol("tiny"), record["data"], record["assigner"], record["options"], record["seed"])
+    old = {**spec.data, "val": {**spec.data["val"], "checksum": "33"}}
+    for name, question in (
+        ("left", replace(spec, data=old).question),
+        ("other", replace(spec, data=old, options={"radius": 9.0}).question),
+        ("later", replace(spec, data=old).question),
+        ("unknown", None),
+    ):
+        interrupt(store, name, {"run_id": name, "step": 5, "question": question})
+        os.utime(store.work_dir(name) / "checkpoint" / "state.json", (2e9, 2e9) if name == "later" else (1e9, 1e9))
+    rows = {row.what: row for row in storage.unfinished(store.root)}
+    assert set(rows) == {"work folder left", "run other", "run later", "run unknown"}
+    row = rows["work folder left"]
+    assert f"run {record['run_id']} was finished since on other data of this name; " in row.detail
+    assert row.advice.startswith(f"rm -r {store.root / 'work' / 'left'} (unless its data is still there: then ")
 
 
 # --- the verb ----------------------------------------------------------------------------------------------------

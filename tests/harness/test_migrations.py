@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assigners.contract import Declares
-from harness.engine import _declared
 from harness.errors import UserError
 from harness.leaderboard import write_leaderboard
 from harness.migrations import migrate
 from harness.protocol import load_protocol, recorded_protocol
 from harness.record import SCHEMA, Record
+from harness.recording import declared
 from harness.store import ResultsStore, RunSpec
 from tests.harness.fakes import make_record
 from tests.harness.runs import request, run, small_protocol
@@ -139,7 +139,7 @@ def test_a_run_records_what_its_assigner_declares(tmp_path, undisturbed):
 
 def test_everything_that_can_be_declared_has_its_place_in_a_record():
     changed = Declares(frozenset({"quality", "box"}), "objectness", "product", "labels", nms=False, score_voting=True)
-    part = _declared(SimpleNamespace(declares=changed))
+    part = declared(SimpleNamespace(declares=changed))
     assert part == {
         "replaces": ["box", "quality"], "quality": "objectness", "score": "product", "normaliser": "labels",
         "nms": False, "score_voting": True,

@@ -19,6 +19,7 @@ from rich.console import Console
 from harness import engine
 from harness.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from harness.errors import RunFailed, UserError
+from harness.store import ResultsStore
 from harness.trainer import Trainer
 from tests.harness.runs import DEADLINE, environment, files_of, request, run, small_protocol
 
@@ -180,6 +181,66 @@ def test_restart_begins_anew(checkpointed, undisturbed):
 
 def test_resume_without_a_checkpoint_starts_anew(tmp_path, undisturbed):
     assert files_of(run(request(tmp_path, "atss", resume=True))) == files_of(undisturbed("atss"))
+
+
+def test_a_resume_with_nothing_there_says_nothing(tmp_path, undisturbed):
+    assert files_of(undisturbed("center")) == files_of(run(request(tmp_path / "silent", "center", resume=True)))
+    assert not [line for line in lines_of(request(tmp_path, "center", resume=True)) if "begins" in line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"protocol": small_protocol(schedule={"lr": 1e-3})}, "schedule.lr 0.003, not 0.001"),
+        ({"options": {"positives": 8}}, "positives 12, not 8"),
+        (
+            {"protocol": small_protocol(data={"train_images": 5, "val_images": 3})},
+            "other images or annotations in the training split; other images or annotations in the validation split; "
+            "data.train_images 6, not 5; data.val_images 4, not 3",
+        ),
+        ({"protocol": small_protocol(data={"val_split": "train"})}, "validation split val, not train; data.val_split "),
+        (None, "an older version left it, which took no note of what it is"),
+    ],
+)
+def test_a_resume_names_the_unfinished_run_that_is_another(checkpointed, changes, differs):
+    work, asked = checkpointed
+    if changes is None:
+        path = work / "checkpoint" / "state.json"
+        state = json.loads(path.read_text())
+        assert state.pop("question")["seed"] == 0
+        path.write_text(json.dumps(state))
+        changes = {"options": {"positives": 8}}
+    (line,) = [line for line in lines_of(replace(asked, **changes)) if "begins" in line]
+    assert line.startswith(f"begins at step 1; {work.name} (stopped after 5 steps) is another run: {differs}")
+    assert (work / "checkpoint" / "state.json").exists()
+
+
+def test_runs_of_another_seed_or_in_progress_are_not_named(checkpointed):
+    work, asked = checkpointed
+    assert not [line for line in lines_of(replace(asked, seed=1)) if "begins" in line]
+    with ResultsStore(asked.results).lock(work.name):
+        changed = replace(asked, options={"positives": 8})
+        assert not [line for line in lines_of(changed) if "begins" in line]
+
+
+def test_the_nearest_of_several_unfinished_runs_is_named(checkpointed):
+    work, asked = checkpointed
+    for number in range(3):
+        other = work.with_name(f"{work.name.rpartition('-')[0]}-{number:010d}")
+        shutil.copytree(work, other)
+        path = other / "checkpoint" / "state.json"
+        state = json.loads(path.read_text())
+        state["question"]["seed" if number else "options"] = {} if not number else 0
+        path.write_text({0: json.dumps(state), 1: "[]", 2: "{"}[number])
+    (line,) = [line for line in lines_of(replace(asked, options={"positives": 8})) if "begins" in line]
+    assert f"{work.name} (stopped after 5 steps) is another run: positives 12, not 8" in line
+
+
+def lines_of(asked):
+    """What a run says."""
+    screen = Console(file=StringIO(), width=80)
+    run(replace(asked, console=screen))
+    return screen.file.getvalue().splitlines()
 
 
 def told(asked):

@@ -1,0 +1,139 @@
+"""Work folders besides those of interrupted runs: trained runs without a record, and what no run needs any more."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.doctor.rows import Row, from_error
+from harness.errors import UserError, shorten
+from harness.failures import Failure
+from harness.pending import completing, is_pending, load_pending, pending_runs
+from harness.protocol import recorded_protocol
+from harness.store import ResultsStore, RunSpec, held
+from harness.unfinished import state_file, unfinished_run
+from harness.wording import counted
+
+LOCKS = ("lock", "claim")  # of a run, and of a sweep that has it run
+WEIGHTS = "network.safetensors"  # harness.trained, which says so, needs torch
+
+
+def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Row]:
+    """The trained runs that have no record yet, with the command that completes it.
+
+    Args:
+        failed: failures of a sweep; they say why.
+    """
+    found = {}
+    for run_id in pending_runs(store):
+        what = f"run {run_id}"
+        if _busy(store.work_dir(run_id)):
+            found[run_id] = Row(what, "ok", "in progress in another process")
+            continue
+        try:
+            pending = load_pending(store, run_id)
+        except UserError as error:
+            found[run_id] = from_error(what, error, "warning")
+            continue
+        why = f": {shorten(failed[run_id].error)}" if run_id in failed else ""
+        command = completing(run_id, pending.data, store.root)
+        found[run_id] = Row(what, "warning", f"trained, but without a record{why}", command)
+    return found
+
+
+def superseded(store: ResultsStore) -> dict[str, str]:
+    """Unfinished runs that differ from a later record in the content of the data alone, which most likely has changed.
+
+    Returns:
+        By run id: the run of the record.
+    """
+    records = store.load_all()[0]
+    found = {}
+    for work in _folders(store):
+        left = None if _busy(work) else unfinished_run(store, work.name)
+        if left is None or left.question is None:
+            continue
+        since = (state_file(work) or work).stat().st_mtime
+        for record in records:
+            if record["run_id"] != left.run_id and _seconds(record["created"]) >= int(since):
+                question = _question(record)
+                if question is not None and _but_for_content(question) == _but_for_content(left.question):
+                    found[left.run_id] = str(record["run_id"])
+    return found
+
+
+def orphans(store: ResultsStore, spoken: Collection[str], lost: Mapping[str, str]) -> Iterator[Row]:
+    """Work folders without a record that no command goes on from, with their size and the command that removes them.
+
+    Args:
+        spoken: runs that have a row of their own.
+        lost: what `superseded` gives.
+    """
+    empty = []
+    for work in _folders(store):
+        held_by_record = store.recorded(work.name) and work.name not in lost
+        if held_by_record or (work.name in spoken and work.name not in lost) or _busy(work):
+            continue
+        things = {path.name for path in work.iterdir()} - {*LOCKS}
+        if not things:
+            empty.append(work)
+        elif work.name in lost:
+            detail = (
+                f"unfinished, and run {lost[work.name]} was finished since on other data of this name; {_size(work)}"
+            )
+            advice = f"{_remove(work)} (unless its data is still there: then {_going_on(store, work.name)})"
+            yield Row(f"work folder {work.name}", "warning", detail, advice)
+        elif state_file(work) is None:
+            holds = "weights but no record" if WEIGHTS in things else "no checkpoint, no weights and no record"
+            yield Row(f"work folder {work.name}", "warning", f"{holds}; {_size(work)}", _remove(work))
+    if empty:
+        detail = (
+            f"{counted(len(empty), 'folder')} without anything but a lock: {shorten(', '.join(p.name for p in empty))}"
+        )
+        yield Row("work folders", "warning", detail, _remove(*empty))
+
+
+def _folders(store: ResultsStore) -> list[Path]:
+    work = store.root / "work"
+    return sorted(path for path in work.iterdir() if path.is_dir()) if work.is_dir() else []
+
+
+def _busy(work: Path) -> bool:
+    return any(held(work / name) for name in LOCKS)
+
+
+def _going_on(store: ResultsStore, run_id: str) -> str:
+    if is_pending(store, run_id):
+        return completing(run_id, load_pending(store, run_id).data, store.root)
+    return "the command that began it, with --resume"
+
+
+def _question(record: dict[str, Any]) -> dict[str, Any] | None:
+    """What the record's id is the hash of; None for a protocol of another version."""
+    try:
+        protocol = recorded_protocol(record)
+    except UserError:
+        return None
+    return RunSpec(protocol, record["data"], record["assigner"], record["options"], record["seed"]).question
+
+
+def _but_for_content(question: Mapping[str, Any]) -> dict[str, Any]:
+    data = question["data"]
+    splits = [data[role][0] for role in ("train", "val")]
+    return {**question, "data": [data["title"], *splits]}
+
+
+def _seconds(created: str) -> float:
+    return datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _size(folder: Path) -> str:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def _remove(*folders: Path) -> str:
+    return shlex.join(["rm", "-r", *map(str, folders)])
