@@ -20,7 +20,7 @@ from assigners.contract import Assignment, Grid, Predictions, Samples, Targets, 
 from assigners.geometry import aligned_iou, decode, giou_loss, ltrb
 from assigners.reader import corners, flat_location, read, read_channel
 
-ClassForm = Literal["focal", "qfl", "focal_pt", "varifocal", "weighted"]
+ClassForm = Literal["focal", "sigmoid_focal", "qfl", "focal_pt", "varifocal", "weighted"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class LossSettings:
     Attributes:
         classification: the class loss for a label y in [0, 1] and s = sigmoid(z) (A11). ``focal`` = a |y - s|^g BCE
             with a = alpha for samples with a label, 1 - alpha for negatives: focal loss itself where y is 0 or 1.
-            ``qfl`` = the same without alpha. ``focal_pt`` = focal with p_t = y s + (1 - y)(1 - s). ``weighted`` = y
+            ``sigmoid_focal`` = what torchvision, fvcore and mmdet compute for soft targets: both factors are blended,
+            (alpha y + (1 - alpha)(1 - y)) (1 - p_t)^g BCE with p_t = y s + (1 - y)(1 - s); ``focal`` for hard labels.
+            ``focal_pt`` = the same with alpha as its first factor. ``qfl`` = ``focal`` without alpha. ``weighted`` = y
             times the hard focal loss. ``varifocal`` = y BCE for labelled samples, alpha s^g BCE for negatives.
         alpha, gamma: of focal loss.
         normaliser: what divides the class loss: the number of positives or the sum of their labels.
@@ -62,9 +64,10 @@ class LossSettings:
             return label * bce
         if self.classification == "weighted":
             return self.alpha * label * (1 - score).pow(self.gamma) * F.softplus(-logits)
-        if self.classification == "focal_pt":
+        if self.classification in ("focal_pt", "sigmoid_focal"):
             p_t = label * score + (1 - label) * (1 - score)
-            return self.alpha * (1 - p_t).pow(self.gamma) * bce
+            blended = self.alpha * label + (1 - self.alpha) * (1 - label)
+            return (blended if self.classification == "sigmoid_focal" else self.alpha) * (1 - p_t).pow(self.gamma) * bce
         value = (label - score).abs().pow(self.gamma) * bce
         return value if self.classification == "qfl" else self.alpha * value
 

@@ -128,7 +128,7 @@ class ModelSection(_Section):
 class LossSection(_Section):
     """One form of every term for every assigner."""
 
-    classification: Literal["focal", "qfl", "focal_pt", "varifocal", "weighted"] = "focal"
+    classification: Literal["focal", "sigmoid_focal", "qfl", "focal_pt", "varifocal", "weighted"] = "focal"
     alpha: Share = 0.25
     gamma: Annotated[float, Field(ge=0)] = 2.0
     normaliser: Literal["positives", "labels"] = "positives"

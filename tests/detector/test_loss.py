@@ -27,7 +27,7 @@ from tests.detector.common import (
 )
 from tests.oracles.loss import Sample, class_loss
 
-FORMS = ("focal", "qfl", "focal_pt", "varifocal", "weighted")
+FORMS = ("focal", "sigmoid_focal", "qfl", "focal_pt", "varifocal", "weighted")
 ON_GRID = (Row(0, 0, 1, 2), Row(0, 0, 2, 2), Row(1, 0, 2, 2, 0.4, 0.5), Row(1, 1, 2, 1), Row(2, 0, 3, 0, 0.9))
 FLOAT = (
     Row(0, 0, 1.25, 2.5), Row(0, 0, 1.5, 2.5, 0.3), Row(1, 0, 2, 1.5, 0.7, 2.0), Row(1, 1, 1.9, 0.1, 0.2, 0.5),
@@ -66,7 +66,7 @@ def test_the_class_loss_is_the_oracles(rows, on_grid, flags):
     assert losses["class"].item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("form", ["focal", "focal_pt", "weighted"])
+@pytest.mark.parametrize("form", ["focal", "sigmoid_focal", "focal_pt", "weighted"])
 def test_hard_labels_on_the_grid_are_torchvisions_focal_loss(form):
     grid = make_grid()
     targets, predictions = make_targets(grid), make_predictions(grid)
@@ -84,6 +84,15 @@ def test_hard_labels_on_the_grid_are_torchvisions_focal_loss(form):
     torch.testing.assert_close(mine, torch.autograd.grad(expected, predictions.logits)[0])
 
 
+@pytest.mark.parametrize("label", [0.1, 0.5, 0.9])
+def test_soft_labels_are_torchvisions_focal_loss_in_its_own_form(label):
+    logits = torch.linspace(-6, 6, 25, dtype=torch.float64)
+    settings = LossSettings(classification="sigmoid_focal", alpha=0.3, gamma=1.5)
+    truth = torch.full_like(logits, label)
+    expected = sigmoid_focal_loss(logits, truth, alpha=0.3, gamma=1.5, reduction="none")
+    torch.testing.assert_close(settings.labelled(logits, truth), expected)
+
+
 def scalar(form, z, y, alpha=0.25, gamma=2.0):
     """f(z, y) of each form, written out for one number."""
     s = 1 / (1 + np.exp(-z))
@@ -97,6 +106,8 @@ def scalar(form, z, y, alpha=0.25, gamma=2.0):
     if form == "weighted":
         return -alpha * y * (1 - s) ** gamma * np.log(s)
     p_t = y * s + (1 - y) * (1 - s)
+    if form == "sigmoid_focal":
+        return (alpha * y + (1 - alpha) * (1 - y)) * (1 - p_t) ** gamma * bce
     return alpha * (abs(y - s) if form == "focal" else 1 - p_t) ** gamma * bce
 
 
