@@ -20,7 +20,7 @@ from harness.verify.oracles import OracleInput, Oracles, Peer
 from harness.verify.peers import PEERS, ZOO
 from harness.verify.subject import Subject
 
-JITTERS = 4  # times that inputs are moved to see where rounding decides
+JITTERS = 16  # times that inputs are moved to see where rounding decides; each has an even chance to miss a tie
 Status = Literal["agrees", "differs", "information", "not covered"]
 
 

@@ -144,7 +144,9 @@ def classes_are_only_names(factory: Factory, scene: Scene) -> None:
             parameter.copy_(parameter.index_select(axis, old_name))
     swapped = replace(predictions, logits=predictions.logits[..., old_name])
     answer = assigner(scene.grid, renamed.targets(), swapped, scene.step())
-    expect_equal(plain, answer, "the classes renamed", terms=False)
+    # Not bit for bit: a logit at another place of the array may meet another kernel.
+    expect_close_rows(rows(plain), rows(answer), tolerance(assigner, plain), "the classes renamed")
+    expect_close(plain.negative_weight, answer.negative_weight, "the classes renamed, negative_weight")
     expect_close_losses(loss_values(plain), loss_values(answer), "the classes renamed")
 
 

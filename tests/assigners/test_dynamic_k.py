@@ -19,7 +19,7 @@ from tests.oracles.sim_ota import Result, match
 from tests.strategies import Scene, scenes
 
 ROUNDING = 1e-5  # of a cost, relative to 1 + cost; a tenth of it of an overlap
-JITTERS = 4
+JITTERS = 16  # each has an even chance to miss a tie
 
 
 def trained(scene: Scene) -> Predictions:

@@ -24,7 +24,7 @@ from tests.strategies import Scene, draw_box, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 8}
 ROUNDING = 1e-5  # px and logits, by which inputs move to see where rounding decides
-JITTERS = 4
+JITTERS = 16  # each has an even chance to miss a tie
 PEER = [name for name in golden.CASES if "megvii_ota/assigned" in golden.load(name).arrays]
 
 
@@ -65,6 +65,8 @@ def assert_agree(scene: Scene, seen: Counter[str], predictions: Predictions | No
         if wrong.any():
             seen["fragile"] += len(boxes)
             for seed in range(JITTERS):
+                if not wrong.any():
+                    break
                 wrong &= oracle(scene, image, predictions, seed, **options).assigned == theirs
             assert not wrong.any(), f"image {image}, locations {np.flatnonzero(wrong)}"
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from assigners.box_points import BoxPoints, quantise
 from assigners.contract import Assignment
 from assigners.qd import UniformSampling
-from tests.assigners.common import build, map_tensors, permuted, pixels, rows, run
+from harness.verify.answers import ROUNDING
+from tests.assigners.common import assert_close_rows, build, map_tensors, permuted, pixels, rows, run
 from tests.assigners.images import one_image
 from tests.assigners.test_iqdet import Seen, assert_masks_equal_the_oracle
 from tests.oracles import iqdet
@@ -161,7 +162,7 @@ def test_another_box_changes_nothing(name, scene):
     part = rows(assigner(scene.grid, some, predictions, scene.step()), keep)
     whole = whole[np.isin(whole[:, 0], keep)]
     if name in FREE:
-        np.testing.assert_array_equal(whole, part)
+        assert_close_rows(whole, part, ROUNDING)
         return
     # The encoder's rounding may depend on how many boxes it sees at once, and can push a draw over a cell's edge.
     left, right = multiset(whole[:, :4].round(2)), multiset(part[:, :4].round(2))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from assigners import tal as module
 from assigners.contract import Assignment, Declares, Predictions, Step
-from harness.verify.answers import expect_equal
-from tests.assigners.common import assigned, build, rows, run
+from harness.verify.answers import WEIGHTS, expect_equal
+from tests.assigners.common import assert_close_rows, assigned, build, rows, run
 from tests.assigners.images import golden_image, one_image
 from tests.oracles import tal
 from tests.oracles.geometry import iou
@@ -21,7 +21,7 @@ from tests.strategies import Scene, scenes
 
 ROUNDING = 1e-6  # of a logit or of a predicted coordinate, relative
 LABEL = 1e-5
-JITTERS = 4
+JITTERS = 16  # each has an even chance to miss a tie
 SMALL = {"sides": (128, 256), "max_images": 2}
 FEW = settings(max_examples=10)
 
@@ -105,7 +105,7 @@ def test_many_boxes_are_compared_with_all_locations_in_parts(monkeypatch):
     scene, predictions, _ = golden_image("p05_overlap_512x608")
     whole = ask(scene, predictions, mask_first=False)
     monkeypatch.setattr(module, "PAIRS", 3 * scene.grid.num_locations)
-    expect_equal(whole, ask(scene, predictions, mask_first=False), "in parts")
+    assert_close_rows(rows(whole), rows(ask(scene, predictions, mask_first=False)), WEIGHTS)
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------

@@ -96,8 +96,10 @@ def test_leaving_nobody_out_changes_nothing_and_noise_stays_with_its_box(name):
     model, view, step, drawn = prepared(Scene([(2, 2, 20, 20), (30, 30, 60, 60)]), name)
     again = assign(model, view, step, [0, 1])
     np.testing.assert_array_equal(again.xy, drawn.xy)
-    alone = assign(model, view, step, [1])  # the boxes are apart: the other's absence moves nothing
-    np.testing.assert_array_equal(alone.xy[alone.of(1)], drawn.xy[drawn.of(1)])
+    # The boxes are apart: the other's absence moves nothing, but a product of matrices rounds otherwise for one row.
+    alone = assign(model, view, step, [1])
+    np.testing.assert_array_equal(alone.level[alone.of(1)], drawn.level[drawn.of(1)])
+    np.testing.assert_allclose(alone.xy[alone.of(1)], drawn.xy[drawn.of(1)], rtol=0, atol=1e-3)
     assert not len(alone.of(0))
 
 
