@@ -21,8 +21,8 @@ from tests.harness.fakes import MemorySet, objects
 from tests.harness.runs import small_protocol
 
 SIZES = ((64, 96), (80, 64), (50, 120), (64, 64), (130, 70))  # height, width
-# Resized to a long edge of 64, 128 or 256, pictures of these sizes are the same mirrored before or after. Others may not
-# be where torch has no kernel for uint8 and rounds floats instead, as without AVX2: a pixel differs by a grey level.
+# Resized to a long edge of 64, 128 or 256, pictures of these sizes are the same mirrored before or after. Others may
+# not be where torch has no kernel for uint8 and rounds floats, as without AVX2: a pixel differs by a grey level.
 EVEN = ((64, 128), (128, 96), (50, 128), (128, 128), (128, 70))
 CPU = torch.device("cpu")
 
