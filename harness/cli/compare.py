@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _EQUAL = {"initial_weights": "the initial weights", "batches": "every batch, augmented"}
-_STATE = {True: "equal, by digest", False: "DIFFERENT: other code or versions of libraries?", None: "not recorded"}
+_STATE = {True: "equal, by digest", False: "DIFFERENT: other code, libraries or processor?", None: "not recorded"}
 
 
 @click.command("compare", short_help="What is between two assigners, with its interval.")
