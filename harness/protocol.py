@@ -82,6 +82,12 @@ class DataSection(_Section):
     crop: bool = False  # with jitter: crop or pad back to the un-jittered size
     color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0  # brightness, contrast, saturation
 
+    @model_validator(mode="after")
+    def _classes_once(self) -> DataSection:
+        if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
+            raise ValueError(f"data.classes must name classes, each once, got {list(self.classes)}")
+        return self
+
 
 class ModelSection(_Section):
     """The shared detector."""

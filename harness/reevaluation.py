@@ -10,8 +10,10 @@ from rich.console import Console
 from harness.coco_results import needs_coco, write_results
 from harness.completion import restore_pending, say
 from harness.data import open_data
+from harness.data.base import ImageSet
 from harness.data.check import without_unreadable
-from harness.data.splits import say_warnings
+from harness.data.files import FolderSet
+from harness.data.splits import SHARED, say_warnings, shared_images
 from harness.details import make_details, save_details
 from harness.device import computing, default_workers, pick_device
 from harness.distributed import Processes
@@ -19,7 +21,7 @@ from harness.errors import UserError, shorten
 from harness.inference import detect, judge
 from harness.pending import find_pending, load_pending
 from harness.store import ResultsStore
-from harness.trained import load_trained
+from harness.trained import Trained, load_trained
 from harness.trainer import TRACE_FILE
 
 
@@ -63,6 +65,7 @@ def evaluate_run(
     images = open_data(data, section, role="val", annotated=results_json is None)
     images = without_unreadable(images, section, store.root, console)
     listed = needs_coco(images) if results_json is not None else None
+    note_trained_on(images, data, trained)
     say_warnings(console, images)
     if images.classes != trained.classes:
         known, learnt = (shorten(", ".join(classes)) for classes in (images.classes, trained.classes))
@@ -83,3 +86,24 @@ def evaluate_run(
         if not listed.annotated:
             return None
     return judge(images, detections)
+
+
+def note_trained_on(images: ImageSet, data: str, trained: Trained) -> None:
+    """Count among the warnings of a split those of its images that the run was trained on.
+
+    It is asked of the data set that the run was trained on alone: of another one its splits mean nothing.
+
+    Args:
+        data: where the images are from, as ``--data`` takes it.
+        trained: the run.
+    """
+    known = trained.record["data"]
+    if not isinstance(images, FolderSet) or images.title != known["title"] or SHARED in images.warnings:
+        return
+    section = trained.protocol.data.model_copy(update={"train_split": known["train"]["split"]})
+    try:
+        train = open_data(data, section, role="train")
+    except UserError:
+        return  # a copy of the set without its training images
+    if isinstance(train, FolderSet):
+        images.warnings.note_all(SHARED, (images.name(index) for _, index in shared_images(train, images)))

@@ -162,7 +162,7 @@ class Panel:
         self.window = window or (0, 0, image.shape[1], image.shape[0])
         x1, y1, x2, y2 = self.window
         self.factor = enlargement(y2 - y1, x2 - x1, side)
-        self.title = title
+        self.title = _on_one_line(title)
         self._over = 2 if self.factor * max(y2 - y1, x2 - x1) <= SMOOTHED else 1
         self._scale = self.factor * self._over
         size = (self._scale * (x2 - x1), self._scale * (y2 - y1))
@@ -188,7 +188,7 @@ class Panel:
         area = self._area(corners)
         self._pen.rectangle(area, colour, width)
         if words:
-            self._words.append(_Plate(area, words, colour))
+            self._words.append(_Plate(area, _on_one_line(words), colour))
 
     def hatch(self, corners: Corners) -> None:
         """A region without negatives."""
@@ -264,6 +264,7 @@ class Entry:
 
 def sheet(rows: Sequence[Sequence[Panel]], title: str, legend: Sequence[Entry]) -> Image.Image:
     """Panels in rows on a dark ground, a title above and the legend below."""
+    title = _on_one_line(title)
     pictures = [[(panel.title, panel.finished()) for panel in row] for row in rows if row]
     head = 2 * TEXT
     needed = [sum(p.width + GAP for _, p in row) + GAP for row in pictures]
@@ -324,6 +325,11 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     found = ImageFont.load_default(size)
     assert isinstance(found, ImageFont.FreeTypeFont)
     return found
+
+
+def _on_one_line(words: str) -> str:
+    """Names of files and classes may hold line ends, of which a font knows no length."""
+    return " ".join(words.split())
 
 
 def _mix(a: Colour, b: Colour, share: float) -> Colour:

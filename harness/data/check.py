@@ -14,7 +14,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
 from harness.data.base import ImageSet, Oddities
-from harness.data.decoding import inspect
+from harness.data.decoding import AS_STORED, UNCONFIRMED, inspect
 from harness.data.files import FolderSet
 from harness.data.loader import leave_interrupts_to_the_main_process
 from harness.errors import UserError
@@ -23,7 +23,7 @@ from harness.protocol import DataSection
 from harness.store import exclusively, write_atomically
 from harness.wording import counted
 
-VERSION = 1  # raise it when the check finds more, so that what was checked before is checked again
+VERSION = 2  # raise it when the check finds more, so that what was checked before is checked again
 
 CHECKED = ".checked"  # the folder of finished checks within a results directory
 
@@ -76,8 +76,22 @@ def checked(
         names = [images.name(index) for index in found.unreadable]
         images = images.skipping(found.unreadable)
         images.warnings.note_all(UNREADABLE, names)
+    if fault := two_conventions(images, found):
+        raise UserError(fault)
     images.warnings.add(found.oddities)
     return images
+
+
+def two_conventions(images: FolderSet, found: Check) -> str | None:
+    """The fault of a split some of whose annotations count stored pixels: others with an orientation may do so, too."""
+    if not found.oddities[AS_STORED] or not found.oddities[UNCONFIRMED]:
+        return None
+    stored, turned = (found.oddities.examples[kind][0] for kind in (AS_STORED, UNCONFIRMED))
+    return (
+        f"split {images.split} of {images.title}: annotations such as that of {stored} count the pixels of an image as "
+        f"it is stored and not as its EXIF orientation says, so those of {found.oddities[UNCONFIRMED]} images whose "
+        f"size does not tell ({turned}) may, too; take the orientation out of the images' files"
+    )
 
 
 def without_unreadable(images: ImageSet, section: DataSection, results: Path, console: Console | None) -> ImageSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 from collections.abc import Sequence
 from math import nan
 from pathlib import Path
@@ -15,10 +16,18 @@ import numpy.typing as npt
 
 from harness.data.base import Annotations, Oddities
 from harness.data.coco_values import Key, flag, identity, is_finite, key, mask_box, number, whole
-from harness.data.decoding import size_in_header
 from harness.data.default_splits import Pair, Role, default_split
-from harness.data.files import MAX_SIDE, FolderSet, ImageFile, joined, keep_boxes
-from harness.data.plausible import coco_problem
+from harness.data.files import (
+    MAX_SIDE,
+    NO_OBJECTS,
+    UNKNOWN_SIZE,
+    FolderSet,
+    ImageFile,
+    header_size,
+    joined,
+    keep_boxes,
+)  # fmt: skip
+from harness.data.plausible import COCO_ORDER, sides_problem
 from harness.data.reading import Listing, names_in, open_folder, read_bytes, stays_inside
 from harness.errors import UserError, did_you_mean, is_text
 
@@ -46,6 +55,10 @@ NULL = "entries 'area' or 'iscrowd' that are null, read as absent"
 IGNORED = "objects marked 'ignore', read as regions without negatives"
 DIFFICULT = "objects marked 'difficult', as in VOC"
 
+_NOT_SAID = (None, 0, "", "0")
+
+LOOKED_AT = 1000  # annotations whose masks are held against their boxes: enough to tell a convention
+
 Row = dict[str, Any]
 
 
@@ -65,7 +78,9 @@ class CocoSet(FolderSet):
     def with_classes(self, classes: Sequence[str]) -> FolderSet:
         made = super().with_classes(classes)
         assert isinstance(made, CocoSet)
-        made.category_ids = tuple(self.category_ids[self.classes.index(name)] for name in classes)
+        # Of a class that this file does not name there is nothing to be written in its terms but the name itself.
+        known = dict(zip(self.classes, self.category_ids, strict=True))
+        made.category_ids = tuple(known.get(name, name) for name in classes)
         return made
 
 
@@ -139,7 +154,7 @@ def _find_split(root: Path, split: str | None, role: Role, other: str | None) ->
             beside = "" if other is None else f" beside {other}"
             raise UserError(
                 f"cannot tell the {role} split of {root}{beside}: it has {told}; name one with --{role}-split that "
-                "shares no image with the other"
+                "shares no image with the other, or leave shared ones out with --set data.overlap=drop"
             )
         (split,) = fitting
     elif split not in (*found, *listed):
@@ -170,6 +185,7 @@ class _Objects:
         self.label: list[int] = []
         self.box: list[list[float]] = []  # x, y, w, h
         self.area: list[float] = []  # NaN where none is stated
+        self.around: list[list[float]] = []  # of the first `LOOKED_AT`, x, y, w, h around the mask, NaN for none
         self.crowd: list[bool] = []
         self.difficult: list[bool] = []
 
@@ -251,11 +267,11 @@ class _Reader:
         name = row.get("file_name")
         if not isinstance(name, str) or not stays_inside(name):
             raise self._fault(f"image {found}: 'file_name' must stay inside {self._folder}/, got {name!r}")
-        name = self._existing(f"{self._folder}/{name}")
+        name = self._existing(posixpath.normpath(f"{self._folder}/{name}"))
         height, width = row.get("height"), row.get("width")
-        if height in (None, 0) or width in (None, 0):
+        if height in _NOT_SAID or width in _NOT_SAID:
             self.warnings.note(NO_SIZE, name)
-            return _Image(name, size_in_header(self._root / name))
+            return _Image(name, header_size(self._root / name) or UNKNOWN_SIZE)
         rows, columns = whole(height), whole(width)
         if rows is None or columns is None or not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
             raise self._fault(
@@ -309,6 +325,8 @@ class _Reader:
         objects.label.append(self._labels[category])
         objects.box.append(self._box(row, found, image))
         objects.area.append(nan if area is None else area)
+        if len(objects.around) < LOOKED_AT:
+            objects.around.append(mask_box(row.get("segmentation"), image.size) or [nan] * 4)
         objects.crowd.append(crowd)
         objects.difficult.append(difficult)
 
@@ -317,7 +335,7 @@ class _Reader:
 
     def _box(self, row: Row, found: Key, image: _Image) -> list[float]:
         box = row.get("bbox")
-        if box is None and (around := mask_box(row.get("segmentation"), image.size)) is not None:
+        if not box and (around := mask_box(row.get("segmentation"), image.size)) is not None:
             self._note(FROM_MASK, found, image)
             return around
         if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
@@ -336,23 +354,38 @@ class _Reader:
         for position, image in enumerate(self.images.values()):
             by_file.setdefault(image.name, []).append(position)
         chosen = list(by_file.items())[:limit]
+        for name, positions in by_file.items():
+            self._expect_one_size(name, positions)
         objects = self._annotations(np.array([p for _, positions in chosen for p in positions], dtype=np.int64))
         ids, images = list(self.images), list(self.images.values())
-        return [
-            ImageFile(
-                identity(ids[positions[0]]),
-                name,
-                images[positions[0]].size,
-                joined([objects[position] for position in positions], name, self.warnings),
+        files = []
+        for name, positions in chosen:
+            size = images[positions[0]].size
+            found = joined([objects[position] for position in positions], name, self.warnings)
+            files.append(
+                ImageFile(identity(ids[positions[0]]), name, size, NO_OBJECTS if size == UNKNOWN_SIZE else found)
             )
-            for name, positions in chosen
-        ]
+        return files
+
+    def _expect_one_size(self, name: str, positions: list[int]) -> None:
+        """Entries of one file must agree on its size: their boxes count its pixels."""
+        ids, images = list(self.images), list(self.images.values())
+        for position in positions[1:]:
+            if images[position].size != images[positions[0]].size:
+                first, other = (f"{w}x{h}" for h, w in (images[positions[0]].size, images[position].size))
+                raise self._fault(
+                    f"images {ids[positions[0]]} and {ids[position]} are both {name}, of {first} and of {other}; mend "
+                    "the sizes and the boxes that count by the wrong one"
+                )
 
     def problems(self) -> tuple[str, ...]:
         """Why the boxes of the file cannot be what the format says."""
         boxes = np.array(self._objects.box, dtype=np.float64).reshape(-1, 4)
         area = np.array(self._objects.area, dtype=np.float64)
-        problem = coco_problem(boxes, self._sizes()[self._objects.image, ::-1].astype(np.float64), area)
+        around = np.full_like(boxes, nan)
+        around[: len(self._objects.around)] = np.array(self._objects.around, dtype=np.float64).reshape(-1, 4)
+        sizes = self._sizes()[self._objects.image, ::-1].astype(np.float64)
+        problem = sides_problem(boxes, sizes, area, around, COCO_ORDER)
         return (problem,) if problem else ()
 
     def _sizes(self) -> npt.NDArray[np.int64]:

@@ -20,7 +20,8 @@ def key(value: object) -> Key | None:
     if isinstance(value, float) and value.is_integer():
         return key(int(value))
     if isinstance(value, str) and value.strip():
-        return int(value) if value.isdecimal() and value == str(int(value[:19])) else value
+        small = value.isdecimal() and len(value) < 20 and value == str(int(value)) and int(value) < 2**63
+        return int(value) if small else value
     return None
 
 
@@ -80,10 +81,29 @@ def mask_box(segmentation: object, size: tuple[int, int]) -> list[float] | None:
 
 def _run_length_box(segmentation: dict[str, Any], size: tuple[int, int]) -> list[float] | None:
     counts = segmentation.get("counts")
-    if isinstance(counts, list):
-        if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
-            return None
-        segmentation = mask.frPyObjects(segmentation, *size)
-    elif not isinstance(counts, str) or not counts:
+    if isinstance(counts, str):
+        counts = _runs(counts)
+    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
         return None
-    return [float(value) for value in mask.toBbox(segmentation)]
+    if sum(counts) != size[0] * size[1]:  # the library would read on
+        return None
+    return [float(value) for value in mask.toBbox(mask.frPyObjects({"size": list(size), "counts": counts}, *size))]
+
+
+def _runs(text: str) -> list[int]:
+    """The run lengths of COCO's compressed form: groups of 5 bits, the lowest first, each run from the fourth on as a
+    difference to the last but one.
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value, shift = 0, 0
+    return runs if shift == 0 else []

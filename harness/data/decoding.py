@@ -24,14 +24,17 @@ Pixels = npt.NDArray[np.uint8]
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 # What Pillow raises for damaged files of one kind or another, besides its own errors.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, struct.error)
 
 _UPRIGHT = 1
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 TURNED = "images turned as their EXIF orientation says"
+UNCONFIRMED = "images turned as their EXIF orientation says, though no size in the annotation confirms it"
 AS_STORED = "images with an EXIF orientation left as stored, which is the size that the annotation says"
 SIXTEEN = "images of 16 bits a channel, divided by 257"
+DEEP_COLOUR = "images of 16 bits a channel in colour, of which the upper 8 are read"
+DARK = "images of 16 bits a channel that use less than an eighth of their range, and so are nearly black"
 FLOAT = "images of floats from 0 to 1, times 255"
 TRANSPARENT = "images with transparent parts, whose transparency is left out"
 FRAMES = "images of several frames or pages, of which the first is read"
@@ -50,7 +53,7 @@ def decode(path: Path, stated: tuple[int, int] | None = None) -> Pixels:
         UserError: if the file is missing, damaged, truncated, too large, or of values without a known range.
     """
     with _opened(path) as image:
-        return _pixels(image, path, stated, None)
+        return _pixels(image, path, stated)
 
 
 def inspect(path: Path, stated: tuple[int, int] | None = None) -> tuple[tuple[int, int], list[str], bytes]:
@@ -71,19 +74,24 @@ def inspect(path: Path, stated: tuple[int, int] | None = None) -> tuple[tuple[in
     except (OSError, ValueError):
         content = b""  # opening it, below, says why
     with _opened(path, BytesIO(content) if content else None) as image:
-        oriented = _orientation(image) != _UPRIGHT
+        deep_colour = _is_deep_colour(image)  # which is forgotten once the pixels are loaded
+        said = _orientation(image)
         turned = _turned(image, stated)
-        if oriented:
-            kinds.append(AS_STORED if turned == _UPRIGHT and image.format != "TIFF" else TURNED)
+        if said != _UPRIGHT:
+            confirmed = said in _SIDEWAYS and stated is not None and stated[0] != stated[1]
+            as_stored = turned == _UPRIGHT and image.format != "TIFF"
+            kinds.append(AS_STORED if as_stored else TURNED if confirmed else UNCONFIRMED)
         height, width = (image.width, image.height) if turned in _SIDEWAYS else (image.height, image.width)
         if image.format == "JPEG":
             image.draft(None, (1, 1))
-        _pixels(image, path, stated, kinds, turned)
+        kinds += _kinds(image, deep_colour)
+        _pixels(image, path, stated, turned)
     return (height, width), kinds, content
 
 
 def size_in_header(path: Path) -> tuple[int, int]:
-    """``(height, width)`` of what `decode` gives, from an image's first bytes, without decoding it.
+    """``(height, width)`` of what `decode` gives, from an image's first bytes; a PNG may say only behind its pixels
+    that it is to be turned, and is read to its end.
 
     Raises:
         UserError: if the file is missing, too large, no regular file or its header is damaged.
@@ -91,7 +99,7 @@ def size_in_header(path: Path) -> tuple[int, int]:
     file_size(path)  # a pipe would be waited for
     with _opened(path) as image:
         # Pillow turns a TIFF by itself, and gives that size from the beginning.
-        sideways = image.format != "TIFF" and _orientation(image, header=True) in _SIDEWAYS
+        sideways = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
         return (image.width, image.height) if sideways else (image.height, image.width)
 
 
@@ -99,6 +107,7 @@ def size_in_header(path: Path) -> tuple[int, int]:
 def _opened(path: Path, content: IO[bytes] | None = None) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of damage that does not keep it from being read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(content or path) as image:
                 yield image
@@ -107,20 +116,16 @@ def _opened(path: Path, content: IO[bytes] | None = None) -> Iterator[Image.Imag
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
     except _DAMAGED as error:
-        raise UserError(f"image {path} cannot be decoded: {_why(error, path)}; replace or remove it") from error
+        raise UserError(f"image {path} cannot be decoded: {_why(error)}; replace or remove it") from error
 
 
-def _why(error: BaseException, path: Path) -> str:
+def _why(error: BaseException) -> str:
     """Pillow's reason; it names the memory that a file was read into where it knows no format."""
     return "it is no image" if isinstance(error, UnidentifiedImageError) else reason(error)
 
 
-def _pixels(
-    image: Image.Image, path: Path, stated: tuple[int, int] | None, kinds: list[str] | None, turned: int | None = None
-) -> Pixels:
+def _pixels(image: Image.Image, path: Path, stated: tuple[int, int] | None, turned: int | None = None) -> Pixels:
     turned = _turned(image, stated) if turned is None else turned
-    if kinds is not None:
-        kinds += _kinds(image)
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_to_bytes(image, path))
     if turned != _UPRIGHT:
@@ -143,18 +148,41 @@ def _to_bytes(image: Image.Image, path: Path) -> Pixels:
     )
 
 
-def _kinds(image: Image.Image) -> list[str]:
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether the file has 16 bits a channel and Pillow gives 8 of them."""
+    modes = {str(tile[3]) for tile in getattr(image, "tile", ())}
+    return any(";16" in mode for mode in modes) and not image.mode.startswith("I")
+
+
+def _kinds(image: Image.Image, deep_colour: bool) -> list[str]:
     """What there is to say of an image that is being read."""
     found = []
+    if _frames(image) > 1:
+        found.append(FRAMES)
+    image.load()
     if image.mode.startswith(("I", "F")):
         found.append(FLOAT if image.mode == "F" else SIXTEEN)
+    if deep_colour:
+        found.append(DEEP_COLOUR)
+    if (image.mode.startswith("I") and np.asarray(image).max() < 2**13) or (
+        deep_colour and np.asarray(image).max() < 2**5
+    ):
+        found.append(DARK)
     if image.mode == "CMYK":
         found.append(CMYK)
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # a phone's photograph brings its preview along
-        found.append(FRAMES)
     if image.has_transparency_data and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
         found.append(TRANSPARENT)
     return found
+
+
+def _frames(image: Image.Image) -> int:
+    """How many there are to choose from."""
+    if image.format == "MPO":
+        return 1  # a phone's photograph brings its preview along
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _DAMAGED:
+        return 1  # what is damaged is behind the first frame, which is the one that is read
 
 
 def _turned(image: Image.Image, stated: tuple[int, int] | None) -> int:
@@ -167,10 +195,8 @@ def _turned(image: Image.Image, stated: tuple[int, int] | None) -> int:
     return orientation
 
 
-def _orientation(image: Image.Image, *, header: bool = False) -> int:
-    """EXIF's orientation, 1 to 8. In the header of a PNG it may not have come yet, and is not waited for."""
-    if header and image.format == "PNG" and "exif" not in image.info:
-        return _UPRIGHT
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8."""
     found = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
     return found if found in _TURNS else _UPRIGHT
 

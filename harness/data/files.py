@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data.base import Annotations, ImageSet, Oddities
-from harness.data.decoding import decode
+from harness.data.decoding import decode, size_in_header
 from harness.data.reading import file_size
-from harness.errors import UserError, did_you_mean, is_text, no_text, shorten
+from harness.errors import UserError, is_text, no_text
 
 MAX_SIDE = 2**24  # px; float32 coordinates are exact to here
 
@@ -67,7 +67,9 @@ def joined(copies: Sequence[Annotations], name: str, warnings: Oddities) -> Anno
         **{part.name: np.concatenate([getattr(c, part.name) for c in copies]) for part in _ARRAYS}  # type: ignore[arg-type]
     )
     known: dict[tuple[object, ...], int] = {}
-    for row, (box, label) in enumerate(zip(every.boxes.tolist(), every.labels.tolist(), strict=True)):
+    # Copies of one file differ in the last digits where tools wrote them anew.
+    boxes = np.rint(10 * every.boxes).astype(np.int64).tolist()
+    for row, (box, label) in enumerate(zip(boxes, every.labels.tolist(), strict=True)):
         known.setdefault((*box, label), row)
     if len(known) < len(every):
         warnings.note(REPEATED_OBJECT, name, len(every) - len(known))
@@ -95,6 +97,9 @@ class ImageFile:
 
 class FolderSet(ImageSet):
     """A split whose images are files and whose annotations have been read.
+
+    Attributes:
+        named_classes: those of the annotations, of which `classes` may be a choice.
 
     Args:
         root: the data folder.
@@ -125,8 +130,9 @@ class FolderSet(ImageSet):
         if not is_text(self.title):
             raise UserError(f"the name of data folder {self.title!r} {no_text()}")
         self.classes, self.warnings, self.problems = tuple(classes), warnings, tuple(problems)
+        self.named_classes = self.classes
         self._root, self._files, self._annotation_digest = root, tuple(files), annotation_digest
-        self._bytes = tuple(file_size(root / file.name) for file in files)
+        self._bytes = tuple(_sizes(root, files))
         self._listed = tuple((file.name, length) for file, length in zip(files, self._bytes, strict=True))
 
     def __len__(self) -> int:
@@ -200,17 +206,11 @@ class FolderSet(ImageSet):
         return made
 
     def with_classes(self, classes: Sequence[str]) -> FolderSet:
-        """The set with these of its classes, in this order; objects of others are left out and counted.
+        """The set with these classes, in this order; objects of others are left out and counted.
 
-        Raises:
-            UserError: for a class that is not there.
+        A class that this split has no name for is one without objects here; `harness.data.splits` asks that the other
+        split has it then.
         """
-        for name in classes:
-            if name not in self.classes:
-                raise UserError(
-                    f"data.classes: {self.title} has no class {name!r}{did_you_mean(name, self.classes)}; it has "
-                    f"{shorten(', '.join(self.classes))}"
-                )
         table = np.array([classes.index(n) if n in classes else -1 for n in self.classes], dtype=np.int64)
 
         def relabelled(file: ImageFile) -> ImageFile:
@@ -222,10 +222,42 @@ class FolderSet(ImageSet):
 
         made = self._copy()
         made._files = tuple(map(relabelled, self._files))
-        made.classes = tuple(classes)
+        made.classes, made.named_classes = tuple(classes), self.classes
         return made
 
     def _copy(self) -> FolderSet:
         made = copy.copy(self)
         made.warnings = copy.deepcopy(self.warnings)
         return made
+
+
+def _sizes(root: Path, files: Sequence[ImageFile]) -> Iterator[int]:
+    """Bytes of each image; of those that are missing the message names the first and counts the others."""
+    for number, file in enumerate(files):
+        try:
+            yield file_size(root / file.name)
+        except UserError as error:
+            others = sum(not (root / other.name).is_file() for other in files[number + 1 :])
+            what, semicolon, advice = str(error).partition("; ")
+            more = f", and so are {others} of the {len(files)} images" if others else ""
+            raise UserError(f"{what}{more}{semicolon}{advice}") from error
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """``(height, width)`` of an image whose annotation says none; None where the image does not say it either, which
+    `harness.data.check` tells of.
+    """
+    try:
+        return size_in_header(path)
+    except UserError:
+        return None
+
+
+NO_OBJECTS = Annotations(
+    boxes=np.zeros((0, 4), np.float32),
+    labels=np.zeros(0, np.int64),
+    crowd=np.zeros(0, np.bool_),
+    difficult=np.zeros(0, np.bool_),
+    area=np.zeros(0, np.float32),
+)
+UNKNOWN_SIZE = (1, 1)  # of an image that cannot be read, so that nothing is done with it

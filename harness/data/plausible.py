@@ -6,6 +6,8 @@ boxes of a split together, for what any single one may do by chance.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,59 +15,92 @@ Numbers = npt.NDArray[np.float64]
 
 FEW = 3  # boxes, of which all may look odd by chance
 MANY = 20
+MOST = 0.95  # share of the boxes that makes a rule of what they have in common
+ROUNDED = 0.01  # beyond 0 and 1 that shares of a side may lie
+
+COCO_ORDER = "COCO's 'bbox' is x, y, w, h"
+WIDER_ORDER = "WIDER FACE's rows begin with x, y, w, h"
 
 
-def coco_problem(boxes: Numbers, sizes: Numbers, areas: Numbers) -> str | None:
-    """Why rows x, y, w, h of a COCO file cannot be that.
+def sides_problem(boxes: Numbers, sizes: Numbers, areas: Numbers, around: Numbers, order: str) -> str | None:
+    """Why rows x, y, w, h cannot be that.
 
     Args:
         boxes: ``[n, 4]`` as they stand.
         sizes: ``[n, 2]`` width and height of each box's image.
         areas: ``[n]`` as stated, NaN where nothing is.
+        around: ``[n, 4]`` x, y, w, h around each object's mask, NaN where there is none.
+        order: what the format asks for, in words.
 
     Returns:
         A problem in the words of `ImageSet.problems`, without what it is about.
     """
-    if shares := _shares(boxes, sizes, "x, y, w, h"):
+    if shares := _shares(boxes, sizes, order):
         return shares
-    if len(boxes) == 0:
-        return None
     corner, side = boxes[:, :2], boxes[:, 2:]
     out = ((corner + side) > sizes + 1).any(axis=1)
     as_corners = ((side > corner) & (side <= sizes + 1)).all(axis=1)
-    stated = np.abs(areas - (side - corner).prod(axis=1)) <= 1
-    plainly = np.abs(areas - side.prod(axis=1)) <= 1
-    by_area = bool((stated & as_corners & ~plainly).all())
+    # Tools that count pixels make a side one longer or shorter.
+    of_corners, of_sides = ((side - corner).prod(axis=1), side.prod(axis=1))
+    known = np.isfinite(areas) & (areas > 0)
+    stated = _share(np.abs(areas - of_corners) <= np.abs(side - corner).sum(axis=1) + 2, known & as_corners)
+    plainly = _share(np.abs(areas - of_sides) <= 1 + 0.01 * of_sides, known)
+    masked = np.isfinite(around).all(axis=1)
+    there = np.concatenate((around[:, :2], around[:, :2] + around[:, 2:]), axis=1)
+    by_mask = _share((np.abs(boxes - there) <= 2).all(axis=1), masked)
+    plain_by_mask = _share((np.abs(boxes - around) <= 2).all(axis=1), masked)
+    enough = len(boxes) >= FEW or bool(out.any())
     least = 0.5 if len(boxes) < MANY else 0.2
-    by_place = len(boxes) >= FEW and as_corners.mean() >= 0.95 and out.mean() > least
-    if not by_area and not by_place:
-        return None
-    why = f"{int(out.sum())} of {len(boxes)} stick out of their image, and {int(as_corners.sum())} fit as corners"
-    why += ", whose areas are those stated" if by_area else ""
-    return f"boxes look like corners x1, y1, x2, y2 ({why}); COCO's 'bbox' is x, y, w, h: convert them"
-
-
-def voc_problem(corners: Numbers, sizes: Numbers) -> str | None:
-    """Why rows xmin, ymin, xmax, ymax of VOC files cannot be that; arguments and answer as for `coco_problem`."""
-    if shares := _shares(corners, sizes, "xmin, ymin, xmax, ymax"):
-        return shares
-    empty = (corners[:, 2:] < corners[:, :2]).any(axis=1)
-    as_sides = ((corners[:, 2:] > 0) & (corners[:, :2] + corners[:, 2:] <= sizes + 1)).all(axis=1)
-    if len(corners) < FEW or empty.mean() <= 0.2 or as_sides.mean() < 0.95:
+    evidence = (
+        (
+            (plain_by_mask < 0.5 <= MOST <= by_mask, ", as their masks do"),
+            (plainly < 0.5 and stated >= MOST and enough and as_corners.mean() >= MOST, ", and have the areas stated"),
+            (
+                plainly < MOST and len(boxes) >= FEW and as_corners.mean() >= MOST and out.mean() > least,
+                "",
+            ),
+        )
+        if len(boxes)
+        else ()
+    )
+    why = next((words for holds, words in evidence if holds), None)
+    if why is None:
         return None
     return (
-        f"boxes look like x, y, width, height ({int(empty.sum())} of {len(corners)} end before they begin, and "
-        f"{int(as_sides.sum())} fit so); VOC's are corners: add xmin to xmax and ymin to ymax"
+        f"boxes look like corners x1, y1, x2, y2 ({int(out.sum())} of {len(boxes)} stick out of their image, and "
+        f"{int(as_corners.sum())} fit as corners{why}); {order}: convert them"
     )
 
 
-def _shares(boxes: Numbers, sizes: Numbers, names: str) -> str | None:
-    """Shares of the image's sides in place of pixels: no number above 1, some between, in images that have room."""
-    if len(boxes) == 0 or boxes.min() < 0 or boxes.max() > 1 or sizes.min() <= 4:
-        return None
-    if not ((boxes > 0) & (boxes < 1)).any():
+def voc_problem(corners: Numbers, sizes: Numbers) -> str | None:
+    """Why rows xmin, ymin, xmax, ymax of VOC files cannot be that; arguments and answer as for `sides_problem`."""
+    if shares := _shares(corners, sizes, "VOC's xmin, ymin, xmax, ymax count pixels"):
+        return shares
+    empty = (corners[:, 2:] < corners[:, :2]).any(axis=1)
+    if len(corners) < FEW or empty.mean() <= (0.5 if len(corners) < MANY else 0.2):
         return None
     return (
-        f"all boxes lie between 0 and 1 ({len(boxes)} of them), so they are shares of the image's sides; "
-        f"{names} count pixels: multiply by width and height"
+        f"{int(empty.sum())} of {len(corners)} boxes end before they begin, so they are x, y, width, height, or have "
+        "their corners swapped; VOC's are xmin, ymin, xmax, ymax: convert them"
+    )
+
+
+def _share(rows: npt.NDArray[Any] | np.bool_, among: npt.NDArray[Any] | np.bool_) -> float:
+    """Of the rows among some; 0 where there are none."""
+    return float(np.asarray(rows)[among].mean()) if among.any() else 0.0
+
+
+def _shares(boxes: Numbers, sizes: Numbers, order: str) -> str | None:
+    """Shares of the image's sides in place of pixels: (nearly) no number beyond 0 and 1, most of them between, in
+    images that have room.
+    """
+    if len(boxes) == 0 or sizes.min() <= 4:
+        return None
+    within = ((boxes >= -ROUNDED) & (boxes <= 1 + ROUNDED)).all(axis=1)
+    between = ((boxes > 0) & (boxes < 1)).any(axis=1)
+    if within.mean() < MOST or not between.any():
+        return None
+    return (
+        f"boxes lie between 0 and 1 ({int(within.sum())} of {len(boxes)}), so they are shares of the image's sides; "
+        f"{order}, in pixels: multiply by width and height"
     )

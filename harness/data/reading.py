@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -108,7 +109,8 @@ def names_in(folder: Path) -> list[str]:
 
 
 class Listing:
-    """The files of a data set by name, whatever the case of their letters; each folder is read once, when needed.
+    """The files of a data set by name, whatever the case of their letters and the way that accents are put together;
+    each folder is read once, when needed.
 
     Args:
         root: names are relative to it, with slashes.
@@ -119,33 +121,43 @@ class Listing:
         self._folders: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str) -> str | None:
-        """The file of that name, or else the only one that differs in the case of its letters; None for neither."""
+        """The file of that name, or else the only one that is spelled alike; None for neither."""
         if os.path.exists(self._root / name):  # unlike Path's, it is no error without permission
             return name
         path = PurePosixPath(name)
-        alike = [
-            other for other in self._stems(path.parent).get(path.stem.lower(), []) if other.lower() == path.name.lower()
-        ]
+        known = self._stems(path.parent).get(_folded(path.stem), [])
+        alike = [other for other in known if _folded(other) == _folded(path.name)]
         return (path.parent / alike[0]).as_posix() if len(alike) == 1 else None
 
     def with_suffix(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:
-        """Files named `stem` and one of the suffixes in letters of any case, in the order of the suffixes."""
+        """Files of that stem and one of the suffixes in letters of any case, in the order of the suffixes, small
+        letters first; where there is none, those of the only stem that is spelled alike.
+        """
         path = PurePosixPath(stem)
-        known = self._stems(path.parent)
         # `path.name` may hold a dot itself, so the stem is what is left of a name without the suffix.
-        found = [other for other in known.get(path.name.lower(), []) if other.startswith(f"{path.name}.")]
-        by_suffix = {other[len(path.name) :].lower(): other for other in reversed(found)}
-        return [(path.parent / by_suffix[suffix]).as_posix() for suffix in suffixes if suffix in by_suffix]
+        known = self._stems(path.parent).get(_folded(path.name), [])
+        found = [other for other in known if PurePosixPath(other).suffix.lower() in suffixes]
+        exact = [other for other in found if PurePosixPath(other).stem == path.name]
+        if not exact and len({PurePosixPath(other).stem for other in found}) == 1:
+            exact = found
+        order = {suffix: place for place, suffix in enumerate(suffixes)}
+        exact.sort(key=lambda other: (order[PurePosixPath(other).suffix.lower()], other.swapcase()))
+        return [(path.parent / other).as_posix() for other in exact]
 
     def _stems(self, folder: PurePosixPath) -> dict[str, list[str]]:
-        """Names in a folder by their part before the last dot, in small letters."""
+        """Names in a folder by their part before the last dot, folded."""
         key = folder.as_posix()
         if key not in self._folders:
             stems: dict[str, list[str]] = {}
             for name in names_in(self._root / folder):
-                stems.setdefault(PurePosixPath(name).stem.lower(), []).append(name)
+                stems.setdefault(_folded(PurePosixPath(name).stem), []).append(name)
             self._folders[key] = stems
         return self._folders[key]
+
+
+def _folded(name: str) -> str:
+    # A Mac takes accents apart in the names that it writes; annotations seldom do.
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def stays_inside(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from harness.data import open_data
 from harness.data.base import Annotations, ImageSet
 from harness.data.files import NO_AREA, OUTSIDE, FolderSet
 from harness.data.transforms import MIN_SIDE, fit, roles
-from harness.errors import UserError, reason, shorten
+from harness.errors import UserError, did_you_mean, reason, shorten
 from harness.protocol import DataSection, Protocol
 from harness.wording import counted
 
@@ -26,9 +26,10 @@ TOO_SMALL = f"objects with a side below {MIN_SIDE:g} px at the protocol's size, 
 UNLEARNT = "classes without an object to learn"
 ONLY_THERE = "classes with objects to find and none to learn"
 NOTHING_TO_FIND = "splits without an object to find, for which AP is undefined"
+REPEATED = "objects that repeat another one of their image, in class and box; all are kept"
 ALIKE = "class names that differ from another's in case or blanks alone"
 
-_FEWEST = 0.05  # share of the boxes that are meant to be learnt: below it they are something else than was meant
+_FEWEST = 0.1  # share of the boxes that are meant to be learnt: below it they are something else than was meant
 _ENDS = 4096  # bytes at either end of a file, read before all of it is
 
 
@@ -52,9 +53,21 @@ def put_together(data: str, train: ImageSet, val: ImageSet, section: DataSection
             "give both the same categories, or choose classes by name with --set 'data.classes=[...]'"
         )
     if isinstance(train, FolderSet) and isinstance(val, FolderSet):  # what is drawn on the fly has no such faults
+        _expect_known(data, train, val, section)
         train = _apart(data, train, val, section)
         _examine(data, train, val, section)
     return train, val
+
+
+def _expect_known(data: str, train: FolderSet, val: FolderSet, section: DataSection) -> None:
+    """Every chosen class must be one of some split: one of them may have no object of it and not name it."""
+    known = list(dict.fromkeys((*train.named_classes, *val.named_classes)))
+    for name in section.classes or ():
+        if name not in known:
+            raise UserError(
+                f"data.classes: {data} has no class {name!r}{did_you_mean(name, known)}; it has "
+                f"{shorten(', '.join(known))}"
+            )
 
 
 def say_warnings(console: Console | None, *splits: ImageSet) -> None:
@@ -90,46 +103,45 @@ def _apart(data: str, train: FolderSet, val: FolderSet, section: DataSection) ->
 def shared_images(train: FolderSet, val: FolderSet) -> list[tuple[int, int]]:
     """Images that are in both, as (index in `train`, index in `val`): the same file, or another one of equal content.
 
-    Contents are read where lengths agree, whole ones where their ends do.
+    Each file is read at most once: where lengths agree its ends, and where those agree too all of it.
     """
     by_name = {train.path(index): index for index in range(len(train))}
     pairs = {index: by_name[val.path(index)] for index in range(len(val)) if val.path(index) in by_name}
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(train)):
-        by_length[train.bytes(index)].append(index)
-    ends: dict[Path, bytes] = {}
-    for index in set(range(len(val))) - set(pairs):
-        for other in by_length.get(val.bytes(index), ()):
-            if _equal(train.path(other), val.path(index), ends):
-                pairs[index] = other
-                break
+    own = [(train.path(index), index) for index in range(len(train))]
+    theirs = [(val.path(index), index) for index in range(len(val)) if index not in pairs]
+    same = _alike(own, theirs, lambda path: path.stat().st_size)
+    for look in (_ends, _whole):
+        same = [pair for own, theirs in same for pair in _alike(own, theirs, look)]
+    for own, theirs in same:
+        pairs |= {index: own[0][1] for _, index in theirs}
     return [(other, index) for index, other in sorted(pairs.items())]
 
 
-def _equal(one: Path, two: Path, ends: dict[Path, bytes]) -> bool:
-    """Whether two files of one length have one content; what was read of their ends is kept."""
-    for path in (one, two):
-        if path not in ends:
-            ends[path] = _read_ends(path)
-    return ends[one] == ends[two] and _whole(one) == _whole(two)
+_Files = list[tuple[Path, int]]  # with their indices
 
 
-def _read_ends(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            first = file.read(_ENDS)
-            file.seek(max(path.stat().st_size - _ENDS, 0))
-            return hashlib.blake2b(first + file.read(_ENDS), digest_size=16).digest()
-    except OSError as error:
-        raise UserError(f"image {path} cannot be read: {reason(error)}") from error
+def _alike(own: _Files, theirs: _Files, look: Callable[[Path], object]) -> list[tuple[_Files, _Files]]:
+    """The files of two lists that look alike, kind by kind; kinds of which one list has none are left out."""
+    kinds: dict[object, tuple[_Files, _Files]] = defaultdict(lambda: ([], []))
+    for side, files in enumerate((own, theirs)):
+        for path, index in files:
+            try:
+                kinds[look(path)][side].append((path, index))
+            except OSError as error:
+                raise UserError(f"image {path} cannot be read: {reason(error)}") from error
+    return [found for found in kinds.values() if all(found)]
+
+
+def _ends(path: Path) -> bytes:
+    with path.open("rb") as file:
+        first = file.read(_ENDS)
+        file.seek(max(path.stat().st_size - _ENDS, 0))
+        return hashlib.blake2b(first + file.read(_ENDS), digest_size=16).digest()
 
 
 def _whole(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").digest()
-    except OSError as error:
-        raise UserError(f"image {path} cannot be read: {reason(error)}") from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,7 @@ class Objects:
     Attributes:
         image: ``[n]`` index of the image of each.
         labels: ``[n]``.
+        boxes: ``[n, 4]`` original pixels.
         sides: ``[n, 2]`` width and height in pixels at the protocol's size.
         learnt: ``[n]`` whether it is taught; large enough or not.
         found: ``[n]`` whether evaluation asks for it.
@@ -146,6 +159,7 @@ class Objects:
 
     image: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
     sides: npt.NDArray[np.float64]
     learnt: npt.NDArray[np.bool_]
     found: npt.NDArray[np.bool_]
@@ -173,12 +187,14 @@ def all_objects(images: ImageSet, section: DataSection) -> Objects:
     every = Annotations(boxes, *(together(name) for name in ("labels", "crowd", "difficult", "area")))  # type: ignore[arg-type]
     learnt, _ = roles(every, section)
     sides = (every.boxes[:, 2:] - every.boxes[:, :2]) * factors[image]
-    return Objects(image, every.labels, sides, learnt, ~(every.crowd | every.difficult))
+    return Objects(image, every.labels, every.boxes, sides, learnt, ~(every.crowd | every.difficult))
 
 
 def _examine(data: str, train: FolderSet, val: FolderSet, section: DataSection) -> None:
     """Count what will not be learnt; stop where nothing will be."""
     own, theirs = all_objects(train, section), all_objects(val, section)
+    for images, objects in ((train, own), (val, theirs)):
+        images.warnings.note_all(REPEATED, (images.name(index) for index in objects.image[_repeats(objects)]))
     taught = own.learnt & own.large_enough
     small = own.learnt & ~own.large_enough
     train.warnings.note_all(TOO_SMALL, (train.name(index) for index in own.image[small]))
@@ -190,9 +206,16 @@ def _examine(data: str, train: FolderSet, val: FolderSet, section: DataSection) 
     asked = set(theirs.labels[theirs.found].tolist())
     train.warnings.note_all(UNLEARNT, (train.classes[label] for label in sorted(absent - asked)))
     val.warnings.note_all(ONLY_THERE, (val.classes[label] for label in sorted(absent & asked)))
-    train.warnings.note_all(ALIKE, _alike(train.classes))
+    train.warnings.note_all(ALIKE, _look_alike(train.classes))
     if not theirs.found.any():
         val.warnings.note(NOTHING_TO_FIND, val.split)
+
+
+def _repeats(objects: Objects) -> npt.NDArray[np.int64]:
+    """Rows of objects that are there before, to the tenth of a pixel."""
+    rows = np.column_stack((objects.image, objects.labels, np.rint(10 * objects.boxes).astype(np.int64)))
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return np.setdiff1d(np.arange(len(rows)), first)
 
 
 def _nothing_left(data: str, train: FolderSet, own: Objects, dropped: int) -> str:
@@ -211,6 +234,6 @@ def _nothing_left(data: str, train: FolderSet, own: Objects, dropped: int) -> st
     )
 
 
-def _alike(classes: tuple[str, ...]) -> Iterator[str]:
+def _look_alike(classes: tuple[str, ...]) -> Iterator[str]:
     plain = Counter("".join(name.lower().split()) for name in classes)
     return (name for name in classes if plain["".join(name.lower().split())] > 1)

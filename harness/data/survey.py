@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.data import open_data
 from harness.data.base import ImageSet
-from harness.data.check import check_images, describe
+from harness.data.check import UNREADABLE, check_images, describe, two_conventions
 from harness.data.default_splits import Role
 from harness.data.files import FolderSet
 from harness.data.splits import Objects, all_objects, put_together
@@ -88,10 +88,14 @@ def survey(data: str, protocol: Protocol, folder: Path | None, workers: int, con
             continue
         found = check_images(images, folder, workers, console)
         images.warnings.add(found.oddities)
-        if found.unreadable:
+        if fault := two_conventions(images, found):
+            problems.append(fault)
+        if found.unreadable and protocol.data.unreadable == "skip":
+            images.warnings.note_all(UNREADABLE, (images.name(index) for index in found.unreadable))
+        elif found.unreadable:
             problems.append(f"{describe(images, found)}, or leave them out with --set data.unreadable=skip")
-            if len(found.unreadable) < len(images):
-                sets[role] = images.skipping(found.unreadable)
+        if 0 < len(found.unreadable) < len(images):
+            sets[role] = images.skipping(found.unreadable)
     return Survey(
         {role: SplitSurvey(images, all_objects(images, protocol.data)) for role, images in sets.items()},
         tuple(problems),

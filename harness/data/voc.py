@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data.base import Annotations, ImageSet, Oddities
-from harness.data.decoding import size_in_header
 from harness.data.default_splits import Pair, Role, default_split
-from harness.data.files import REPEATED_IMAGE, FolderSet, ImageFile, keep_boxes, plain_area
+from harness.data.files import (
+    NO_OBJECTS,
+    REPEATED_IMAGE,
+    UNKNOWN_SIZE,
+    FolderSet,
+    ImageFile,
+    header_size,
+    keep_boxes,
+    plain_area,
+)  # fmt: skip
 from harness.data.plausible import voc_problem
 from harness.data.reading import IMAGE_SUFFIXES, Listing, names_in, open_folder, read_text, stays_inside
 from harness.data.voc_xml import Annotation, parse
@@ -30,6 +38,9 @@ PAIRS = (Pair(("trainval",), ("test",)), Pair(("train",), ("test",)), Pair(("tra
 
 NO_SIZE = "images without a size in their annotation, which was read from the image"
 FROM_ZERO = "boxes that begin at 0, so that all are read as counted from 0 and not, as VOC's, from 1"
+FROM_ZERO_TOO = "boxes read as counted from 0, as most of another split that begin at the edge begin there"
+SLIPS = "boxes that begin at 0 in a set that counts from 1, clipped"
+SEVERAL = "images of which there are several files of one name, the first of which is read"
 SPELLED_OUT = "names in lists with a suffix, read without it"
 NUMBERED = "names in lists that end in a number of their own, though there is an image of the name without it"
 
@@ -85,7 +96,7 @@ def open_voc(
     classes = tuple(sorted({name for found in every.values() for name in found.names}))
     if not classes:
         raise UserError(f"no annotation of {root} names an object, so there is no class to learn")
-    origin = _Origin.of(every.values())
+    origin = _Origin.of(every.values(), lambda: source.sizes(every))
     digest = hashlib.sha256("\n".join(classes).encode())
     if not origin.usual:
         digest.update(f"\n{origin}".encode())
@@ -93,6 +104,9 @@ def open_voc(
     for index, item in enumerate(chosen):
         digest.update(parsed[item].content)
         files.append(_image_file(source, index, item, parsed[item], classes, origin, counted))
+    moved = [file.name for file in files for _ in range(len(file.objects))]
+    if not origin.usual and not counted[FROM_ZERO]:
+        counted.note_all(FROM_ZERO_TOO, moved)
     problem = _problem(files, [parsed[item] for item in chosen])
     return FolderSet(root, _joined(parts), classes, files, digest.hexdigest(), counted, problem)
 
@@ -148,7 +162,7 @@ class _Source:
                 beside = f" beside {other}" if other is not None else ""
                 raise UserError(
                     f"{self.root} has no default {role} split{beside}; {listed}; name one with --{role}-split that "
-                    "shares no image with the other"
+                    "shares no image with the other, or leave shared ones out with --set data.overlap=drop"
                 )
             return found
         words = [split] if split in self._known else split.split("+")
@@ -185,7 +199,7 @@ class _Source:
         stem = item.within("Annotations")
         return self.root / next(iter(self.listing.with_suffix(stem, (".xml",))), f"{stem}.xml")
 
-    def image(self, item: _Item) -> str:
+    def image(self, item: _Item, counted: Oddities) -> str:
         """Of an image, relative to the root. By the id of the list alone: ``filename``, ``folder`` and ``path`` in the
         XML are often left over from elsewhere.
 
@@ -194,6 +208,8 @@ class _Source:
         """
         stem = item.within("JPEGImages")
         found = self.listing.with_suffix(stem, IMAGE_SUFFIXES)
+        if len(found) > 1:
+            counted.note(SEVERAL, f"{found[0]} of {len(found)}")
         if not found:
             others = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES[1:])
             raise UserError(
@@ -201,6 +217,17 @@ class _Source:
                 f"{item.name!r} out of the lists"
             )
         return found[0]
+
+    def sizes(self, annotations: Mapping[_Item, Annotation]) -> list[tuple[Annotation, tuple[int, int]]]:
+        """Each annotation with the ``(height, width)`` that it says, or else its image does; others are left out."""
+        found = []
+        for item, annotation in annotations.items():
+            size = annotation.size
+            if size is None and (names := self.listing.with_suffix(item.within("JPEGImages"), IMAGE_SUFFIXES)):
+                size = header_size(self.root / names[0])
+            if size is not None:
+                found.append((annotation, size))
+        return found
 
     def _default(self, role: Role, other: str | None) -> list[_Part]:
         named = None if other is None else _words(other, self._known)
@@ -261,16 +288,22 @@ class _Origin:
     last_inside: bool
 
     @classmethod
-    def of(cls, annotations: Iterable[Annotation]) -> _Origin:
+    def of(
+        cls, annotations: Iterable[Annotation], sizes: Callable[[], Sequence[tuple[Annotation, tuple[int, int]]]]
+    ) -> _Origin:
         """By where boxes begin: whoever counts from 1 has none at 0, and those at the left and upper edge begin at 1.
 
-        Where more begin at 0 the set counts from there. Its boxes then end at the image's sides, which are edges, or,
-        where more end one before, at the last pixel.
+        Where more begin at 0, and more than one does, the set counts from there. Its boxes then end at the image's
+        sides, which are edges, or, where more end one before, at the last pixel.
+
+        Args:
+            sizes: gives each annotation with its image's ``(height, width)``; asked where it matters.
         """
         begin = np.array([corner[:2] for found in annotations for corner in found.corners]).reshape(-1)
-        if (begin == 0).sum() <= (begin == 1).sum():
+        zeros = int((begin == 0).sum())
+        if zeros < 2 or zeros <= (begin == 1).sum():
             return cls(1, True)
-        pairs = [(c[2:], f.size) for f in annotations for c in f.corners if f.size is not None]
+        pairs = [(corner[2:], size) for found, size in sizes() for corner in found.corners]
         end = np.array([corner for corner, _ in pairs]).reshape(-1, 2)
         side = np.array([size[::-1] for _, size in pairs]).reshape(-1, 2)
         return cls(0, bool((end == side - 1).sum() > (end == side).sum()))
@@ -305,11 +338,13 @@ def _image_file(
     origin: _Origin,
     counted: Oddities,
 ) -> ImageFile:
-    name = source.image(item)
+    name = source.image(item, counted)
     size = found.size
     if size is None:
-        size = size_in_header(source.root / name)
+        size = header_size(source.root / name)
         counted.note(NO_SIZE, name)
+    if size is None:
+        return ImageFile(index, name, UNKNOWN_SIZE, NO_OBJECTS)
     raw = np.array(found.corners, dtype=np.float64).reshape(-1, 4)
     # A box of equal corners is one pixel by VOC's counting, but in the sets it is a slip of the mouse: no area.
     slips = (raw[:, 2:] <= raw[:, :2]).any(axis=1)
@@ -319,8 +354,8 @@ def _image_file(
     def at(row: int) -> str:
         return f"{name} object {row + 1}"
 
-    if not origin.usual:
-        counted.note_all(FROM_ZERO, map(at, np.flatnonzero((raw[:, :2] == 0).any(axis=1)).tolist()))
+    at_zero = np.flatnonzero(((raw[:, :2] == 0).any(axis=1)) & ~slips).tolist()
+    counted.note_all(SLIPS if origin.usual else FROM_ZERO, map(at, at_zero))
     boxes, keep = keep_boxes(edges, size, counted, at)
     boxes = boxes[keep]
     label = {class_name: position for position, class_name in enumerate(classes)}

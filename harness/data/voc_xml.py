@@ -34,20 +34,23 @@ class Annotation:
 
 
 def parse(path: Path) -> Annotation:
-    """Read a file. Namespaces mean nothing here; entities are refused: they can read files and grow without bound.
+    """Read a file. Namespaces and the case of tags mean nothing here; entities are refused: they can read files and
+    grow without bound.
 
     Raises:
         UserError: for anything that is missing or wrong; the line names file and object.
     """
     content = read_bytes(path, "annotation file")
     try:
-        tree: Element = ElementTree.fromstring(content)
+        tree: Element = ElementTree.fromstring(content.lstrip())  # a blank line before the declaration is common
     except (ParseError, ValueError, LookupError) as error:
         reason = type(error).__name__ if isinstance(error, DefusedXmlException) else str(error)
         raise UserError(f"annotation file {path} is not plain well-formed XML: {reason}") from error
     for element in tree.iter():
         if isinstance(element.tag, str):
-            element.tag = element.tag.rpartition("}")[2]
+            element.tag = element.tag.rpartition("}")[2].lower()
+    if tree.tag != "annotation":
+        raise UserError(f"annotation file {path} is no VOC annotation: it begins with <{tree.tag}>, not <annotation>")
     names, corners, difficult = [], [], []
     for number, item in enumerate(tree.findall("object"), start=1):
         where = f"annotation file {path}, object {number}"

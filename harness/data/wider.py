@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,9 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data.base import Annotations, ImageSet, Oddities
-from harness.data.decoding import size_in_header
 from harness.data.default_splits import Role
-from harness.data.files import FolderSet, ImageFile, joined, keep_boxes, plain_area
+from harness.data.files import (
+    NO_OBJECTS,
+    UNKNOWN_SIZE,
+    FolderSet,
+    ImageFile,
+    header_size,
+    joined,
+    keep_boxes,
+    plain_area,
+)  # fmt: skip
+from harness.data.plausible import WIDER_ORDER, sides_problem
 from harness.data.reading import names_in, open_folder, stays_inside, text_lines
 from harness.errors import UserError, did_you_mean, shorten
 
@@ -48,16 +58,31 @@ def open_wider(folder: str, split: str | None, role: Role, limit: int | None = N
     digest = hashlib.sha256()
     counted = Oddities()
     files: dict[str, ImageFile] = {}
+    rows: list[npt.NDArray[np.float64]] = []
+    sizes: list[npt.NDArray[np.int64]] = []
     path = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     for entry in read_list(path, digest.update):  # to the end, whatever the limit: the checksum is of the whole file
-        known = files.get(entry.name)
+        name = posixpath.normpath(entry.name.replace("\\", "/"))
+        known = files.get(name)
         if known is None and limit is not None and len(files) >= limit:
             continue
-        file = _image_file(root, f"WIDER_{split}/images/{entry.name}", entry, counted)
+        file = _image_file(root, f"WIDER_{split}/images/{name}", entry, counted)
+        if file.size != UNKNOWN_SIZE:
+            rows.append(entry.boxes)
+            sizes.append(np.tile(file.size[::-1], (len(entry.boxes), 1)))
         if known is not None:
             file = replace(known, objects=joined([known.objects, file.objects], file.name, counted))
-        files[entry.name] = file
-    return FolderSet(root, split, ("face",), list(files.values()), digest.hexdigest(), counted)
+        files[name] = file
+    problem = _problem(rows, sizes)
+    return FolderSet(root, split, ("face",), list(files.values()), digest.hexdigest(), counted, problem)
+
+
+def _problem(rows: list[npt.NDArray[np.float64]], sizes: list[npt.NDArray[np.int64]]) -> tuple[str, ...]:
+    boxes = np.concatenate(rows) if rows else np.zeros((0, 4))
+    known = np.concatenate(sizes).astype(np.float64) if sizes else np.zeros((0, 2))
+    none = np.full((len(boxes), 4), np.nan)
+    problem = sides_problem(boxes, known, none[:, 0], none, WIDER_ORDER)
+    return (problem,) if problem else ()
 
 
 def _find_split(root: Path, split: str) -> str:
@@ -155,7 +180,11 @@ def _is_row(text: str) -> bool:
 
 
 def _image_file(root: Path, name: str, entry: Entry, counted: Oddities) -> ImageFile:
-    size = size_in_header(root / name)
+    # By its name, so that an image keeps its identity in a list that was cut or sorted. 52 bits: exact in any JSON.
+    identity = int.from_bytes(hashlib.sha256(entry.name.encode()).digest()[:8]) >> 12
+    size = header_size(root / name)
+    if size is None:
+        return ImageFile(identity, name, UNKNOWN_SIZE, NO_OBJECTS)
     corners = entry.boxes.copy()
     corners[:, 2:] += corners[:, :2]
     boxes, keep = keep_boxes(corners, size, counted, lambda row: f"{name} object {row + 1}")
@@ -167,6 +196,4 @@ def _image_file(root: Path, name: str, entry: Entry, counted: Oddities) -> Image
         difficult=np.zeros(len(boxes), dtype=np.bool_),
         area=plain_area(boxes),
     )
-    # By its name, so that an image keeps its identity in a list that was cut or sorted. 52 bits: exact in any JSON.
-    identity = int.from_bytes(hashlib.sha256(entry.name.encode()).digest()[:8]) >> 12
     return ImageFile(identity, name, size, objects)

@@ -147,6 +147,13 @@ def evaluate(trained: tuple[Path, str, Path], *words: object) -> Any:
     return CliRunner().invoke(main, [str(word) for word in every])
 
 
+def test_eval_says_where_it_is_asked_of_images_that_were_trained_on(trained: Any) -> None:
+    done = evaluate(trained, "--val-split", "train")
+    assert done.exit_code == 0, done.output
+    assert "warning: 6 images that are trained on as well in data, split train (train/0.png, " in done.stdout
+    assert "trained on as well" not in evaluate(trained).stdout
+
+
 def test_eval_writes_results_beside_its_metrics(trained: Any, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     done = evaluate(trained, "--results-json", path, "--json")

@@ -81,6 +81,21 @@ def test_every_problem_is_named_and_the_sheets_are_drawn_all_the_same(call) -> N
     assert (answer["ok"], len(answer["problems"])) == (False, 2)
 
 
+def test_images_that_are_left_out_are_no_problem(call) -> None:
+    Path("set/JPEGImages/b.jpg").write_bytes(b"no picture")
+    result = call("--set", "data.unreadable=skip")
+    assert result.exit_code == 0, result.output
+    assert "warning: 1 images that cannot be decoded, left out in split train (JPEGImages/b.jpg)" in result.stdout
+
+
+def test_names_with_line_ends_are_drawn(call) -> None:
+    document = coco_document()
+    document["categories"][0]["name"] = "a\ncat"
+    for split in ("train2017", "val2017"):
+        write_coco(Path("coco"), document, split)
+    assert call(source="coco:coco").exit_code == 0
+
+
 def test_boxes_of_another_convention_are_drawn_as_read(call) -> None:
     document = coco_document()
     document["annotations"] = [

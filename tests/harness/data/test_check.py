@@ -56,7 +56,8 @@ def test_one_broken_image_among_many_is_found(root: Path, workers: int) -> None:
 def test_the_first_is_named_and_the_way_out(root: Path) -> None:
     truncate(picture(root, "c"))
     with pytest.raises(
-        UserError, match=r"^image .*c\.jpg cannot be decoded: .*; replace or remove it, or leave them out"
+        UserError,
+        match=r"^image .*c\.jpg cannot be decoded: .*; replace or remove it, or leave them out",
     ):
         checked(opened(root), DataSection(), None)
     write_image(picture(root, "d"), (30, 20))
@@ -89,6 +90,18 @@ def test_oddities_become_warnings(root: Path) -> None:
     assert images.warnings == {decoding.TURNED: 1, decoding.CMYK: 1, COPIES: 1}
     assert images.warnings.examples[COPIES] == ["JPEGImages/e.jpg = JPEGImages/d.jpg"]
     assert images.load(0).shape == (60, 80, 3)
+
+
+def test_annotations_of_two_conventions_are_refused(root: Path) -> None:
+    """Boxes count stored pixels where the size tells; of an image on its head no size does."""
+    for name, orientation in (("a", 6), ("b", 3)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        write_image(picture(root, name), (60, 80), exif=exif)
+    with pytest.raises(
+        UserError, match=r"such as that of JPEGImages/a\.jpg count .* as it is stored.*1 images .*b\.jpg"
+    ):
+        checked(opened(root), DataSection(), None)
 
 
 def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

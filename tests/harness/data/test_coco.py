@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask
 
 from harness.coco_results import write_results
 from harness.data import coco, open_data
+from harness.data.check import checked
 from harness.data.files import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE, REPEATED_OBJECT
 from harness.errors import UserError
 from harness.protocol import DataSection
@@ -358,6 +360,59 @@ def test_one_file_under_two_ids_is_one_image_with_the_objects_of_both(tmp_path: 
     assert [images.image_id(index) for index in range(len(images))] == [7]
     assert images.annotations(0).boxes.tolist() == [[10, 10, 30, 30], [40, 30, 49, 39]]
     assert images.warnings == {REPEATED_IMAGE: 1, REPEATED_OBJECT: 1}
+
+
+def test_one_file_of_two_sizes_is_refused(tmp_path: Path) -> None:
+    document = rows({}, {"image_id": 3, "bbox": [20, 20, 40, 40]})
+    document["images"][1] |= {"file_name": "a.jpg", "width": 160, "height": 120}
+    with pytest.raises(UserError, match=r"images 7 and 3 are both val2017/a\.jpg, of 80x60 and of 160x120; mend"):
+        read(tmp_path, document)
+
+
+def test_one_file_in_two_spellings_is_one_image_and_equal_objects_count_once(tmp_path: Path) -> None:
+    document = rows({}, {"image_id": 3, "bbox": [10.0001, 10, 20, 20]})
+    document["images"][1]["file_name"] = "./a.jpg"
+    images = read(tmp_path, document)
+    assert len(images) == 1
+    assert len(images.annotations(0)) == 1
+
+
+def test_compressed_masks_are_read_and_damaged_ones_refused(tmp_path: Path) -> None:
+    box = np.zeros((60, 80), dtype=np.uint8, order="F")
+    box[20:35, 10:40] = 1
+    counts = mask.encode(box)["counts"].decode()
+    found = read(tmp_path, rows({"bbox": None, "segmentation": {"size": [60, 80], "counts": counts}}))
+    assert found.annotations(0).boxes.tolist() == [[10, 20, 40, 35]]
+    for damaged in (counts[:5], "garbage", counts + "1", ""):
+        with pytest.raises(UserError, match="annotation 0: 'bbox' must be 4 finite numbers"):
+            read(tmp_path, rows({"bbox": None, "segmentation": {"size": [60, 80], "counts": damaged}}))
+
+
+def test_an_image_of_unknown_size_that_cannot_be_read_is_left_to_the_check(tmp_path: Path) -> None:
+    document = rows({})
+    document["images"][0] |= {"width": 0, "height": 0}
+    write_coco(tmp_path, document)
+    (tmp_path / "val2017" / "a.jpg").write_bytes(b"no picture")
+    images = open_val(tmp_path)
+    with pytest.raises(UserError, match=r"a\.jpg cannot be decoded"):
+        checked(images, DataSection(), None)
+    assert len(checked(images, DataSection(unreadable="skip"), None)) == 1
+
+
+def test_missing_images_are_counted(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "val2017" / name).unlink()
+    with pytest.raises(
+        UserError, match=r"a\.jpg is missing, and so are 1 of the 2 images; put it there or take it out"
+    ):
+        open_val(tmp_path)
+
+
+def test_ids_beyond_what_a_tensor_holds_are_text(tmp_path: Path) -> None:
+    document = rows({"image_id": "9999999999999999999"})
+    document["images"][0]["id"] = "9999999999999999999"
+    assert 0 <= read(tmp_path, document).image_id(0) < 2**52
 
 
 def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_an_orientation_is_applied_as_viewers_do(tmp_path: Path, orientation: in
         expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     assert np.array_equal(decode(path), expected)
     assert inspect(path)[0] == expected.shape[:2] == size_in_header(path)
-    assert inspect(path)[1] == ([] if orientation == 1 else [decoding.TURNED])
+    assert inspect(path)[1] == ([] if orientation == 1 else [decoding.UNCONFIRMED])
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -107,7 +107,7 @@ def test_the_annotated_size_tells_whether_stored_pixels_are_meant(tmp_path: Path
         assert inspect(path, (20, 10))[1] == [decoding.TURNED]
         assert decode(path, (99, 99)).shape == (20, 10, 3)  # of neither size, which the data set refuses
     else:
-        assert inspect(path, (10, 20))[1] == [decoding.TURNED]
+        assert inspect(path, (10, 20))[1] == [decoding.UNCONFIRMED]
 
 
 def test_a_square_image_is_turned(tmp_path: Path) -> None:
@@ -116,10 +116,33 @@ def test_a_square_image_is_turned(tmp_path: Path) -> None:
     assert np.array_equal(decode(tmp_path / "x.png", (16, 16)), turned)
 
 
+def test_an_orientation_behind_the_pixels_of_a_png_counts_without_a_stated_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    oriented(path, 6)
+    content = path.read_bytes()
+    start = content.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(content[start : start + 4])
+    exif, rest = content[start : start + length], content[:start] + content[start + length :]
+    path.write_bytes(rest[:-12] + exif + rest[-12:])  # before IEND
+    assert size_in_header(path) == decode(path).shape[:2] == (20, 10)
+
+
 @pytest.mark.parametrize("value", [0, 9, 77])
 def test_an_orientation_that_there_is_none_of_means_nothing(tmp_path: Path, value: int) -> None:
     oriented(tmp_path / "x.jpg", value)
     assert decode(tmp_path / "x.jpg").shape == (10, 20, 3)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def deep_colour(pixel: tuple[int, int, int]) -> bytes:
+    """A PNG of 5x4 pixels with 16 bits a channel, which Pillow reads and does not write."""
+    row = b"\0" + struct.pack(">3H", *pixel) * 5
+    header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def test_what_is_odd_about_an_image_is_said(tmp_path: Path) -> None:
@@ -131,7 +154,8 @@ def test_what_is_odd_about_an_image_is_said(tmp_path: Path) -> None:
     palette = Image.new("P", (5, 4))
     palette.save(tmp_path / "palette.png", transparency=0)
     Image.new("CMYK", (5, 4)).save(tmp_path / "print.jpg")
-    Image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((4, 5), 2**15, np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((4, 5), 2**12, np.uint16)).save(tmp_path / "dark.png")
     Image.fromarray(np.zeros((4, 5), np.float32)).save(tmp_path / "float.tif")
     frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "lime")]
     for name in ("film.gif", "film.tif", "film.webp", "film.png"):
@@ -140,10 +164,27 @@ def test_what_is_odd_about_an_image_is_said(tmp_path: Path) -> None:
     assert kinds("glass.png") == kinds("palette.png") == [decoding.TRANSPARENT]
     assert kinds("print.jpg") == [decoding.CMYK]
     assert kinds("deep.png") == [decoding.SIXTEEN]
+    assert kinds("dark.png") == [decoding.SIXTEEN, decoding.DARK]
+    (tmp_path / "colour.png").write_bytes(deep_colour((2**15, 2**15, 0)))
+    (tmp_path / "night.png").write_bytes(deep_colour((2**12, 0, 0)))
+    assert kinds("colour.png") == [decoding.DEEP_COLOUR]
+    assert kinds("night.png") == [decoding.DEEP_COLOUR, decoding.DARK]
+    assert decode(tmp_path / "colour.png")[0, 0].tolist() == [128, 128, 0]
     assert kinds("float.tif") == [decoding.FLOAT]
     for name in ("film.gif", "film.tif", "film.webp", "film.png"):
         assert kinds(name) == [decoding.FRAMES], name
         assert np.abs(decode(tmp_path / name)[0, 0].astype(int) - (255, 0, 0)).max() < 5
+
+
+def test_what_is_damaged_behind_the_first_frame_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    Image.new("RGB", (5, 4), (1, 2, 3)).save(path)
+    content = bytearray(path.read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    after = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    content[after : after + 4] = b"\x6b\0\0\0"  # where a further page would be
+    path.write_bytes(content)
+    assert inspect(path)[0] == decode(path).shape[:2] == (4, 5)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp", "gif"])
@@ -182,10 +223,6 @@ def test_huge_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for look in (decode, inspect):
         with pytest.raises(UserError, match="more than 300 pixels"):
             look(tmp_path / "x.png")
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def test_megabytes_of_text_in_a_png_are_nobodys_pixels(tmp_path: Path) -> None:

@@ -221,6 +221,32 @@ def test_chosen_classes(tmp_path: Path) -> None:
         open_splits("shapes", protocol(short_edge=64, long_edge=64, classes=("disc",)))
 
 
+def test_a_chosen_class_may_be_named_in_one_split_alone(tmp_path: Path) -> None:
+    other = rows({"category_id": 2})
+    other["categories"] = [{"id": 2, "name": "dog"}]
+    source = coco(tmp_path, rows({}, {"category_id": 2}), other)
+    train, val = opened(source, classes=("cat", "dog"))
+    assert train.classes == val.classes == ("cat", "dog")
+    assert val.annotations(0).labels.tolist() == [1]
+
+
+def test_objects_that_repeat_another_are_counted_and_kept(tmp_path: Path) -> None:
+    train, _ = opened(coco(tmp_path, rows({}, {}, {"bbox": [10.01, 10, 20, 20]}, {"category_id": 2})))
+    assert train.warnings == {splits.REPEATED: 2}
+    assert len(train.annotations(0)) == 4
+
+
+def test_thousands_of_files_of_one_length_are_read_once_each(tmp_path: Path, monkeypatch: Any) -> None:
+    write_voc(tmp_path, dict.fromkeys("abcd", DOG), {"train": "a\nb", "val": "c\nd"})
+    for name in "abcd":
+        (tmp_path / "JPEGImages" / f"{name}.jpg").write_bytes(b"0" * 9000 + name.encode() + b"0" * 9000)
+    read: list[str] = []
+    whole = splits._whole
+    monkeypatch.setattr(splits, "_whole", lambda path: (read.append(path.name), whole(path))[1])
+    opened(f"voc:{tmp_path}")
+    assert sorted(read) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+
+
 def test_a_broken_file_is_no_business_of_the_overlap(tmp_path: Path) -> None:
     source = voc(tmp_path)
     write_image(tmp_path / "JPEGImages" / "d.jpg")

@@ -361,6 +361,35 @@ def test_a_missing_image_names_all_that_was_looked_for(tmp_path: Path) -> None:
         open_role(tmp_path, train_split="mine")
 
 
+def test_boxes_from_0_hold_their_last_pixel_without_a_stated_size(tmp_path: Path) -> None:
+    xml = voc_xml(voc_object("dog", 0, 0, 79, 30), voc_object("dog", 10, 20, 79, 59), size="")
+    images = open_role(write_voc(tmp_path, {"a": xml}, {"train": "a"}))
+    assert images.annotations(0).boxes.tolist() == [[0, 0, 80, 31], [10, 20, 80, 60]]
+
+
+def test_an_annotation_of_another_kind_is_refused(tmp_path: Path) -> None:
+    for text, root in (("<html><body/></html>", "html"), (f"<annotations>{DOG}</annotations>", "annotations")):
+        write_voc(tmp_path, {"a": text}, {"train": "a"})
+        with pytest.raises(UserError, match=f"a.xml is no VOC annotation: it begins with <{root}>"):
+            open_role(tmp_path)
+    write_voc(tmp_path, {"a": "\n" + DOG.replace("object>", "Object>")}, {"train": "a"})
+    assert len(open_role(tmp_path).annotations(0)) == 1
+
+
+def test_of_several_files_of_one_name_the_first_is_read_and_they_are_counted(tmp_path: Path) -> None:
+    listed(tmp_path, "a", "a")
+    for suffix in ("JPG", "png"):
+        write_image(tmp_path / "JPEGImages" / f"a.{suffix}")
+    images = open_role(tmp_path, train_split="mine")
+    assert images.name(0) == "JPEGImages/a.jpg"
+    assert images.warnings.examples == {voc.SEVERAL: ["JPEGImages/a.jpg of 3"]}
+
+
+def test_names_spelled_alike(tmp_path: Path) -> None:
+    images = listed(tmp_path, "B\u00e4r\n", "ba\u0308r")  # accents apart, as on a Mac
+    assert images.name(0) == "JPEGImages/ba\u0308r.jpg"
+
+
 @pytest.mark.parametrize(
     "size", ["", "<size/>", "<size><width/><height/></size>", "<size><width>0</width><height>0</height></size>"]
 )
@@ -406,13 +435,18 @@ def test_boxes_that_end_one_before_the_edge_hold_their_last_pixel(tmp_path: Path
 def test_one_slip_does_not_move_a_set_that_counts_from_1(tmp_path: Path) -> None:
     images = origin(tmp_path, (1, 1, 40, 30), (0, 20, 80, 60), (1, 5, 9, 9))
     assert images.annotations(0).boxes.tolist() == [[0, 0, 40, 30], [0, 19, 80, 60], [0, 4, 9, 9]]
-    assert not images.warnings
+    assert images.warnings == {voc.SLIPS: 1}
+    xml = voc_xml(voc_object("dog", 0, 20, 40, 30), voc_object("dog", 10, 20, 80, 60))
+    alone = open_role(write_voc(tmp_path / "alone", {"a": xml}, {"train": "a"}))
+    assert alone.annotations(0).boxes.tolist() == [[0, 19, 40, 30], [9, 19, 80, 60]]
+    assert alone.warnings == {voc.SLIPS: 1}
 
 
 def test_both_splits_count_alike_and_a_checksum_says_how(tmp_path: Path) -> None:
     zero, one = voc_xml(voc_object("dog", 0, 0, 40, 30)), voc_xml(voc_object("dog", 10, 20, 40, 30))
     root = write_voc(tmp_path, {"a": zero, "b": one}, {"train": "a", "val": "b"})
     assert open_role(root, "val").annotations(0).boxes.tolist() == [[10, 20, 40, 30]]
+    assert open_role(root, "val").warnings == {voc.FROM_ZERO_TOO: 1}
     before = open_role(root, "val").checksum()
     write_voc(root, {"a": one}, {})
     assert open_role(root, "val").annotations(0).boxes.tolist() == [[9, 19, 40, 30]]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data import open_data
+from harness.data.check import checked
 from harness.data.files import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE, REPEATED_OBJECT
 from harness.data.loader import eval_batches
 from harness.data.reading import MAX_LINE
@@ -113,6 +114,22 @@ def test_an_image_listed_twice_is_one_image_with_the_faces_of_both(tmp_path: Pat
     assert images.warnings == {REPEATED_IMAGE: 1, REPEATED_OBJECT: 1}
 
 
+def test_corners_in_place_of_sides_are_refused(tmp_path: Path) -> None:
+    rows = "".join(face(30 + n, 30, 60 + n, 50) for n in range(5))
+    with pytest.raises(
+        UserError, match=r"boxes look like corners .*; WIDER FACE's rows begin with x, y, w, h: convert"
+    ):
+        open_role(write_wider(tmp_path, {"train": f"{A}5\n{rows}{B}0\n"}))
+
+
+def test_names_of_one_file_in_two_spellings_are_one_image(tmp_path: Path) -> None:
+    text = f"{A}1\n{face(1, 1, 9, 9)}{B}0\n./0--A\\a.jpg\n1\n{face(20, 20, 9, 9)}"
+    images = open_role(write_wider(tmp_path, {"train": text}))
+    assert len(images) == 2
+    assert len(images.annotations(0)) == 2
+    assert images.warnings == {REPEATED_IMAGE: 1}
+
+
 def test_splits_by_role_and_by_name(tmp_path: Path) -> None:
     root = write_wider(tmp_path, {"train": LIST, "val": LIST, "tiny": f"{B}0\n"})
     assert open_role(root, "val").name(0) == "WIDER_val/images/0--A/a.jpg"
@@ -203,7 +220,8 @@ def test_missing_and_damaged_images(tmp_path: Path) -> None:
     path = root / "WIDER_train" / "images" / "1--B" / "b.jpg"
     path.write_text("no picture")
     with pytest.raises(UserError, match=r"b\.jpg cannot be decoded"):
-        open_role(root)
+        checked(open_role(root), DataSection(), None)
+    assert len(checked(open_role(root), DataSection(unreadable="skip"), None)) == 1
     path.unlink()
     with pytest.raises(UserError, match=r"b\.jpg is missing"):
         open_role(root)
