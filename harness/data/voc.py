@@ -6,12 +6,11 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.default_splits import Pair, Role, default_split
@@ -27,6 +26,7 @@ from harness.data.files import (
 )  # fmt: skip
 from harness.data.plausible import voc_problem
 from harness.data.reading import IMAGE_SUFFIXES, Listing, names_in, open_folder, read_text, stays_inside
+from harness.data.voc_origin import Origin
 from harness.data.voc_xml import Annotation, parse
 from harness.errors import UserError, did_you_mean, shorten
 
@@ -57,7 +57,7 @@ def open_voc(
     """Open one split of a data set in VOC's layout.
 
     VOC counts pixels from 1 and its corners belong to the box: ``xmin - 1, ymin - 1, xmax, ymax`` are the continuous
-    corners. Tools that count from 0 write the same files; theirs are told by where the boxes begin (`_Origin`).
+    corners. Tools that count from 0 write the same files; theirs are told by where the boxes begin (`Origin`).
     Classes are all names of all usual splits, sorted, so that training and evaluation agree on them.
 
     A split may be a union: ``VOC2007/trainval+VOC2012/trainval`` in a folder that holds one folder of this layout for
@@ -96,7 +96,7 @@ def open_voc(
     classes = tuple(sorted({name for found in every.values() for name in found.names}))
     if not classes:
         raise UserError(f"no annotation of {root} names an object, so there is no class to learn")
-    origin = _Origin.of(every.values(), lambda: source.sizes(every))
+    origin = Origin.of(every.values(), lambda: source.sizes(every))
     digest = hashlib.sha256("\n".join(classes).encode())
     if not origin.usual:
         digest.update(f"\n{origin}".encode())
@@ -275,53 +275,6 @@ def _words(split: str, known: Iterable[str]) -> list[str]:
     return [word for word in dict.fromkeys((split, *split.split("+"))) if word in known]
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """How a set counts its pixels.
-
-    Attributes:
-        first: number of the first pixel: 1 for VOC.
-        last_inside: whether xmax and ymax name the last pixel of the box, as VOC's do, or the edge behind it.
-    """
-
-    first: int
-    last_inside: bool
-
-    @classmethod
-    def of(
-        cls, annotations: Iterable[Annotation], sizes: Callable[[], Sequence[tuple[Annotation, tuple[int, int]]]]
-    ) -> _Origin:
-        """By where boxes begin: whoever counts from 1 has none at 0, and those at the left and upper edge begin at 1.
-
-        Where more begin at 0, and more than one does, the set counts from there. Its boxes then end at the image's
-        sides, which are edges, or, where more end one before, at the last pixel.
-
-        Args:
-            sizes: gives each annotation with its image's ``(height, width)``; asked where it matters.
-        """
-        begin = np.array([corner[:2] for found in annotations for corner in found.corners]).reshape(-1)
-        zeros = int((begin == 0).sum())
-        if zeros < 2 or zeros <= (begin == 1).sum():
-            return cls(1, True)
-        pairs = [(corner[2:], size) for found, size in sizes() for corner in found.corners]
-        end = np.array([corner for corner, _ in pairs]).reshape(-1, 2)
-        side = np.array([size[::-1] for _, size in pairs]).reshape(-1, 2)
-        return cls(0, bool((end == side - 1).sum() > (end == side).sum()))
-
-    @property
-    def usual(self) -> bool:
-        """Whether this is VOC's own."""
-        return self == _Origin(1, True)
-
-    def edges(self, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Continuous corners ``[n, 4]`` of rows xmin, ymin, xmax, ymax."""
-        far = 1 - self.first if self.last_inside else 0
-        return corners + np.array((-self.first, -self.first, far, far), dtype=np.float64)
-
-    def __str__(self) -> str:
-        return f"counted from {self.first}, xmax {'inside' if self.last_inside else 'behind'}"
-
-
 def _problem(files: Sequence[ImageFile], parsed: Sequence[Annotation]) -> tuple[str, ...]:
     corners = np.array([corner for found in parsed for corner in found.corners], dtype=np.float64).reshape(-1, 4)
     sizes = [file.size[::-1] for file, found in zip(files, parsed, strict=True) for _ in found.corners]
@@ -335,7 +288,7 @@ def _image_file(
     item: _Item,
     found: Annotation,
     classes: tuple[str, ...],
-    origin: _Origin,
+    origin: Origin,
     counted: Oddities,
 ) -> ImageFile:
     name = source.image(item, counted)

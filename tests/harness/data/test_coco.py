@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask
 
 from harness.coco_results import write_results
-from harness.data import coco, open_data
+from harness.data import coco_reader, open_data
 from harness.data.check import checked
 from harness.data.files import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE, REPEATED_OBJECT
 from harness.errors import UserError
@@ -271,7 +271,7 @@ def test_a_size_that_is_not_said_is_read_from_the_image(tmp_path: Path, size: di
     document["images"][0] |= size
     images = read(tmp_path, document)
     assert images.size(0) == (60, 80)
-    assert images.warnings == {coco.NO_SIZE: 1}
+    assert images.warnings == {coco_reader.NO_SIZE: 1}
 
 
 def test_ids_may_be_text(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_null_is_absent_and_counted(tmp_path: Path) -> None:
     images = read(tmp_path, rows({"area": None}, {"iscrowd": None}, {}))
     assert images.annotations(0).area.tolist() == [400, 400, 400]
     assert not images.annotations(0).crowd.any()
-    assert images.warnings == {coco.NULL: 2}
+    assert images.warnings == {coco_reader.NULL: 2}
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_an_object_marked_ignore_is_a_region_without_negatives(tmp_path: Path) -
     images = read(tmp_path, rows({"ignore": 1}, {"ignore": 0}, {"difficult": True}))
     assert images.annotations(0).crowd.tolist() == [True, False, False]
     assert images.annotations(0).difficult.tolist() == [False, False, True]
-    assert images.warnings == {coco.IGNORED: 1, coco.DIFFICULT: 1}
+    assert images.warnings == {coco_reader.IGNORED: 1, coco_reader.DIFFICULT: 1}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_a_box_that_is_missing_is_drawn_around_its_mask(tmp_path: Path, segmenta
         del document["annotations"][0]["bbox"]
     images = read(tmp_path, document)
     assert images.annotations(0).boxes.tolist() == [[10, 20, 40, 35]]
-    assert images.warnings == {coco.FROM_MASK: 1}
+    assert images.warnings == {coco_reader.FROM_MASK: 1}
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
     images = read(tmp_path, document)
     assert (images.classes, images.category_ids) == (("dog", "cat"), (2, 9))
     assert images.annotations(0).labels.tolist() == [1, 1]
-    assert images.warnings.examples == {coco.SAME_NAME: ["cat (9, 12)"]}
+    assert images.warnings.examples == {coco_reader.SAME_NAME: ["cat (9, 12)"]}
 
 
 def test_a_root_that_only_groups_is_no_class(tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_a_root_that_only_groups_is_no_class(tmp_path: Path) -> None:
     ]
     images = read(tmp_path, document)
     assert images.classes == ("dog", "cat")
-    assert images.warnings.examples == {coco.GROUPS: ["pets"]}
+    assert images.warnings.examples == {coco_reader.GROUPS: ["pets"]}
     document["annotations"][0]["category_id"] = 0  # used, so it is one
     assert read(tmp_path, document).classes == ("pets", "dog", "cat")
 
@@ -460,7 +460,7 @@ def test_names_with_other_slashes_or_letters(tmp_path: Path, said: str, lies: st
     (tmp_path / "val2017" / "a.jpg").unlink()
     images = open_val(tmp_path)
     assert images.name(0) == f"val2017/{lies}"
-    assert images.warnings == {coco.OTHER_SPELLING: 1}
+    assert images.warnings == {coco_reader.OTHER_SPELLING: 1}
 
 
 @pytest.mark.parametrize("said", ["val2017/a.jpg", "images/a.jpg", "images\\a.jpg"])
@@ -470,7 +470,7 @@ def test_names_from_the_data_folder_on(tmp_path: Path, said: str) -> None:
     write_image(tmp_path / "images" / "a.jpg")
     images = read(tmp_path, document)
     assert images.name(0) == said.replace("\\", "/")
-    assert images.warnings == {coco.FROM_ROOT: 1}
+    assert images.warnings == {coco_reader.FROM_ROOT: 1}
 
 
 def test_a_name_that_fits_two_files_in_other_letters_is_missing(tmp_path: Path) -> None:
