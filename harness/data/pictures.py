@@ -15,6 +15,7 @@ import numpy.typing as npt
 from harness.data import SHAPES_COUNT
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.decoding import decode
+from harness.data.files import NO_OBJECTS
 from harness.data.reading import IMAGE_SUFFIXES
 from harness.data.shapes import ShapesSet
 from harness.errors import UserError, as_utf8, is_text, no_text, reason, shorten
@@ -188,13 +189,7 @@ class PictureSet(ImageSet):
         return self._pictures[index].size
 
     def annotations(self, index: int) -> Annotations:
-        return Annotations(
-            boxes=np.zeros((0, 4), np.float32),
-            labels=np.zeros(0, np.int64),
-            crowd=np.zeros(0, np.bool_),
-            difficult=np.zeros(0, np.bool_),
-            area=np.zeros(0, np.float32),
-        )
+        return NO_OBJECTS
 
     def load(self, index: int) -> npt.NDArray[np.uint8]:
         source = self._pictures[index].source

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,20 +79,9 @@ def open_voc(
     source = _Source(root)
     parts = source.find_parts(split, role, other)
     counted = Oddities()
-    listed = [_Item(part.folder, name) for part in parts for name in source.names(part, counted)]
-    times = Counter(listed)
-    for item in times:
-        if times[item] > 1:
-            counted.note(REPEATED_IMAGE, item.name, times[item] - 1)
-    chosen = list(times)[:limit]
+    chosen = source.items(parts, counted)[:limit]
     parsed = {item: parse(source.annotation(item)) for item in chosen}
-    every = dict(parsed)
-    for part in sorted(source.class_parts(parts, other, role)):
-        for name in source.names(part, Oddities()):
-            item = _Item(part.folder, name)
-            # VOC 2012 keeps the annotations of test back.
-            if item not in every and os.path.isfile(source.annotation(item)):
-                every[item] = parse(source.annotation(item))
+    every = parsed | source.others(source.class_parts(parts, other, role), parsed)
     classes = tuple(sorted({name for found in every.values() for name in found.names}))
     if not classes:
         raise UserError(f"no annotation of {root} names an object, so there is no class to learn")
@@ -193,6 +182,19 @@ class _Source:
                 raise UserError(f"split file {path}, line {number}: {name!r} must stay inside the data folder")
             names.append(name)
         return names
+
+    def items(self, parts: Sequence[_Part], counted: Oddities) -> list[_Item]:
+        """The images of some splits, each once."""
+        times = Counter(_Item(part.folder, name) for part in parts for name in self.names(part, counted))
+        for item in times:
+            if times[item] > 1:
+                counted.note(REPEATED_IMAGE, item.name, times[item] - 1)
+        return list(times)
+
+    def others(self, parts: Iterable[_Part], known: Collection[_Item]) -> dict[_Item, Annotation]:
+        """The annotations of further splits; some may be absent: VOC 2012 keeps those of test back."""
+        items = [item for item in self.items(sorted(parts), Oddities()) if item not in known]
+        return {item: parse(path) for item in items if os.path.isfile(path := self.annotation(item))}
 
     def annotation(self, item: _Item) -> Path:
         """Of an image; it may not be there."""
