@@ -226,11 +226,12 @@ class Reader:
         by_file: dict[str, list[int]] = {}
         for position, image in enumerate(self.images.values()):
             by_file.setdefault(image.name, []).append(position)
-        chosen = list(by_file.items())[:limit]
-        for name, positions in by_file.items():
-            self._expect_one_size(name, positions)
-        objects = self._annotations(np.array([p for _, positions in chosen for p in positions], dtype=np.int64))
         ids, images = list(self.images), list(self.images.values())
+        for name, positions in by_file.items():
+            for position in positions[1:]:
+                self._expect_one_size(name, ids[positions[0]], ids[position])
+        chosen = list(by_file.items())[:limit]
+        objects = self._annotations(np.array([p for _, positions in chosen for p in positions], dtype=np.int64))
         files = []
         for name, positions in chosen:
             size = images[positions[0]].size
@@ -240,16 +241,15 @@ class Reader:
             )
         return files
 
-    def _expect_one_size(self, name: str, positions: list[int]) -> None:
-        """Entries of one file must agree on its size: their boxes count its pixels."""
-        ids, images = list(self.images), list(self.images.values())
-        for position in positions[1:]:
-            if images[position].size != images[positions[0]].size:
-                first, other = (f"{w}x{h}" for h, w in (images[positions[0]].size, images[position].size))
-                raise self._fault(
-                    f"images {ids[positions[0]]} and {ids[position]} are both {name}, of {first} and of {other}; mend "
-                    "the sizes and the boxes that count by the wrong one"
-                )
+    def _expect_one_size(self, name: str, first: Key, other: Key) -> None:
+        """Two entries of one file must agree on its size: their boxes count its pixels."""
+        sizes = self.images[first].size, self.images[other].size
+        if sizes[0] != sizes[1]:
+            told = " and of ".join(f"{width}x{height}" for height, width in sizes)
+            raise self._fault(
+                f"images {first} and {other} are both {name}, of {told}; mend the sizes and the boxes that count by "
+                "the wrong one"
+            )
 
     def problems(self) -> tuple[str, ...]:
         """Why the boxes of the file cannot be what the format says."""

@@ -35,13 +35,15 @@ def sides_problem(boxes: Numbers, sizes: Numbers, areas: Numbers, around: Number
     Returns:
         A problem in the words of `ImageSet.problems`, without what it is about.
     """
+    if len(boxes) == 0:
+        return None
     if shares := _shares(boxes, sizes, order):
         return shares
     corner, side = boxes[:, :2], boxes[:, 2:]
     out = ((corner + side) > sizes + 1).any(axis=1)
     as_corners = ((side > corner) & (side <= sizes + 1)).all(axis=1)
     # Tools that count pixels make a side one longer or shorter.
-    of_corners, of_sides = ((side - corner).prod(axis=1), side.prod(axis=1))
+    of_corners, of_sides = (side - corner).prod(axis=1), side.prod(axis=1)
     known = np.isfinite(areas) & (areas > 0)
     stated = _share(np.abs(areas - of_corners) <= np.abs(side - corner).sum(axis=1) + 2, known & as_corners)
     plainly = _share(np.abs(areas - of_sides) <= 1 + 0.01 * of_sides, known)
@@ -49,22 +51,15 @@ def sides_problem(boxes: Numbers, sizes: Numbers, areas: Numbers, around: Number
     there = np.concatenate((around[:, :2], around[:, :2] + around[:, 2:]), axis=1)
     by_mask = _share((np.abs(boxes - there) <= 2).all(axis=1), masked)
     plain_by_mask = _share((np.abs(boxes - around) <= 2).all(axis=1), masked)
-    enough = len(boxes) >= FEW or bool(out.any())
+    fit = as_corners.mean() >= MOST
     least = 0.5 if len(boxes) < MANY else 0.2
-    evidence = (
-        (
-            (plain_by_mask < 0.5 <= MOST <= by_mask, ", as their masks do"),
-            (plainly < 0.5 and stated >= MOST and enough and as_corners.mean() >= MOST, ", and have the areas stated"),
-            (
-                plainly < MOST and len(boxes) >= FEW and as_corners.mean() >= MOST and out.mean() > least,
-                "",
-            ),
-        )
-        if len(boxes)
-        else ()
-    )
-    why = next((words for holds, words in evidence if holds), None)
-    if why is None:
+    if plain_by_mask < 0.5 <= MOST <= by_mask:
+        why = ", as their masks do"
+    elif fit and plainly < 0.5 and stated >= MOST and (len(boxes) >= FEW or out.any()):
+        why = ", and have the areas stated"
+    elif fit and plainly < MOST and len(boxes) >= FEW and out.mean() > least:
+        why = ""
+    else:
         return None
     return (
         f"boxes look like corners x1, y1, x2, y2 ({int(out.sum())} of {len(boxes)} stick out of their image, and "

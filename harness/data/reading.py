@@ -15,7 +15,7 @@ from harness.errors import UserError, is_text, reason, shorten
 MAX_LINE = 4096  # bytes; file systems have no longer paths
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # the first that is there
 
-_MARKED = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # byte order marks
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with a byte order mark, which Windows' editors write
 
 
 def read_bytes(path: Path, what: str) -> bytes:
@@ -41,7 +41,7 @@ def read_text(path: Path, what: str) -> str:
     """
     content = read_bytes(path, what)
     try:
-        return content.decode("utf-8-sig" if not content.startswith(_MARKED[1:]) else "utf-16")
+        return content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{what} {path} is not UTF-8 text: {reason(error)}; save it as UTF-8") from error
 
