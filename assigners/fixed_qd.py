@@ -14,7 +14,7 @@ from torch import Tensor
 from assigners.box_points import LevelGate
 from assigners.contract import Grid, HeadInfo, Predictions, Targets
 from assigners.quality_distribution import SIGMA_INIT, Mixture
-from assigners.quality_sampling import Inbox, QualitySampling, Rejected, Select
+from assigners.quality_sampling import Inbox, Label, QualitySampling, Rejected, Select
 
 Unit = Literal["box", "stride", "box_over_ratio"]
 
@@ -26,6 +26,8 @@ class UniformCenter(QualitySampling):
         head: of the detector.
         positives: samples per box, all on the level of the box's size.
         radius: half side of the square in strides, cut to the box.
+        rounded: whether draws move to the nearest grid point, as those of ``qd`` do: what is left of the difference to
+            center sampling is the number of samples and their copies.
         inbox: see `QualitySampling`.
 
     Raises:
@@ -40,12 +42,13 @@ class UniformCenter(QualitySampling):
         *,
         positives: int = 12,
         radius: float = 1.5,
+        rounded: bool = False,
         inbox: Literal["negative_no_footprint", "ignore", "negative"] = "negative_no_footprint",
     ) -> None:
         super().__init__(positives=positives, draws_per_level=positives, level_gate="fcos_range", inbox=inbox)
         if radius <= 0:
             raise ValueError(f"radius is {radius}; it must be > 0")
-        self.radius = radius
+        self.radius, self.quantised = radius, rounded
 
     def quality(self, grid: Grid, targets: Targets, predictions: Predictions | None) -> Mixture:
         """1 everywhere: a component of infinite width."""
@@ -66,7 +69,7 @@ class FixedQuality(QualitySampling):
         sigma: of both axes, in the unit that `d_norm` names; the paper does not give it.
         d_norm: the unit (A2). ``box``: half sides of the box. ``stride``: cells of the level.
             ``box_over_ratio``: half sides times the level's stride over 8.
-        positives, draws_per_level, level_gate, select, rejected, inbox: see `QualitySampling`.
+        positives, draws_per_level, level_gate, select, rejected, inbox, label: see `QualitySampling`.
 
     Raises:
         ValueError: for a sigma that is not positive.
@@ -84,10 +87,11 @@ class FixedQuality(QualitySampling):
         select: Select = "topk",
         rejected: Rejected = "ignore",
         inbox: Inbox = "negative_no_footprint",
+        label: Label = "quality",
     ) -> None:
         super().__init__(
             positives=positives, draws_per_level=draws_per_level, level_gate=level_gate, select=select,
-            rejected=rejected, inbox=inbox,
+            rejected=rejected, inbox=inbox, label=label,
         )  # fmt: skip
         if sigma <= 0:
             raise ValueError(f"sigma is {sigma}; it must be > 0")

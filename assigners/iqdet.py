@@ -22,7 +22,7 @@ from assigners.box_points import BoxPoints, LevelGate, lattice, usable_levels
 from assigners.contract import Assignment, Grid, HeadInfo, Needs, Predictions, Step, Targets, Term
 from assigners.geometry import aligned_iou, decode, giou_loss
 from assigners.quality_distribution import Learn, Mixture, Peak, QualityDistributionEncoder, quality_loss
-from assigners.quality_sampling import Inbox, QualitySampling, Rejected, Select, at_least_one
+from assigners.quality_sampling import Inbox, Label, QualitySampling, Rejected, Select, at_least_one
 from assigners.reader import read
 from assigners.roi import Extractor
 
@@ -34,7 +34,7 @@ class IQDet(QualitySampling):
 
     Args:
         head: of the detector.
-        positives, draws_per_level, level_gate, select, rejected, inbox: see `QualitySampling`.
+        positives, draws_per_level, level_gate, select, rejected, inbox, label: see `QualitySampling`.
         components: of the mixture, the paper's 2.
         hidden: width of the encoder, not stated (A32). None: four times the head's channels.
         roi: side of the RoI feature, the paper's 7 (Table 3).
@@ -67,6 +67,7 @@ class IQDet(QualitySampling):
         select: Select = "topk",
         rejected: Rejected = "ignore",
         inbox: Inbox = "negative_no_footprint",
+        label: Label = "quality",
         detach_label: bool = True,
         iq_points: Literal["grid", "draws", "positives"] = "grid",
         iq_target: Literal["iou", "cls", "reg", "comb"] = "iou",
@@ -78,7 +79,7 @@ class IQDet(QualitySampling):
     ) -> None:
         super().__init__(
             positives=positives, draws_per_level=draws_per_level, level_gate=level_gate, select=select,
-            rejected=rejected, inbox=inbox,
+            rejected=rejected, inbox=inbox, label=label,
         )  # fmt: skip
         at_least_one(components=components, hidden=hidden, roi=roi, lattice_side=lattice_side)
         if not 0 <= warmup <= 1:
@@ -127,7 +128,7 @@ class IQDet(QualitySampling):
             early = self.warmup_assigner.forward(grid, targets, predictions, step)
             return replace(early, losses=losses)
 
-        label = score.exp().clamp(0, 1)
+        label = self.labels(score, index, chosen)
         answer = self.supervise(
             pool, label.detach() if self.detach_label else label, index, chosen, mixture, grid, targets, usable
         )

@@ -14,11 +14,11 @@ from assigners.iqdet import IQDet
 class QuantisedDistribution(IQDet):
     """Draws from the quality distribution, on the grid (registry name ``qd``). Options: those of `IQDet`."""
 
-    quantised: ClassVar[bool] = True
+    quantised = True
 
 
 class UniformSampling(IQDet):
     """Uniform draws, on the grid (registry name ``uniform``). Options: those of `IQDet`."""
 
-    quantised: ClassVar[bool] = True
+    quantised = True
     uniform: ClassVar[bool] = True

@@ -47,8 +47,10 @@ from assigners.quality_distribution import Mixture
 Select = Literal["topk", "joint", "multinomial", "topk_per_level"]
 Rejected = Literal["ignore", "zero", "zero_other_levels"]
 Inbox = Literal["negative_no_footprint", "ignore", "negative", "one_minus_q", "soft"]
+Label = Literal["quality", "best_is_one", "one"]
 
 DRAWS_PER_POSITIVE = 4  # selection needs something to select from: with 1, a box on one level keeps whatever it drew
+SMALLEST_BEST = 1e-6  # of a box's labels, where the best is to be one: a quality of nothing stays nothing
 
 
 class QualitySampling(Assigner):
@@ -68,13 +70,15 @@ class QualitySampling(Assigner):
             in the class of a sample that reads them. ``negative``: negatives. ``ignore``: no loss, as the sentence
             on negatives has it; samples then supervise the other classes too. ``one_minus_q``: negatives of
             weight 1 - Q. ``soft``: target Q.
+        label: of the positives. ``quality``: Q, as the paper has it. ``best_is_one``: Q over the largest Q of the
+            box's positives. ``one``: hard, as without soft labels; Q then only selects.
 
     Raises:
         ValueError: for a count below 1.
     """
 
     uniform: ClassVar[bool] = False  # draws are uniform over `region`; otherwise their density is the quality
-    quantised: ClassVar[bool] = False  # draws move to the nearest grid point
+    quantised: bool = False  # draws move to the nearest grid point
 
     def __init__(
         self,
@@ -85,11 +89,13 @@ class QualitySampling(Assigner):
         select: Select = "topk",
         rejected: Rejected = "ignore",
         inbox: Inbox = "negative_no_footprint",
+        label: Label = "quality",
     ) -> None:
         super().__init__()
         at_least_one(positives=positives, draws_per_level=draws_per_level)
         self.positives, self.draws_per_level = positives, draws_per_level or DRAWS_PER_POSITIVE * positives
         self.level_gate, self.select, self.rejected, self.inbox = level_gate, select, rejected, inbox
+        self.label = label
 
     @abstractmethod
     def quality(self, grid: Grid, targets: Targets, predictions: Predictions | None) -> Mixture:
@@ -135,6 +141,16 @@ class QualitySampling(Assigner):
             score = score - torch.log(-torch.log(box_noise(step, RESAMPLE_STREAM, targets, levels, points))).float()
         return select_top(score.flatten(1), pool.ok.flatten(1), priority.flatten(1), self.positives)
 
+    def labels(self, score: Tensor, index: Tensor, chosen: Tensor) -> Tensor:
+        """Class labels ``[N, L, P]`` in [0, 1] of points with log quality `score`, for a choice among them."""
+        if self.label == "one":
+            return torch.ones_like(score)
+        label = score.exp().clamp(0, 1)
+        if self.label == "best_is_one":
+            best = torch.where(chosen, label.flatten(1).gather(1, index), 0).amax(dim=1).clamp(min=SMALLEST_BEST)
+            label = (label / best[:, None, None]).clamp(max=1)
+        return label
+
     def supervise(
         self, pool: BoxPoints, label: Tensor, index: Tensor, chosen: Tensor, quality: Mixture, grid: Grid,
         targets: Targets, usable: Tensor,
@@ -153,7 +169,8 @@ class QualitySampling(Assigner):
         drawn = replace(drawn, ok=drawn.ok & usable.unsqueeze(-1))
         score = quality.log_density(drawn.d)
         index, chosen = self.choose(drawn, score, quality, usable, targets, step)
-        return self.supervise(drawn, score.exp().clamp(0, 1), index, chosen, quality, grid, targets, usable)
+        label = self.labels(score, index, chosen)
+        return self.supervise(drawn, label, index, chosen, quality, grid, targets, usable)
 
     def _samples(self, pool: BoxPoints, label: Tensor, index: Tensor, chosen: Tensor) -> Samples:
         """The positives and, where A8 asks for it, the rejected draws with target zero."""

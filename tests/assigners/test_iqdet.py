@@ -99,6 +99,20 @@ def test_label_is_the_quality_at_the_point(scene):
     assert (answer.samples.box_weight[answer.samples.ok] == 1).all()
 
 
+@given(scenes(min_boxes=1))
+@settings(max_examples=10)
+def test_other_labels_stand_at_the_same_samples(scene):
+    names = ("quality", "best_is_one", "one")
+    quality, scaled, hard = (run(build("iqdet", scene, label=name), scene) for name in names)
+    for other in (scaled, hard):
+        for name in ("gt", "level", "uv", "ok", "positive"):
+            assert torch.equal(getattr(other.samples, name), getattr(quality.samples, name))
+    s = quality.samples
+    best = torch.zeros(scene.targets().num_boxes).index_reduce(0, s.gt[s.ok], s.label[s.ok], "amax")
+    torch.testing.assert_close(scaled.samples.label[s.ok], (s.label / best[s.gt])[s.ok])
+    assert (hard.samples.label[s.ok] == 1).all()
+
+
 @given(scenes(min_boxes=1), st.integers(1, 20), st.integers(1, 14))
 @settings(max_examples=15)
 def test_the_best_draws_over_all_levels_are_kept(scene, positives, draws):
@@ -458,7 +472,7 @@ def test_warm_up_assigns_by_atss_and_trains_the_encoder(scene):
         {"inbox": "ignore", "rejected": "zero"}, {"select": "joint", "positives": 30}, {"draws_per_level": 3},
         {"iq_points": "positives", "iq_target": "comb"}, {"select_by": "loss", "iq_target": "reg", "inbox": "soft"},
         {"select_by": "loss", "iq_target": "cls", "select": "topk_per_level", "rejected": "zero"},
-        {"level_gate": "none", "select": "multinomial"},
+        {"level_gate": "none", "select": "multinomial"}, {"label": "best_is_one", "rejected": "zero"},
     ],
     ids=str,
 )  # fmt: skip
