@@ -18,6 +18,7 @@ from harness.cli.output import console, emit, json_option, results_option, say
 from harness.errors import UserError
 from harness.naming import row_name
 from harness.protocol import load_protocol
+from harness.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +69,7 @@ def command() -> None:
       harness bench assigners --quick
       harness bench step -a iqdet --device cuda
       harness bench summary
+      harness bench benefit
     """
 
 
@@ -233,6 +235,58 @@ def summary_command(results: Path) -> None:
     if not lines:
         raise UserError(f"{results / 'bench' / FILE} holds no measurement; `harness bench assigners` makes them")
     click.echo(summary(lines), nl=False)
+
+
+@command.command("benefit", short_help="AP against time and memory, as a picture.")
+@click.option("--protocol", metavar="NAME|HASH", help="Of which board.  [default: the one with the most assigners]")
+@click.option("--data", metavar="TITLE|HASH", help="Of which data.")
+@size_option
+@results_option
+def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int], results: Path) -> None:
+    """Draw what assigners add to AP against what they cost, as bench/benefit.svg and .png among the results.
+
+    AP is the mean over seeds of finished runs, with options at their defaults; time and memory are those of
+    `harness bench assigners` at 100 boxes an image. Assigners that change more than the assignment are left out.
+    """
+    from harness.bench.benefit import benefits, draw
+    from harness.bench.cells import size_text
+    from harness.bench.table import read_lines
+    from harness.board import boards
+    from harness.render import save_png
+    from harness.store import ResultsStore, write_atomically
+
+    lines = [line for line in read_lines(results / "bench" / FILE) if line["size"] == size_text(size)]
+    places = sorted({(line["device"], line["threads"], line["torch"]) for line in lines})
+    fair = [board for board in boards(ResultsStore(results).load_all()[0], {}) if board.kind == "fair"]
+    fair = [board for board in fair if protocol in (None, board.question.protocol, board.question.protocol_hash)]
+    fair = [board for board in fair if data in (None, board.question.data, board.question.data_hash)]
+    drawn = [
+        (points, board, place)
+        for board in fair
+        for place in places
+        if (points := benefits(board, (line for line in lines if _place(line) == place)))
+    ]
+    if not drawn:
+        raise UserError(
+            f"no assigner has both runs and costs under {results}; `harness sweep` makes the ones, `harness bench "
+            "assigners` the others; or name another --protocol, --data or --size"
+        )
+    points, board, (device, threads, torch) = max(drawn, key=lambda found: len(found[0]))
+    seeds = sorted({len(entry.seeds) for entry in board.entries if entry.name in {p.name for p in points}})
+    told = f"{'-'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+    title = f"AP on {board.question.data} under {board.question.protocol}, {told}, against what an assigner costs"
+    canvas = draw(
+        points, title, f"costs: {size_text(size)} px, {device}, {counted(int(threads), 'thread')}, torch {torch}"
+    )
+    paths = [results / "bench" / f"benefit.{kind}" for kind in ("svg", "png")]
+    write_atomically(paths[0], canvas.svg())
+    save_png(paths[1], canvas.png())
+    for path in paths:
+        say(console(False), f"picture {path}")
+
+
+def _place(line: dict[str, str]) -> tuple[str, str, str]:
+    return line["device"], line["threads"], line["torch"]
 
 
 def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
