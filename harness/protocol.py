@@ -267,8 +267,8 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
     values.setdefault("name", path.stem)
     for override in overrides:
         _apply(values, override)
-    if overrides:
-        values["name"] = f"{values['name']}+{','.join(sorted(map(portable_override, overrides)))}"
+    if told := sorted(portable_override(override) for override in overrides if not _only_place(values, override)):
+        values["name"] = f"{values['name']}+{','.join(told)}"
     try:
         return Protocol.model_validate(_as_of_today(values, Protocol.model_validate(values)))
     except ValidationError as error:
@@ -312,6 +312,13 @@ def recorded_protocol(record: Mapping[str, Any]) -> Protocol:
             f"the record of run {record['run_id']} holds a protocol of another version: {_explain(error)}; train it "
             f"again with: {record['command']}"
         ) from error
+
+
+def _only_place(values: dict[str, Any], override: str) -> bool:
+    """Whether an override says where the weights lie that the protocol names by their digest: no other protocol."""
+    model = values.get("model")
+    digest = model.get("weights_sha256") if isinstance(model, dict) else ""
+    return bool(digest) and override.partition("=")[0].strip() == "model.weights"
 
 
 def portable_override(override: str) -> str:

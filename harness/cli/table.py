@@ -23,6 +23,7 @@ from harness.sweep_request import SweepRequest, sweep_request
 from harness.tables.planning import Place, TablePlan, plan_table
 from harness.tables.probe import CHANGES, probe_store
 from harness.tables.rows import table as find_table
+from harness.tables.scales import SCALES
 from harness.tables.scales import scale as find_scale
 
 if TYPE_CHECKING:
@@ -31,15 +32,14 @@ if TYPE_CHECKING:
 
 @click.command("table", short_help="A table of the paper: plan it, run it, put it beside the paper's.")
 @click.argument("number", metavar="N")
-@click.option(
-    "--scale", "scale_name", default="cpu", show_default=True, metavar="paper|gpu-30min|cpu", help="Its size."
-)
+@click.option("--scale", "scale_name", default="cpu", show_default=True, metavar="|".join(SCALES), help="Its size.")
 @click.option("--seeds", default="3", show_default=True, metavar="N|S,S,...", help="How many, or which.")
 @click.option("--only", multiple=True, metavar="ROW,...", help="Run these rows alone; may be repeated.")
 @click.option(
     "--data", "sources", multiple=True, metavar="SPEC",
     help="coco:DIR, voc:DIR or wider:DIR; once for each kind.  [default: shapes, but for paper and Table 8]",
 )  # fmt: skip
+@click.option("--weights", metavar="FILE", help="Where the weights lie that the scale's protocol starts from.")
 @click.option("--rerun", metavar="never|failed|always", default="never", show_default=True, help="As for a sweep.")
 @click.option("--dry-run", is_flag=True, help="Show what there is, what is missing and what it takes; run nothing.")
 @click.option("--probe", is_flag=True, help="Two training steps and one evaluated image for each row.")
@@ -55,6 +55,7 @@ def command(
     seeds: str,
     only: tuple[str, ...],
     sources: tuple[str, ...],
+    weights: str | None,
     rerun: str,
     dry_run: bool,
     probe: bool,
@@ -78,6 +79,7 @@ def command(
       harness table 7 --scale paper --data coco:data/coco --probe
       harness table 1 --scale paper --data coco:data/coco --seeds 1
       harness table 8 --data voc:VOCdevkit --data wider:data/wider --json
+      harness table 4 --scale real --data voc:DIR --weights lite0.safetensors
     """
     screen = console(as_json, files=not dry_run)
     table, scale = find_table(number), find_scale(scale_name)
@@ -95,7 +97,7 @@ def command(
     rows = [name.strip() for text in only for name in text.split(",") if name.strip()]
     plan = plan_table(
         table, scale, asked.seeds, store, command_of, sources=sources, only=rows, rerun=asked.rerun, dry=dry_run,
-        changes=CHANGES if probe else (),
+        changes=(*(CHANGES if probe else ()), *((f"model.weights={weights}",) if weights is not None else ())),
     )  # fmt: skip
     for problem in plan.problems:
         say(console(as_json=True), f"left out: {problem}")

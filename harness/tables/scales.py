@@ -54,9 +54,15 @@ class Scale:
         return self.table_7 if table.number == 7 and self.table_7 else self.protocols[kind]
 
     def overrides(self, row: Row, origin: str) -> tuple[str, ...]:
-        """What a row changes of the protocol `origin`, as ``--set`` takes it."""
+        """What a row changes of the protocol `origin`, as ``--set`` takes it.
+
+        Raises:
+            UserError: for a backbone that the scale has none for.
+        """
         made = [*row.overrides]
         if row.backbone is not None:
+            if row.backbone not in self.backbones:
+                raise UserError(f"scale {self.name} has no backbone that stands for {row.backbone}, and no table 7")
             made.append(f"model.backbone={self.backbones[row.backbone]}")
         if row.deformable:
             made.append("model.deformable_stages=[3,4,5]")
@@ -91,6 +97,20 @@ SCALES = {
             "shapes",
             {"resnet101": "resnet26", "resnext101_64x4d": "resnext50_32x4d"},
             note="ResNet-26 and ResNeXt-50 32x4d, from scratch, stand for the paper's backbones of 101 layers.",
+        ),
+        Scale(
+            "sharp",
+            {"shapes": "shapes-sharp"},
+            "shapes",
+            {"resnet101": "resnet26", "resnext101_64x4d": "resnext50_32x4d"},
+            note="ResNet-26 and ResNeXt-50 32x4d, from scratch, stand for the paper's backbones of 101 layers.",
+        ),
+        Scale(
+            "real",
+            dict.fromkeys(("coco", "voc", "wider"), "real-cpu"),
+            None,
+            {},
+            note="EfficientNet-Lite0 at 192 px from ImageNet weights; without Table 7, for want of weights of others.",
         ),
     )
 }
