@@ -97,35 +97,74 @@ def matched(images: ImageSet, detections: Sequence[Detections], *, sizes: bool =
 def object_bins(
     images: ImageSet, detections: Sequence[Detections], *, iou: float = 0.5
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Recall and IoU of objects, by bins of each attribute that the annotations carry.
+    """AP, recall and IoU of objects, by bins of each attribute that the annotations carry.
 
-    Detections take the free object of their class with the highest IoU, in the order of their score. Crowd and
-    difficult objects may be taken but are not counted.
+    For AP the objects outside a bin count as difficult ones do, and what finds no object counts against every bin.
+    For recall, detections take the free object of their class with the highest IoU, in the order of their score. Crowd
+    and difficult objects may be taken but are not counted.
 
     Args:
         images: the ground truth; sets without attributes give an empty answer.
         detections: one dict per image.
-        iou: least IoU of a match.
+        iou: least IoU of a match, for recall.
 
     Returns:
-        attribute -> bin -> ``count`` of objects, ``recall`` in points and ``mean_iou`` in [0, 1], in which an object
-        nobody found counts as 0; both ``None`` where a bin is empty.
+        attribute -> bin -> ``count`` of objects, ``AP`` and ``recall`` in points and ``mean_iou`` in [0, 1], in which
+        an object nobody found counts as 0; all ``None`` where a bin is empty.
 
     Raises:
         ValueError: as `coco_metrics`.
     """
     check(images, detections)
-    overlap: list[NDArray[np.float64]] = []
-    values: dict[str, list[NDArray[Any]]] = {}
-    for index, found in enumerate(detections):
-        truth = images.annotations(index)
-        counted = ~(truth.crowd | truth.difficult)
-        overlap.append(_greedy_iou(truth.boxes, truth.labels, found, iou)[counted])
-        for name in BINS:
-            if name in truth.attributes:
-                values.setdefault(name, []).append(truth.attributes[name][counted])
-    best = np.concatenate(overlap) if overlap else np.zeros(0)
-    return {name: _by_bin(np.concatenate(parts), best, BINS[name]) for name, parts in values.items()}
+    truths = [images.annotations(index) for index in range(len(images))]
+    names = [name for name in BINS if any(name in truth.attributes for truth in truths)]
+    if not names:
+        return {}
+    best = np.concatenate(
+        [_greedy_iou(t.boxes, t.labels, found, iou) for t, found in zip(truths, detections, strict=True)]
+    )
+    counted = np.concatenate([~(truth.crowd | truth.difficult) for truth in truths])
+    within = _APWithin(matched(images, detections, sizes=False))
+    rows: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name in names:
+        values = np.concatenate([t.attributes.get(name, np.full(len(t.boxes), np.nan, np.float32)) for t in truths])
+        for title, inside in _bins(values, BINS[name]).items():
+            chosen = best[inside & counted]
+            rows.setdefault(name, {})[title] = {
+                "count": len(chosen),
+                "AP": within(inside) if len(chosen) else None,
+                "recall": 100 * float((chosen > 0).mean()) if len(chosen) else None,
+                "mean_iou": float(chosen.mean()) if len(chosen) else None,
+            }
+    return rows
+
+
+class _APWithin:
+    """AP of some of the objects; the overlaps are computed once.
+
+    Args:
+        judge: matched, without sizes.
+    """
+
+    def __init__(self, judge: COCOeval) -> None:
+        self._judge = judge
+        self._rows = [row for group in judge._gts.values() for row in group]
+        self._ignored = [row["ignore"] for row in self._rows]
+
+    def __call__(self, inside: NDArray[np.bool_]) -> float | None:
+        """Points.
+
+        Args:
+            inside: ``[n]`` of all objects, in the order of the images.
+        """
+        judge, params = self._judge, self._judge.params
+        for row, ignored in zip(self._rows, self._ignored, strict=True):
+            row["ignore"] = ignored or not inside[row["id"] - 1]
+        (every,), most = params.areaRng, params.maxDets[-1]
+        judge.evalImgs = [judge.evaluateImg(i, k, every, most) for k in params.catIds for i in params.imgIds]
+        with redirect_stdout(io.StringIO()):
+            judge.accumulate()
+        return _mean(judge.eval["precision"][..., 0, -1])
 
 
 def box_iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
@@ -223,17 +262,11 @@ def _greedy_iou(boxes: NDArray[Any], labels: NDArray[Any], found: Detections, th
     return best
 
 
-def _by_bin(
-    values: NDArray[Any], best: NDArray[np.float64], edges: tuple[float, ...]
-) -> dict[str, dict[str, float | None]]:
-    rows: dict[str, dict[str, float | None]] = {}
+def _bins(values: NDArray[Any], edges: tuple[float, ...]) -> dict[str, NDArray[np.bool_]]:
+    """Which values lie in each bin, by its name; NaN in none."""
+    found = {}
     for low, high in pairwise(edges):
         closed = high == edges[-1] and math.isfinite(high)
         inside = (values >= low) & ((values <= high) if closed else (values < high))
-        count = int(inside.sum())
-        rows[f"[{low:g}, {high:g}{']' if closed else ')'}"] = {
-            "count": count,
-            "recall": 100 * float((best[inside] > 0).mean()) if count else None,
-            "mean_iou": float(best[inside].mean()) if count else None,
-        }
-    return rows
+        found[f"[{low:g}, {high:g}{']' if closed else ')'}"] = inside
+    return found

@@ -61,6 +61,7 @@ class BinPart(_Part):
     """Objects of one attribute's bin."""
 
     count: Count
+    AP: Points | None = None  # later than the others: not in old records
     recall: Points | None
     mean_iou: Annotated[float, Field(ge=0, le=1)] | None
 

@@ -129,11 +129,12 @@ def metrics_table(metrics: Mapping[str, Any], cost: Mapping[str, Any] | None = N
 
 
 def bins_table(attribute: str, bins: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Recall and IoU of the objects of one attribute, a row per bin."""
+    """AP, recall and IoU of the objects of one attribute, a row per bin."""
     table = Table(title=f"objects by {attribute.replace('_', ' ')}", title_justify="left", title_style="dim")
     table.add_column(attribute)
-    for name in ("objects", "recall", "mean IoU"):
+    for name in ("objects", "AP", "recall", "mean IoU"):
         table.add_column(name, justify="right")
     for interval, row in bins.items():
-        table.add_row(Text(interval), str(row["count"]), points(row["recall"]), points(row["mean_iou"], 3))
+        numbers = (points(row.get("AP")), points(row["recall"]), points(row["mean_iou"], 3))
+        table.add_row(Text(interval), str(row["count"]), *numbers)
     return table

@@ -18,7 +18,7 @@ MEANINGS = {
     "eccentricity": "How far the centroid of an object lies from the middle of its box, in half boxes.",
     "centre_fill": "Which share of the middle quarter of its box an object covers.",
 }
-FIELDS = (("recall", "Recall, points", 1), ("mean_iou", "Mean IoU", 3))
+FIELDS = (("AP", "AP, points", 1), ("recall", "Recall, points", 1), ("mean_iou", "Mean IoU", 3))
 WIDTH = 84.0  # px of a chart
 
 Values = Mapping[tuple[str, str], Iterable[float | None]]
@@ -71,7 +71,7 @@ def forest(caption: str, names: Sequence[str], groups: Sequence[Group], series: 
 
 
 def size_tables(board: Board, series: Series) -> list[Table]:
-    """AP by size, and recall and IoU by every attribute that the objects carry."""
+    """AP by size, and AP, recall and IoU by every attribute that the objects carry."""
     names = [entry.name for entry in board.entries]
     values: Values = {(e.name, size): list(e.values(size).values()) for e in board.entries for size in SIZES}
     made = [forest("AP by size", names, [Group("", list(SIZES.items()), values)], series)]
@@ -97,7 +97,7 @@ def size_tables(board: Board, series: Series) -> list[Table]:
 
 def _binned(entry: Entry, attribute: str, name: str, field: str) -> list[float | None]:
     parts = [(record["metrics"]["bins"] or {}).get(attribute, {}).get(name) for record in entry.records]
-    return [part[field] for part in parts if part is not None]
+    return [part.get(field) for part in parts if part is not None]
 
 
 def error_table(board: Board, series: Series) -> Table | None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness.evaluate import box_iou, coco_metrics, object_bins
+from harness.evaluate import BINS, box_iou, coco_metrics, object_bins
 from tests.harness.fakes import MemorySet, found, objects
 
 SMALL, MEDIUM, LARGE = [10, 10, 20, 20], [100, 100, 150, 150], [300, 300, 500, 500]
@@ -205,17 +206,42 @@ def test_bins_by_hand():
     )
     halves = [100, 100, 150, 130]  # IoU 0.6 with MEDIUM
     bins = object_bins(images, [found([SMALL, halves], [0.3, 0.9]), found()])
+    one = pytest.approx
+    # The better score stands on MEDIUM of another bin up to IoU .6; beyond, it finds nothing and halves the precision.
+    ap_of_small = 100 * (3 * 51 + 7 * 51 / 2) / 1010
+    ap_of_both = 100 * (3 * 101 + 7 * 51 / 2) / 1010
     assert bins["eccentricity"] == {
-        "[0, 0.1)": {"count": 2, "recall": 50.0, "mean_iou": 0.5},
-        "[0.1, 0.25)": {"count": 1, "recall": 100.0, "mean_iou": pytest.approx(0.6)},
-        "[0.25, inf)": {"count": 1, "recall": 0.0, "mean_iou": 0.0},
+        "[0, 0.1)": {"count": 2, "AP": one(ap_of_small), "recall": 50.0, "mean_iou": 0.5},
+        "[0.1, 0.25)": {"count": 1, "AP": one(30.0), "recall": 100.0, "mean_iou": one(0.6)},  # at IoU .5, .55 and .6
+        "[0.25, inf)": {"count": 1, "AP": 0.0, "recall": 0.0, "mean_iou": 0.0},
     }
-    assert bins["centre_fill"] == {
-        "[0, 0.05)": {"count": 1, "recall": 0.0, "mean_iou": 0.0},
-        "[0.05, 0.5)": {"count": 0, "recall": None, "mean_iou": None},
-        "[0.5, 0.9)": {"count": 1, "recall": 0.0, "mean_iou": 0.0},  # 0.9 in float32 lies below 0.9 in float64
-        "[0.9, 1]": {"count": 2, "recall": 100.0, "mean_iou": pytest.approx(0.8)},
-    }
+    fill = bins["centre_fill"]
+    assert [row["count"] for row in fill.values()] == [1, 0, 1, 2]
+    assert fill["[0.05, 0.5)"] == {"count": 0, "AP": None, "recall": None, "mean_iou": None}
+    # 0.9 in float32 lies below 0.9 in float64
+    assert fill["[0.5, 0.9)"] == {"count": 1, "AP": 0.0, "recall": 0.0, "mean_iou": 0.0}
+    assert fill["[0.9, 1]"] == {"count": 2, "AP": one(ap_of_both), "recall": 100.0, "mean_iou": one(0.8)}
+
+
+def test_ap_of_a_bin_is_coco_ap_with_the_others_difficult():
+    rng = np.random.default_rng(0)
+    corners = [rng.uniform(0, 300, (6, 2)) for _ in range(5)]
+    boxes = [np.hstack((corner, corner + rng.uniform(20, 200, (6, 2)))) for corner in corners]
+    labels = [rng.integers(0, 2, 6) for _ in range(5)]
+    values = [rng.uniform(0, 0.5, 6) for _ in range(5)]
+    guesses = [
+        found(b + rng.normal(0, 4, b.shape), rng.uniform(0, 1, 6), np.where(rng.uniform(size=6) < 0.8, n, 1 - n))
+        for b, n in zip(boxes, labels, strict=True)
+    ]
+    rows = object_bins(
+        MemorySet([objects(b, n, eccentricity=v) for b, n, v in zip(boxes, labels, values, strict=True)]),
+        guesses,
+    )["eccentricity"]
+    for (low, high), row in zip(pairwise(BINS["eccentricity"]), rows.values(), strict=True):
+        outside = [(v < low) | (v >= high) for v in values]
+        told = [objects(b, n, difficult=d) for b, n, d in zip(boxes, labels, outside, strict=True)]
+        assert row["AP"] == pytest.approx(coco_metrics(MemorySet(told), guesses)["AP"])
+        assert 0 < row["AP"] < 100
 
 
 def one_bin(images, detections):
@@ -226,9 +252,9 @@ def test_the_better_score_chooses_first_and_each_object_is_taken_once():
     images = MemorySet([objects([[0, 0, 100, 100], [0, 0, 100, 80]], centre_fill=[1.0, 1.0])])
     # The first takes the object it fits best; the second, although it fits the same one, gets what is left.
     row = one_bin(images, [found([[0, 0, 100, 96], [0, 0, 100, 100]], [0.9, 0.8])])
-    assert row == {"count": 2, "recall": 100.0, "mean_iou": pytest.approx((0.96 + 0.8) / 2)}
+    assert (row["count"], row["recall"], row["mean_iou"]) == (2, 100.0, pytest.approx((0.96 + 0.8) / 2))
     row = one_bin(images, [found([[0, 0, 100, 100]])])
-    assert row == {"count": 2, "recall": 50.0, "mean_iou": pytest.approx(0.5)}
+    assert (row["count"], row["recall"], row["mean_iou"]) == (2, 50.0, pytest.approx(0.5))
 
 
 def test_bins_read_every_detection_however_many_there_are():
@@ -248,7 +274,7 @@ def test_class_crowd_and_difficult_matter_to_bins():
             )
         ]
     )
-    assert one_bin(images, [found([LARGE], labels=[1])]) == {"count": 1, "recall": 0.0, "mean_iou": 0.0}
+    assert one_bin(images, [found([LARGE], labels=[1])]) == {"count": 1, "AP": 0.0, "recall": 0.0, "mean_iou": 0.0}
     assert one_bin(images, [found([SMALL, MEDIUM])])["count"] == 1
 
 
