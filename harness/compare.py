@@ -10,7 +10,7 @@ from assigners.registry import parse_spec
 from harness.board import Board, Entry, gap
 from harness.errors import UserError, did_you_mean, shorten
 from harness.naming import Record
-from harness.statistics.intervals import Gap
+from harness.statistics.intervals import Gap, paired_gap
 
 COMPARED = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 SHOWN_KEYS = 12  # differing keys that a refusal lists
@@ -23,7 +23,8 @@ class Comparison:
     Attributes:
         board: that both stand on.
         a, b: the entries.
-        gaps: metric -> first minus second on the shared seeds; empty where they share none.
+        gaps: metric -> first minus second on the shared seeds; empty where they share none. Of AP by the objects'
+            shape (`by_shape`) the interval holds the noise of training alone.
     """
 
     board: Board
@@ -122,7 +123,29 @@ def _same(value: Any, text: Any) -> bool:
 
 
 def _gaps(a: Entry, b: Entry) -> dict[str, Gap]:
-    return {name: gap(a, b, name) for name in COMPARED if a.values(name).keys() & b.values(name).keys()}
+    found = {name: gap(a, b, name) for name in COMPARED if a.values(name).keys() & b.values(name).keys()}
+    left, right = by_shape(a), by_shape(b)
+    shared = (name for name in left if left[name].keys() & right.get(name, {}).keys())
+    return found | {name: paired_gap(left[name], right[name], {}, {}) for name in shared}
+
+
+def by_shape(entry: Entry) -> dict[str, dict[int, float]]:
+    """AP by seed within each bin of the objects' attributes, and that of the last bin minus that of the first.
+
+    The gap of the latter is what one assigner gains where the attribute is large beyond what it gains where it is
+    small. Runs whose records do not have it are left out.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for record in entry.records:
+        for attribute, bins in (record["metrics"]["bins"] or {}).items():
+            known = {name: part["AP"] for name, part in bins.items() if part.get("AP") is not None}
+            words = attribute.replace("_", " ")
+            for name, value in known.items():
+                found.setdefault(f"AP, {words} {name}", {})[record["seed"]] = value
+            first, last = (list(bins)[place] for place in (0, -1))
+            if first in known and last in known and first != last:
+                found.setdefault(f"AP, {words} {last} minus {first}", {})[record["seed"]] = known[last] - known[first]
+    return found
 
 
 def _machine(record: Record) -> tuple[Any, ...]:

@@ -162,6 +162,29 @@ def test_the_verb(tiny, tmp_path):
     assert refused.output.count("\n") == 1
 
 
+def test_gaps_by_the_shape_of_objects(tiny):
+    records = runs(tiny, atss=(35.0, 36.0), center=(33.0, 34.0), paa=(30.0, 31.0))
+    parts = ("[0, 0.1)", "[0.1, 0.25)", "[0.25, inf)")
+    known = {"atss": ((40, 30, None), (42, 31, 20)), "center": ((39, 20, 10), (40, 21, 11))}
+    for record in records:
+        rows = known.get(record["assigner"], [(None,) * 3] * 2)[record["seed"]]
+        record["metrics"]["bins"] = {
+            "eccentricity": {
+                name: {"count": 3, "recall": 50.0, "mean_iou": 0.5} | ({} if ap is None else {"AP": ap})
+                for name, ap in zip(parts, rows, strict=True)
+            }
+        }
+    found = boards(records, {})
+    (comparison,) = compare(found, "atss", "center")
+    means = {name: gap.mean for name, gap in comparison.gaps.items() if "eccentricity" in name}
+    assert means == {
+        "AP, eccentricity [0, 0.1)": 1.5, "AP, eccentricity [0.1, 0.25)": 10.0, "AP, eccentricity [0.25, inf)": 9.0,
+        "AP, eccentricity [0.25, inf) minus [0, 0.1)": 7.0,
+    }  # fmt: skip
+    (comparison,) = compare(found, "atss", "paa")
+    assert not any("eccentricity" in name for name in comparison.gaps)
+
+
 # ---- details --------------------------------------------------------------------------------------------------------
 
 
