@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.board import Board, Entry, parts
+from harness.noise import noise
 from harness.statistics.intervals import Interval
 
 WITH_INTERVAL, WITHOUT = ("AP", "AP50"), ("AP75", "APs", "APm", "APl")
@@ -19,7 +20,8 @@ def summary(boards: Iterable[Board], *, variants: bool = False) -> str:
 
     Returns:
         Text without boards of one entry, where there are others. AP and AP50 are their means and, from two seeds on,
-        half the width of the 95 % t-interval over seeds. Entries that share a letter are not told apart in AP.
+        half the width of the 95 % t-interval over seeds. Entries that share a letter are not told apart in AP. Above
+        a table stands its noise.
     """
     shown = [part for board in boards for part in parts(board) if variants or part.part != "variants"]
     shown = [board for board in shown if len(board.entries) > 1] or shown  # one entry alone compares nothing
@@ -32,6 +34,9 @@ def _lines(board: Board) -> Iterable[str]:
     protocol = f"`{question.protocol}` ({question.protocol_hash})"
     yield f"Protocol {protocol}, data `{question.data}` ({question.data_hash}){extras}:"
     yield ""
+    if (found := noise(board)) is not None:
+        yield str(found)
+        yield ""
     columns = ("assigner", "seeds", "group", *WITH_INTERVAL, *WITHOUT)
     yield "| " + " | ".join(columns) + " |"
     yield "|---" * len(columns) + "|"

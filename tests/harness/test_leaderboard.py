@@ -3,12 +3,15 @@
 import csv
 import io
 
+import numpy as np
 import pytest
 
 from harness.board import boards
 from harness.errors import UserError
 from harness.leaderboard import COLUMNS, check_leaderboard, leaderboard, write_leaderboard
+from harness.noise import noise
 from harness.protocol import load_protocol
+from harness.statistics.intervals import resolvable_gap
 from harness.store import ResultsStore
 from harness.summary import summary
 from tests.harness.fakes import DATA, make_record
@@ -146,7 +149,8 @@ def test_the_summary_is_mean_and_interval_over_seeds(tiny):
     records = [make_record(tiny, assigner="center", seed=seed, ap=ap) for seed, ap in enumerate((30.0, 33.0, 31.5))]
     records.append(make_record(tiny, assigner="atss", ap=40.0))
     records.append(make_record(tiny, assigner="atss", ap=20.0, options={"topk": 4}, changed_options={"topk": 4}))
-    title, _, header, _, *lines = summary(boards(records, {})).splitlines()
+    title, _, floor, _, header, _, *lines = summary(boards(records, {})).splitlines()
+    assert floor == "Noise: sd over seeds 1.50 AP (`center`, 3 seeds: 1.50)."
     assert title.startswith(f"Protocol `tiny` ({tiny.digest}), data `memory` (")
     assert header == "| assigner | seeds | group | AP | AP50 | AP75 | APs | APm | APl |"
     interval = "31.5 ± 3.7"  # t = 4.303 times 1.5 over the root of three
@@ -158,6 +162,27 @@ def test_the_summary_is_mean_and_interval_over_seeds(tiny):
     both = summary(boards(records, {}), variants=True)
     assert both.count("Protocol `tiny`") == 2
     assert "| `atss[topk=4]` | 1 | a | 20.0 | 20.0 | 20.0 | - | 20.0 | 20.0 |" in both
+
+
+def test_the_noise_of_a_board(tiny):
+    aps = {"center": (30.0, 33.0, 31.5, 32.0), "atss": (31.0, 33.5, 32.6), "paa": (40.0, 41.0)}
+    records = [
+        make_record(tiny, assigner=name, seed=seed, ap=ap) for name, own in aps.items() for seed, ap in enumerate(own)
+    ]
+    (board,) = boards(records, {})
+    found = noise(board)
+    assert found.longest == ("center", 4, pytest.approx(np.std(aps["center"], ddof=1)))
+    assert found.single == pytest.approx(np.mean([np.std(aps[name], ddof=1) for name in ("center", "atss")]))
+    apart = np.std([1.0, 0.5, 1.1], ddof=1)  # paa shares two seeds only
+    assert found.paired == pytest.approx(apart)
+    assert found.half == found.widest == pytest.approx(4.3027 * apart / 3**0.5, rel=1e-4)
+    assert found.smallest == pytest.approx(resolvable_gap(apart, 3))
+    assert str(found).startswith("Noise: sd over seeds 1.26 AP (`center`, 4 seeds: 1.25), of seed-paired")
+
+
+def test_one_seed_has_no_noise(tiny):
+    (board,) = boards([make_record(tiny, ap=10.0), make_record(tiny, assigner="atss", ap=11.0)], {})
+    assert noise(board) is None
 
 
 def test_protocols_are_never_mixed_in_a_summary(tiny):
