@@ -23,7 +23,7 @@ from assigners.iqdet import IQDet
 from harness.data.base import ImageSet
 from harness.errors import UserError
 from harness.inspection import FIRST_LEVEL, assign, look, mixtures
-from harness.inspection_sheet import overview
+from harness.inspection_sheet import overview, quality_panel
 from harness.plot import INK, SOFT, Canvas, colour, dash
 from harness.render import Entry, Panel, Pen, sheet
 from harness.report.svg import Scale, element, length
@@ -200,7 +200,7 @@ def _label(line: Curve) -> str:
 
 
 def figure_5(runs: Sequence[Trained], images: ImageSet, chosen: Sequence[int], title: str) -> Image.Image:
-    """Sampling locations: a row of images for each run.
+    """Sampling locations: a row of images for each run, and one of the quality distributions where it learns them.
 
     Args:
         runs: with their assigners.
@@ -210,7 +210,7 @@ def figure_5(runs: Sequence[Trained], images: ImageSet, chosen: Sequence[int], t
     rows: list[list[Panel]] = []
     levels: set[int] = set()
     for trained in runs:
-        row = []
+        places, learnt = [], []
         for index in chosen:
             view = look(trained.model, images, index, trained.protocol)
             step = Step(int(trained.record["seed"]), trained.protocol.schedule.steps, 1.0)
@@ -218,11 +218,30 @@ def figure_5(runs: Sequence[Trained], images: ImageSet, chosen: Sequence[int], t
             panel = overview(view, drawn, None, IMAGE_SIDE)
             panel.title = f"{trained.record['assigner']}, {view.name}"
             levels |= set(drawn.level.tolist())
-            row.append(panel)
-        rows.append(row)
+            places.append(panel)
+            if (found := mixtures(trained.model, view)) is not None:
+                learnt.append(quality_panel(view, drawn, *found, IMAGE_SIDE))
+                learnt[-1].title = f"{trained.record['assigner']}: learnt quality"
+        rows += [places, learnt] if learnt else [places]
     legend = [Entry(partial(_dot, level=level), f"P{FIRST_LEVEL + level}") for level in sorted(levels)]
     legend.append(Entry(lambda pen, x, y: pen.dot(x, y, 0, 0.0), "dark: soft label 0"))
     return sheet(rows, title, legend)
+
+
+def most_eccentric(images: ImageSet, count: int) -> list[int]:
+    """The images whose objects have their mass farthest from the box centres, in the mean; `count` of them.
+
+    Raises:
+        UserError: for a set that does not know it.
+    """
+    means = {}
+    for index in range(len(images)):
+        found = images.annotations(index)
+        if len(found) and "eccentricity" in found.attributes:
+            means[index] = float(found.attributes["eccentricity"].mean())
+    if not means:
+        raise UserError(f"{images.title} does not say how eccentric its objects are; shapes does")
+    return sorted(means, key=lambda index: (-means[index], index))[:count]
 
 
 def _dot(pen: Pen, x: float, y: float, *, level: int) -> None:

@@ -36,7 +36,7 @@ def draw(
     """
     rows = [[overview(view, drawn, explanation, PAIR_SIDE if mixture else 1000)]]
     if mixture is not None:
-        rows[0].append(_quality(view, drawn, *mixture))
+        rows[0].append(quality_panel(view, drawn, *mixture, PAIR_SIDE))
     if explanation is not None and explanation.box in view.rows:
         lenses = [_lens(view, drawn, mixture, explanation, level) for level in _levels_of(explanation)]
         rows += [lenses[i : i + LENSES_PER_ROW] for i in range(0, len(lenses), LENSES_PER_ROW)]
@@ -72,9 +72,9 @@ def _sample(panel: Panel, drawn: Drawn, index: int, *, foreign: bool = False) ->
         panel.cross(x, y, level)
 
 
-def _quality(view: View, drawn: Drawn, mixture: Mixture, usable: Tensor) -> Panel:
+def quality_panel(view: View, drawn: Drawn, mixture: Mixture, usable: Tensor, side: int) -> Panel:
     """Q over the image, with the components of each box on the level that has most of its positives."""
-    panel = Panel(view.pixels, title="quality distribution Q, the largest over boxes and levels", side=PAIR_SIDE)
+    panel = Panel(view.pixels, title="quality distribution Q, the largest over boxes and levels", side=side)
     panel.heat(quality_map(view, mixture, usable))
     for box, row in enumerate(view.rows):
         panel.box(view.scaled(row), "", WHITE, width=0.8)

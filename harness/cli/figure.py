@@ -29,6 +29,7 @@ IMAGES = 4  # of figure 5
     "--run", "run_ids", multiple=True, metavar="ID", help="Which runs; may be repeated.  [default: see below]"
 )
 @click.option("--data", metavar="SPEC", help="Data of the runs, as for `harness run`; not needed for shapes.")
+@click.option("--eccentric", is_flag=True, help="Figure 5: of the images with the most eccentric objects.")
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -42,6 +43,7 @@ def command(
     number: str,
     run_ids: tuple[str, ...],
     data: str | None,
+    eccentric: bool,
     output: Path | None,
     device: str,
     results: Path,
@@ -53,7 +55,8 @@ def command(
     4  (a) means and (b) widths of the quality distributions that a run learnt, over its validation images;
        (c) the mean IoU of positives over training: of the runs named, or of every run under the first one's
        protocol and data whose assigner has its defaults
-    5  sampling locations over the first validation images with boxes: a row for each run
+    5  sampling locations over the first validation images with boxes, or those with the most eccentric objects: a
+       row for each run, and below it the quality distributions that it learnt
 
     Without --run it is the newest run of iqdet (figure 4: or qd, uniform) whose weights are at hand.
 
@@ -61,8 +64,11 @@ def command(
     Examples:
       harness figure 4
       harness figure 4 --run iqdet-shapes-cpu-s0 --run atss-shapes-cpu-s0
+      harness figure 5 --eccentric
       harness figure 5 --run iqdet-small-s0 --run atss-small-s0 --data voc:VOCdevkit/VOC2007
     """
+    if eccentric and number != "5":
+        raise UserError("--eccentric chooses the images of figure 5; figure 4 is of all of them")
     if number not in ("4", "5"):
         raise UserError(f"no figure {number!r}; figures 4 and 5 are made from runs, the others are drawings")
     screen = console(as_json, files=True)
@@ -75,7 +81,10 @@ def command(
     with computing(where, None):
         images = _images(store, asked[0], data)
         folder = output or results / "figures"
-        paths, told = (_figure_4 if number == "4" else _figure_5)(store, asked, images, where, folder)
+        if number == "4":
+            paths, told = _figure_4(store, asked, images, where, folder)
+        else:
+            paths, told = _figure_5(store, asked, images, where, folder, eccentric=eccentric)
     for path in paths:
         say(screen, f"picture {path}")
     if as_json:
@@ -186,18 +195,22 @@ def _hashes(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _figure_5(
-    store: ResultsStore, asked: Sequence[str], images: ImageSet, device: Any, folder: Path
+    store: ResultsStore, asked: Sequence[str], images: ImageSet, device: Any, folder: Path, *, eccentric: bool
 ) -> tuple[list[Path], dict[str, Any]]:
-    from harness.figures import embedded, figure_5
+    from harness.figures import embedded, figure_5, most_eccentric
     from harness.render import save_png
 
-    chosen = [index for index in range(len(images)) if len(images.annotations(index))][:IMAGES]
+    if eccentric:
+        chosen = most_eccentric(images, IMAGES)
+    else:
+        chosen = [index for index in range(len(images)) if len(images.annotations(index))][:IMAGES]
     if not chosen:
         raise UserError(f"no image of split {images.split!r} of {images.title} has a box; give other data")
     runs = [_load(store, run_id, images, device) for run_id in asked]
     title = f"sampling locations: {', '.join(trained.run_id for trained in runs)}"
     picture: Image.Image = figure_5(runs, images, chosen, title)
-    paths = [folder / "figure-5.svg", folder / "figure-5.png"]
+    name = "figure-5-eccentric" if eccentric else "figure-5"
+    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
     write_atomically(paths[0], embedded(picture, title))
     save_png(paths[1], picture)
     return paths, {"runs": [t.run_id for t in runs], "images": [images.name(index) for index in chosen]}

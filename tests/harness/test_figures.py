@@ -13,11 +13,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from harness.cli import main
-from harness.figures import Components, Curve, components, curves, figure_4
+from harness.errors import UserError
+from harness.figures import Components, Curve, components, curves, figure_4, most_eccentric
 from harness.plot import Canvas, Line, colour, dash
 from harness.report.svg import Scale
 from harness.store import ResultsStore
 from harness.trained import load_trained
+from tests.harness.fakes import MemorySet, objects
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -161,6 +163,28 @@ def test_figure_5_of_a_run(results, tmp_path):
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 20
 
 
+def test_figure_5_of_the_most_eccentric_objects(results, tmp_path):
+    result = call(5, "--results", results, "--output", tmp_path, "--eccentric", "--json")
+    assert result.exit_code == 0, result.output
+    plain = call(5, "--results", results, "--output", tmp_path)
+    assert plain.exit_code == 0, plain.output
+    assert {*json.loads(result.stdout)["images"]} <= {f"shapes/{index:06d}" for index in range(4)}
+    assert (tmp_path / "figure-5-eccentric.png").exists()
+    with Image.open(tmp_path / "figure-5.png") as image:
+        assert image.height > image.width / 3  # below the samples of each image, what was learnt
+
+
+def test_the_most_eccentric_images_come_first():
+    images = MemorySet([
+        objects([[0, 0, 9, 9]], eccentricity=[0.1]), objects(),
+        objects([[0, 0, 9, 9], [0, 0, 5, 5]], eccentricity=[0, 1]), objects([[0, 0, 9, 9]], eccentricity=[0.5]),
+    ])  # fmt: skip
+    assert most_eccentric(images, 2) == [2, 3]
+    assert most_eccentric(images, 9) == [2, 3, 0]
+    with pytest.raises(UserError, match="memory does not say"):
+        most_eccentric(MemorySet([objects([[0, 0, 9, 9]])]), 2)
+
+
 def test_figure_4_needs_a_learned_distribution(undisturbed):
     outcome = undisturbed("center")
     store = outcome.work_dir.parents[1]
@@ -177,6 +201,7 @@ def test_figure_4_needs_a_learned_distribution(undisturbed):
     ("words", "message"),
     [
         (["3"], "no figure '3'"),
+        (["4", "--eccentric"], "of figure 5"),
         (["4", "--results", "nowhere"], "train one with: harness run --assigner iqdet"),
         (["5", "--run", "x", "--results", "nowhere"], "no run 'x'"),
     ],
