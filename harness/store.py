@@ -77,7 +77,7 @@ class RunSpec:
     def run_id(self) -> str:
         """``assigner-protocol-s<seed>-<hash>``; the hash covers `question`, the words are for people."""
         base = self.protocol.name.partition("+")[0]  # overrides are long; the hash tells them apart
-        return f"{_slug(self.assigner)}-{_slug(base)}-s{self.seed}-{canonical_hash(self.question, 10)}"
+        return f"{slug(self.assigner)}-{slug(base)}-s{self.seed}-{canonical_hash(self.question, 10)}"
 
 
 def data_identity(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
@@ -331,5 +331,7 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A name as part of the name of a file."""
+    """A name as a part of a file's name."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")[:48].rstrip("-")

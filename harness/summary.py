@@ -12,20 +12,28 @@ WITH_INTERVAL, WITHOUT = ("AP", "AP50"), ("AP75", "APs", "APm", "APl")
 
 
 def summary(boards: Iterable[Board], *, variants: bool = False) -> str:
-    """A Markdown table for each board, best mean AP first.
+    """The boards that are shown (`shown_parts`) as Markdown (`summary_of`)."""
+    return summary_of(shown_parts(boards, variants=variants))
+
+
+def shown_parts(boards: Iterable[Board], *, variants: bool = False) -> list[Board]:
+    """Boards without those of one entry, where there are others.
 
     Args:
         boards: of `harness.board.boards`.
-        variants: also the tables of assigners with other options than their defaults.
-
-    Returns:
-        Text without boards of one entry, where there are others. AP and AP50 are their means and, from two seeds on,
-        half the width of the 95 % t-interval over seeds. Entries that share a letter are not told apart in AP. Above
-        a table stands its noise.
+        variants: also those of assigners with other options than their defaults.
     """
     shown = [part for board in boards for part in parts(board) if variants or part.part != "variants"]
-    shown = [board for board in shown if len(board.entries) > 1] or shown  # one entry alone compares nothing
-    return "\n\n".join("\n".join(_lines(board)) for board in shown) + "\n"
+    return [board for board in shown if len(board.entries) > 1] or shown  # one entry alone compares nothing
+
+
+def summary_of(boards: Iterable[Board]) -> str:
+    """A Markdown table for each board, best mean AP first.
+
+    AP and AP50 are means and, from two seeds on, half the width of the 95 % t-interval over seeds. Entries that share a
+    letter are not told apart in AP. Above a table stands its noise.
+    """
+    return "\n\n".join("\n".join(_lines(board)) for board in boards) + "\n"
 
 
 def _lines(board: Board) -> Iterable[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from harness.board import Board
+
 # The columns that a narrow terminal does without, the first of them first. What a run declares tells boards apart.
 SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "declares")
 
@@ -26,10 +28,13 @@ SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "decla
 @click.option("--check", is_flag=True, help="Write nothing; fail where leaderboard.csv differs from the records.")
 @click.option("--summary", is_flag=True, help="Show means, intervals and rank groups, as Markdown; write nothing.")
 @click.option("--variants", is_flag=True, help="In the summary, assigners with other options than their defaults too.")
+@click.option("--picture", is_flag=True, help="Draw the boards of the summary, as SVG and PNG under boards/.")
 @click.option("--protocol", metavar="NAME|HASH", help="Show the rows of one protocol.")
 @results_option
 @json_option
-def command(check: bool, summary: bool, variants: bool, protocol: str | None, results: Path, as_json: bool) -> None:
+def command(
+    check: bool, summary: bool, variants: bool, picture: bool, protocol: str | None, results: Path, as_json: bool
+) -> None:
     """Rebuild leaderboard.csv from the records and show it, best AP first; where it cannot be written, it is shown.
 
     \b
@@ -37,12 +42,13 @@ def command(check: bool, summary: bool, variants: bool, protocol: str | None, re
       harness leaderboard
       harness leaderboard --protocol shapes-cpu --json
       harness leaderboard --summary > table.md
+      harness leaderboard --picture --protocol shapes-sharp
       harness leaderboard --check
     """
-    if summary and (check or as_json):
-        raise UserError("--summary goes alone: --check and --json answer something else")
-    if variants and not summary:
-        raise UserError("--variants belongs to --summary; without it every run has its row")
+    if (summary or picture) and (check or as_json):
+        raise UserError("--summary and --picture go alone: --check and --json answer something else")
+    if variants and not (summary or picture):
+        raise UserError("--variants belongs to --summary or --picture; without them every run has its row")
     screen = console(as_json)
     store = ResultsStore(results)
     records, problems = store.load_all()
@@ -56,17 +62,16 @@ def command(check: bool, summary: bool, variants: bool, protocol: str | None, re
     from harness.leaderboard import check_leaderboard, leaderboard
 
     table = _choose(leaderboard(records), protocol)
-    if summary:
-        from harness.board import boards
-        from harness.details import load_details
-        from harness.summary import summary as summarise
+    if summary or picture:
+        from harness.summary import shown_parts, summary_of
 
-        details, broken = load_details(store, [*table["run_id"]])
-        for problem in broken:
-            say(console(as_json=True), f"left out: {problem}")
         shown = {*table["run_id"]}
-        chosen = boards([record for record in records if record["run_id"] in shown], details)
-        click.echo(summarise(chosen, variants=variants), nl=False)
+        chosen = shown_parts(_boards_of(store, [r for r in records if r["run_id"] in shown]), variants=variants)
+        if picture:
+            for board in chosen:
+                _draw(store, board)
+        if summary:
+            click.echo(summary_of(chosen), nl=False)
         return
     if check:
         check_leaderboard(store)
@@ -78,8 +83,32 @@ def command(check: bool, summary: bool, variants: bool, protocol: str | None, re
     if as_json:
         emit(rows)
     elif not check:
-        for board in _boards(rows):
-            show(screen, board, SPARE, "leaderboard.csv")
+        for shown_table in _tables(rows):
+            show(screen, shown_table, SPARE, "leaderboard.csv")
+
+
+def _boards_of(store: ResultsStore, records: list[dict[str, Any]]) -> list[Board]:
+    """With the details at hand; those that cannot be read are named."""
+    from harness.board import boards
+    from harness.details import load_details
+
+    details, broken = load_details(store, [record["run_id"] for record in records])
+    for problem in broken:
+        say(console(as_json=True), f"left out: {problem}")
+    return boards(records, details)
+
+
+def _draw(store: ResultsStore, board: Board) -> None:
+    from harness.board_picture import draw, file_name
+    from harness.render import save_png
+    from harness.store import write_atomically
+
+    if not any(board.letters):
+        return  # no entry has an AP
+    canvas, place = draw(board), store.root / "boards" / file_name(board)
+    write_atomically(place.with_suffix(".svg"), canvas.svg())
+    save_png(place.with_suffix(".png"), canvas.png())
+    say(console(as_json=True), f"picture {place}.svg and .png")
 
 
 def _write(screen: Console, store: ResultsStore) -> None:
@@ -104,7 +133,7 @@ def _choose(table: pd.DataFrame, protocol: str | None) -> pd.DataFrame:
     return chosen
 
 
-def _boards(rows: list[dict[str, Any]]) -> list[Table]:
+def _tables(rows: list[dict[str, Any]]) -> list[Table]:
     """One table for each protocol and data set: only rows of the same one may be compared."""
     boards: dict[tuple[str, ...], Table] = {}
     for row in rows:
