@@ -191,6 +191,22 @@ def test_a_protocol_file_and_an_override_name_it(tmp_path, saved):
         load_protocol(str(path))
 
 
+@pytest.mark.parametrize("name", ["real-cpu", "real-gpu"])
+def test_where_the_named_weights_lie_is_no_part_of_the_protocol(name, data_root):
+    place = f"model.weights={data_root / 'weights' / 'tf_efficientnet_lite0.in1k.safetensors'}"
+    protocol = load_protocol(name)
+    placed = load_protocol(name, (place,))
+    assert (placed.name, placed.digest) == (name, protocol.digest)
+    assert load_protocol(name, (place, "schedule.steps=7")).name == f"{name}+schedule.steps=7"
+    assert protocol.model.pixel_mean == (0.5, 0.5, 0.5)  # what these weights were trained on
+    assert body_of(build_detector(placed, 3, 0))
+
+
+def test_other_weights_than_the_protocol_names_are_refused(saved):
+    with pytest.raises(UserError, match=r"not that of model\.weights_sha256"):
+        load_protocol("real-cpu", (f"model.weights={saved}",))
+
+
 def test_without_the_file_nothing_is_trained_and_everything_else_works(tmp_path, saved):
     moved = tmp_path / "moved.safetensors"
     protocol = start_from(saved)
