@@ -18,6 +18,7 @@ from assigners.registry import (
 )
 
 if TYPE_CHECKING:
+    from assigners.adapters.plain import DenseAssignment, PlainAssignment, assign
     from assigners.contract import (
         Assigner,
         Assignment,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         Step,
         Targets,
     )
-    from assigners.plain import DenseAssignment, PlainAssignment, assign
 
 _CONTRACT = (
     "Assigner", "Assignment", "Declares", "Grid", "HeadInfo", "Needs", "Predictions", "Samples", "Step", "Targets",
@@ -49,5 +49,5 @@ def __getattr__(name: str) -> Any:
     if name in _CONTRACT:
         return getattr(import_module("assigners.contract"), name)
     if name in _PLAIN:
-        return getattr(import_module("assigners.plain"), name)
+        return getattr(import_module("assigners.adapters.plain"), name)
     raise AttributeError(f"module 'assigners' has no attribute {name!r}")

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from assigners.segments import at
+from assigners.ops.segments import at
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from assigners.contract import Assigner, Grid, HeadInfo, Predictions, Step, Targets, Term, cached_grid
-from assigners.geometry import decode
+from assigners.ops.boxes import decode
 from detector.backbone import STRIDES, PyramidBackbone
 from detector.head import FCOSHead
 from detector.images import MEAN, STD, ImageBatch, normalise, pad_images

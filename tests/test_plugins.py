@@ -9,10 +9,10 @@ import torch
 
 import assigners
 from assigners import registry
-from assigners.center import CenterSampling
 from assigners.contract import Assigner, HeadInfo
+from assigners.rules.center import CenterSampling
 from detector import FCOS
-from harness.errors import UserError
+from harness.core.errors import UserError
 from tests.harness.runs import request, run, small_protocol
 
 HERE = "tests.test_plugins"
@@ -116,7 +116,9 @@ def test_a_clash_raises_on_use_alone(plugins):
     plugins(center=f"{HERE}:Everywhere", twice=f"{HERE}:Everywhere", twice_=f"{HERE}:Unrelated")
     assert [entry.name for entry in assigners.catalogue()].count("center") == 2
     assert assigners.create("atss", HeadInfo(3, 8)) is not None
-    with pytest.raises(assigners.NameClash, match=r"'center' is claimed by assigners\.center:CenterSampling and"):
+    with pytest.raises(
+        assigners.NameClash, match=r"'center' is claimed by assigners\.rules\.center:CenterSampling and"
+    ):
         assigners.create("center", HeadInfo(3, 8))
     with pytest.raises(assigners.NameClash, match=f"{HERE}:Everywhere and {HERE}:Unrelated"):
         assigners.create("twice", HeadInfo(3, 8))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench.summary import summary as costs
-from harness.bench.table import read_lines
-from harness.board import boards
-from harness.details import load_details
-from harness.store import ResultsStore
-from harness.summary import summary
+from harness.bench.markdown import summary as costs
+from harness.bench.measurements import read_lines
+from harness.comparison.board import boards
+from harness.comparison.markdown import summary
+from harness.records.details import load_details
+from harness.records.store import ResultsStore
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from assigners.adapters.plain import PlainAssignment, assign
 from assigners.contract import Assigner, Declares, HeadInfo
-from assigners.plain import PlainAssignment, assign
 from assigners.registry import create
 
 _PARTS = ("backbone", "anchor_generator", "head", "box_coder", "transform", "center_sampling_radius")

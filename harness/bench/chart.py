@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.bench.cells import CROWD, USUAL_BOXES, USUAL_CLASSES, USUAL_IMAGES
-from harness.bench.table import Line, number_of
-from harness.plot import DASHES, INK, SERIES, SOFT, Canvas, colour, dash
-from harness.report.svg import Scale
+from harness.bench.batches import CROWD, USUAL_BOXES, USUAL_CLASSES, USUAL_IMAGES
+from harness.bench.measurements import Line, number_of
+from harness.drawing.charts import DASHES, INK, SERIES, SOFT, Canvas, colour, dash
+from harness.drawing.svg import Scale
 
 WIDTH, HEIGHT = 300, 230  # px of a panel's plot
 LEFT, TOP, ACROSS, DOWN = 58, 70, 70, 80  # px before the first and between panels

@@ -8,9 +8,9 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from assigners.candidates import inside_pairs
 from assigners.contract import Grid, HeadInfo, Predictions, Step, Targets
-from assigners.geometry import decode, ltrb
+from assigners.ops.boxes import decode, ltrb
+from assigners.parts.candidates import inside_pairs
 
 STRIDES = (8, 16, 32, 64, 128)
 SIZE = (800, 1344)  # px; 22,400 locations

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from assigners.contract import Assigner, Assignment, Grid, Predictions, Step, Targets
 from assigners.registry import create
 from detector import ImageBatch, LossSettings
-from harness.bench.cells import Subject, size_text
+from harness.bench.batches import Subject, size_text
 from harness.bench.measure import in_turns
 from harness.bench.scene import STEP, make_scene
-from harness.build import attach_assigner, build_detector, build_optimizer
-from harness.protocol import Protocol
+from harness.protocol.protocol import Protocol
+from harness.training.build import attach_assigner, build_detector, build_optimizer
 
 LEAST = 3  # steps of each kind
 STAND_IN = "center"  # whose assignment lies ready where the assigner replaces the losses that one would feed
@@ -39,7 +39,7 @@ class Share:
 
     Attributes:
         backbone, precision: of the network.
-        images, boxes, classes, size: of the batch, as in `harness.bench.cells.Row`.
+        images, boxes, classes, size: of the batch, as in `harness.bench.batches.Row`.
         step_ms: median time of a step: forward, losses, backward and optimiser.
         ready_ms: the same with an assignment that lies ready.
         share: (step - ready) / step; noise can bring it below 0.
@@ -129,7 +129,7 @@ class _Training:
         self.batch = ImageBatch(pixels.to(device, memory_format=torch.channels_last), (request.size,) * request.images)
 
     def step(self, assigner: Assigner, loss: LossSettings) -> None:
-        """Train once, as `harness.trainer` does."""
+        """Train once, as `harness.training.trainer` does."""
         self.model.attach(assigner)
         self.model.loss_settings = loss
         with self._precision():

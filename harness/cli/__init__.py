@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from assigners.registry import RegistryError
-from harness.cli.output import Stopped
-from harness.cli.streams import ended, unbreakable
-from harness.errors import (
+from harness.cli.console.output import Stopped
+from harness.cli.console.streams import ended, unbreakable
+from harness.core.errors import (
     Interrupted,
     RunFailed,
     UserError,

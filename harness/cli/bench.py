@@ -13,17 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.narrow import show
-from harness.cli.output import console, emit, json_option, results_option, say
-from harness.errors import UserError
-from harness.naming import row_name
-from harness.protocol import load_protocol
-from harness.wording import counted
+from harness.cli.console.output import console, emit, json_option, results_option, say
+from harness.cli.console.tables import show
+from harness.core.errors import UserError
+from harness.core.text import counted
+from harness.protocol.protocol import load_protocol
+from harness.records.names import row_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.bench.cells import Bench, Cell, Row, Subject
+    from harness.bench.batches import Bench, Cell, Row, Subject
     from harness.bench.step import Share
 
 QUICK = ((7, 100), (2,), (80,))  # boxes, images, classes
@@ -131,9 +131,9 @@ def assigners_command(
     specs = _specs(names)
     screen, progress = console(as_json, files=True), console(as_json=True)
 
-    from harness.bench.cells import Bench, Limits, choose_cells
-    from harness.bench.dense import dense_rules
-    from harness.device import computing, pick_device
+    from harness.bench.batches import Bench, Limits, choose_cells
+    from harness.bench.dense_versions import dense_rules
+    from harness.core.device import computing, pick_device
 
     if quick:
         boxes, images, classes = boxes or QUICK[0], images or QUICK[1], classes or QUICK[2]
@@ -205,7 +205,7 @@ def step_command(
     screen = console(as_json, files=True)
 
     from harness.bench.step import StepRequest, measure_share
-    from harness.device import computing, pick_device
+    from harness.core.device import computing, pick_device
 
     where = pick_device(device)
     subject = _subject(name, options)
@@ -228,8 +228,8 @@ def summary_command(results: Path) -> None:
     Times of `harness bench assigners` at 7, 100 and 500 boxes an image, how many times faster that is than dense,
     per-image, textbook code, peak memory, and what an image costs alone and in a batch.
     """
-    from harness.bench.summary import summary
-    from harness.bench.table import read_lines
+    from harness.bench.markdown import summary
+    from harness.bench.measurements import read_lines
 
     lines = read_lines(results / "bench" / FILE)
     if not lines:
@@ -248,12 +248,12 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
     AP is the mean over seeds of finished runs, with options at their defaults; time and memory are those of
     `harness bench assigners` at 100 boxes an image. Assigners that change more than the assignment are left out.
     """
-    from harness.bench.benefit import benefits, draw
-    from harness.bench.cells import size_text
-    from harness.bench.table import read_lines
-    from harness.board import boards
-    from harness.render import save_png
-    from harness.store import ResultsStore, write_atomically
+    from harness.bench.batches import size_text
+    from harness.bench.measurements import read_lines
+    from harness.comparison.board import boards
+    from harness.comparison.cost_benefit import benefits, draw
+    from harness.drawing.images import save_png
+    from harness.records.store import ResultsStore, write_atomically
 
     lines = [line for line in read_lines(results / "bench" / FILE) if line["size"] == size_text(size)]
     places = sorted({(line["device"], line["threads"], line["torch"]) for line in lines})
@@ -298,16 +298,16 @@ def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
 
 
 def _subject(name: str, options: dict[str, str]) -> Subject:
-    from harness.bench.cells import Subject
-    from harness.build import resolve_assigner
+    from harness.bench.batches import Subject
+    from harness.training.build import resolve_assigner
 
     resolved, changed = resolve_assigner(name, options)
     return Subject(row_name(name, changed), name, resolved)
 
 
 def _environment(where: Any) -> dict[str, Any]:
-    from harness.bench.table import ENVIRONMENT
-    from harness.environment import environment, source_version
+    from harness.bench.measurements import ENVIRONMENT
+    from harness.core.environment import environment, source_version
 
     told = {**environment(where), **source_version()}
     return {name: told[name] for name in ENVIRONMENT}
@@ -335,7 +335,7 @@ def _measure(
 
 
 def _record(path: Path, row: Row | Share, told: dict[str, Any]) -> None:
-    from harness.bench.table import merge, read_lines, to_line, write_lines
+    from harness.bench.measurements import merge, read_lines, to_line, write_lines
 
     kind = type(row)
     write_lines(path, merge(read_lines(path, kind), [to_line(row, told)], kind), kind)
@@ -343,11 +343,11 @@ def _record(path: Path, row: Row | Share, told: dict[str, Any]) -> None:
 
 def _draw(path: Path, told: dict[str, Any], size: tuple[int, int]) -> list[Path]:
     """The picture of all rows of this machine and image size."""
-    from harness.bench.cells import size_text
+    from harness.bench.batches import size_text
     from harness.bench.chart import draw
-    from harness.bench.table import read_lines
-    from harness.render import save_png
-    from harness.store import write_atomically
+    from harness.bench.measurements import read_lines
+    from harness.drawing.images import save_png
+    from harness.records.store import write_atomically
 
     here = {"device": told["device"], "threads": str(told["threads"]), "size": size_text(size)}
     lines = [line for line in read_lines(path) if all(line[key] == value for key, value in here.items())]
@@ -359,7 +359,7 @@ def _draw(path: Path, told: dict[str, Any], size: tuple[int, int]) -> list[Path]
 
 
 def _assigners_table(rows: Sequence[Row]) -> Table:
-    from harness.bench.table import short
+    from harness.bench.measurements import short
 
     table = Table(title="medians of calls; peak memory of one call", title_justify="left", title_style="dim")
     table.add_column("assigner")
@@ -375,7 +375,7 @@ def _assigners_table(rows: Sequence[Row]) -> Table:
 
 
 def _share_table(share: Share) -> Table:
-    from harness.bench.table import short
+    from harness.bench.measurements import short
 
     title = f"a training step of {share.images} images of {share.size} px, {share.boxes} boxes each, {share.backbone}"
     table = Table(title=title, title_justify="left", title_style="dim")

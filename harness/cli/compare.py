@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from harness.cli.narrow import show
-from harness.cli.output import console, emit, json_option, results_option, say
-from harness.errors import UserError
-from harness.store import ResultsStore
+from harness.cli.console.output import console, emit, json_option, results_option, say
+from harness.cli.console.tables import show
+from harness.core.errors import UserError
+from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.compare import Comparison
-    from harness.statistics.intervals import Gap
+    from harness.comparison.intervals import Gap
+    from harness.comparison.pair import Comparison
 
 
 _EQUAL = {"initial_weights": "the initial weights", "batches": "every batch, augmented"}
@@ -48,9 +48,9 @@ def command(first: str, second: str, protocol: str | None, results: Path, as_jso
     store = ResultsStore(results)
     records, problems = store.load_all()
 
-    from harness.board import boards
-    from harness.compare import compare
-    from harness.details import load_details
+    from harness.comparison.board import boards
+    from harness.comparison.pair import compare
+    from harness.records.details import load_details
 
     details, broken = load_details(store, {record["run_id"] for record in records})
     for problem in (*problems, *broken):
@@ -109,7 +109,7 @@ def _gaps(comparison: Comparison) -> Table:
 
 def verdict(comparison: Comparison) -> str:
     """The comparison of AP in words."""
-    from harness.statistics.intervals import seeds_needed
+    from harness.comparison.intervals import seeds_needed
 
     a, b, gap = comparison.a.name, comparison.b.name, comparison.gaps.get("AP")
     if gap is None or gap.low is None or gap.high is None:

@@ -9,10 +9,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.narrow import show
-from harness.cli.output import Stopped, console, emit, json_option, results_option, say
+from harness.cli.console.output import Stopped, console, emit, json_option, results_option, say
+from harness.cli.console.tables import show
 from harness.cli.run import choose_protocol
-from harness.wording import counted
+from harness.core.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,11 +67,11 @@ def command(
     screen = console(as_json)
     protocol, _ = choose_protocol(source, protocol_name, overrides, train_split, val_split)
 
+    from harness.analysis.data_sheet import draw
+    from harness.core.device import default_workers
     from harness.data.check import CHECKED
     from harness.data.survey import survey, worth_a_look
-    from harness.data_sheet import draw
-    from harness.device import default_workers
-    from harness.render import save_png
+    from harness.drawing.images import save_png
 
     remember = results / CHECKED if results.is_dir() else None
     found = survey(source, protocol, remember, default_workers(workers), screen)

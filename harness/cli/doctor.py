@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from harness.cli.output import Stopped, console, emit, json_option, results_option, say
+from harness.cli.console.output import Stopped, console, emit, json_option, results_option, say
 from harness.doctor import Row, all_checks, examine
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.output import bins_table, console, emit, json_option, metrics_table, results_option, say
-from harness.errors import UserError
-from harness.pending import Pending, completing, find_pending, load_pending
-from harness.store import ResultsStore
+from harness.cli.console.output import bins_table, console, emit, json_option, metrics_table, results_option, say
+from harness.core.errors import UserError
+from harness.records.pending import Pending, completing, find_pending, load_pending
+from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +69,7 @@ def command(
         )
     data = data or "shapes"
 
-    from harness.engine import evaluate_run
+    from harness.runs.run import evaluate_run
 
     metrics = evaluate_run(
         store, run_id, data=data, device=device, workers=workers, console=screen, details=details,
@@ -98,7 +98,7 @@ def _complete(
     as_json: bool,
 ) -> bool:
     """Complete the record of a run that waits for it; False where it is to be evaluated on something else."""
-    from harness.completion import complete_run, own_images
+    from harness.runs.completion import complete_run, own_images
 
     run_id = pending.run_id
     images = own_images(store, pending, data, val_split)

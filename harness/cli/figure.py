@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.again import aimed_at, aimed_record
-from harness.cli.output import console, emit, json_option, results_option, say
-from harness.errors import UserError
-from harness.store import ResultsStore, write_atomically
+from harness.cli.console.output import console, emit, json_option, results_option, say
+from harness.core.again import aimed_at, aimed_record
+from harness.core.errors import UserError
+from harness.records.store import ResultsStore, write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from harness.data.base import ImageSet
-    from harness.trained import Trained
+    from harness.runs.trained import Trained
 
 LEARNING = ("iqdet", "qd", "uniform")  # assigners with an encoder
 IMAGES = 4  # of figure 5
@@ -75,7 +75,7 @@ def command(
     store = ResultsStore(results)
     asked = run_ids or (_newest(store, LEARNING if number == "4" else LEARNING[:1]),)
 
-    from harness.device import computing, pick_device
+    from harness.core.device import computing, pick_device
 
     where = pick_device(device)
     with computing(where, None):
@@ -92,7 +92,7 @@ def command(
 
 
 def _newest(store: ResultsStore, assigners: Sequence[str]) -> str:
-    from harness.trained import NETWORK_FILE
+    from harness.runs.trained import NETWORK_FILE
 
     at_hand = [
         record
@@ -111,7 +111,7 @@ def _newest(store: ResultsStore, assigners: Sequence[str]) -> str:
 def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
     """The validation images of a run."""
     from harness.data import open_data
-    from harness.protocol import recorded_protocol
+    from harness.protocol.protocol import recorded_protocol
 
     record = store.find(run_id)
     kind = record["data"]["kind"]
@@ -128,7 +128,7 @@ def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
 
 
 def _load(store: ResultsStore, run_id: str, images: ImageSet, device: Any) -> Trained:
-    from harness.trained import load_trained
+    from harness.runs.trained import load_trained
 
     trained = load_trained(store, run_id, device, with_assigner=True)
     if trained.classes != tuple(images.classes):
@@ -139,8 +139,8 @@ def _load(store: ResultsStore, run_id: str, images: ImageSet, device: Any) -> Tr
 def _figure_4(
     store: ResultsStore, asked: Sequence[str], images: ImageSet, device: Any, folder: Path
 ) -> tuple[list[Path], dict[str, Any]]:
-    from harness.figures import components, curves, figure_4
-    from harness.render import save_png
+    from harness.drawing.images import save_png
+    from harness.paper.figures import components, curves, figure_4
 
     trained = _load(store, asked[0], images, device)
     found = components(trained, images)
@@ -164,9 +164,9 @@ def _figure_4(
 
 def _traces(store: ResultsStore, first: Mapping[str, Any], asked: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Learning curves by assigner: of several runs asked for, or of all at their defaults under the question of one."""
-    from harness.details import learning_curves, load_details
-    from harness.naming import changed_options, known_defaults, newest_attempts, row_name
-    from harness.trainer import TRACE_FILE
+    from harness.records.details import learning_curves, load_details
+    from harness.records.names import changed_options, known_defaults, newest_attempts, row_name
+    from harness.training.trainer import TRACE_FILE
 
     records = newest_attempts(store.load_all()[0])
     defaults = known_defaults(records)
@@ -188,7 +188,7 @@ def _traces(store: ResultsStore, first: Mapping[str, Any], asked: Sequence[str])
 
 def _hashes(record: Mapping[str, Any]) -> tuple[str, str]:
     """Of a run's protocol and data, which decide what may be compared; names are labels."""
-    from harness.board import question_of
+    from harness.comparison.board import question_of
 
     question = question_of(record)
     return question.protocol_hash, question.data_hash
@@ -197,8 +197,8 @@ def _hashes(record: Mapping[str, Any]) -> tuple[str, str]:
 def _figure_5(
     store: ResultsStore, asked: Sequence[str], images: ImageSet, device: Any, folder: Path, *, eccentric: bool
 ) -> tuple[list[Path], dict[str, Any]]:
-    from harness.figures import embedded, figure_5, most_eccentric
-    from harness.render import save_png
+    from harness.drawing.images import save_png
+    from harness.paper.figures import embedded, figure_5, most_eccentric
 
     if eccentric:
         chosen = most_eccentric(images, IMAGES)

@@ -13,18 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.narrow import fits, show
-from harness.cli.output import console, emit, json_option, points, results_option, say
+from harness.cli.console.output import console, emit, json_option, points, results_option, say
+from harness.cli.console.tables import fits, show
 from harness.cli.run import portable
-from harness.errors import UserError
-from harness.store import ResultsStore, dump, write_atomically
+from harness.core.errors import UserError
+from harness.records.store import ResultsStore, dump, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.analysis.agreement import Insight, Subject
     from harness.data.base import ImageSet
-    from harness.insight import Insight, Subject
-    from harness.trained import Trained
+    from harness.runs.trained import Trained
 
 
 @click.command("insight", short_help="Ask all assigners about the same frozen predictions.")
@@ -75,11 +75,11 @@ def command(
     for name, _ in asked or ():
         registry.find(name)  # a wrong name is told before torch is loaded
 
+    from harness.analysis.agreement import choose_subjects, compare
+    from harness.core.device import computing, pick_device
     from harness.data import open_data
     from harness.data.splits import say_warnings
-    from harness.device import computing, pick_device
-    from harness.insight import choose_subjects, compare
-    from harness.trained import load_trained, newest_trained
+    from harness.runs.trained import load_trained, newest_trained
 
     store = ResultsStore(results)
     where = pick_device(device)
@@ -99,8 +99,8 @@ def command(
     _print(screen, insight)
     say(screen, f"wrote {target}")
     if png is not None:
-        from harness.insight_sheet import draw
-        from harness.render import save_png
+        from harness.analysis.agreement_sheet import draw
+        from harness.drawing.images import save_png
 
         save_png(png, draw(insight, title))
         say(screen, f"picture {png}")
@@ -133,7 +133,7 @@ def _provenance(
     trained: Trained, images: ImageSet, data: str, count: int, subjects: Sequence[Subject]
 ) -> dict[str, Any]:
     """Where the numbers come from; the data are told by both splits, as a board is."""
-    from harness.leaderboard import data_hash
+    from harness.records.leaderboard import data_hash
 
     record = trained.record
     asked = {**record, "data": {**record["data"], "val": {"checksum": images.checksum()}}}
@@ -217,8 +217,8 @@ def _by_bin(insight: Insight, attribute: str) -> Table | None:
 
 def _agreement(insight: Insight, size: str) -> Table:
     """A heat map, in hundredths."""
-    from harness.insight_sheet import ink_on
-    from harness.render import heat_colour
+    from harness.analysis.agreement_sheet import ink_on
+    from harness.drawing.images import heat_colour
 
     part = insight.agreement[size]
     boxes = _boxes(part["boxes"], "" if size == "all" else f"{size} ")

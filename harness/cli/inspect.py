@@ -10,22 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.narrow import show
-from harness.cli.output import console, emit, json_option, results_option, say
+from harness.cli.console.output import console, emit, json_option, results_option, say
+from harness.cli.console.tables import show
 from harness.cli.run import choose_protocol, parse_pair
-from harness.errors import UserError
-from harness.store import ResultsStore
+from harness.core.errors import UserError
+from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
 
-    from assigners.quality_distribution import Mixture
+    from assigners.rules.iqdet.encoder import Mixture
     from detector import FCOS
+    from harness.analysis.one_image import Drawn, View
     from harness.data.base import ImageSet
-    from harness.inspection import Drawn, View
-    from harness.protocol import Protocol
+    from harness.protocol.protocol import Protocol
 
 Rows = list[dict[str, Any]]
 
@@ -84,13 +84,13 @@ def command(
     if name is not None:
         registry.find(name)  # a wrong name is told before torch is loaded
 
+    from harness.analysis.counterfactuals import explain
+    from harness.analysis.one_image import assign, box_rows, find_image, look, mixtures
+    from harness.analysis.one_image_sheet import draw
+    from harness.core.device import computing, pick_device
     from harness.data import open_data
     from harness.data.splits import say_warnings
-    from harness.device import computing, pick_device
-    from harness.explain import explain
-    from harness.inspection import assign, box_rows, find_image, look, mixtures
-    from harness.inspection_sheet import draw
-    from harness.render import save_png
+    from harness.drawing.images import save_png
 
     where = pick_device(device)
     if run_id is not None:
@@ -149,7 +149,7 @@ def _check_words(assigner: str | None, run_id: str | None, protocol_given: bool,
 
 def _drawn_json(view: View, drawn: Drawn, mixture: tuple[Mixture, torch.Tensor] | None) -> dict[str, Any]:
     """What the picture shows, as numbers."""
-    from harness.inspection import mixture_rows, sample_rows
+    from harness.analysis.one_image import mixture_rows, sample_rows
 
     return {
         "image": view.name, "height": view.original[0], "width": view.original[1], "input_height": view.size[0],
@@ -169,7 +169,7 @@ def _fresh(
     protocol: Protocol, images: ImageSet, name: str, options: Mapping[str, object], seed: int, device: torch.device
 ) -> tuple[FCOS, dict[str, Any]]:
     """A detector that has not learnt anything, and what to call it."""
-    from harness.build import attach_assigner, build_detector, resolve_assigner
+    from harness.training.build import attach_assigner, build_detector, resolve_assigner
 
     resolved, _ = resolve_assigner(name, dict(options))
     model = build_detector(protocol, len(images.classes), seed)
@@ -188,8 +188,8 @@ def _trained(
     device: torch.device,
 ) -> tuple[FCOS, Protocol, str, dict[str, Any]]:
     """A run's detector with its own assigner or another one, its protocol, the data, and what to call it."""
-    from harness.build import attach_assigner, resolve_assigner
-    from harness.trained import load_trained
+    from harness.runs.trained import load_trained
+    from harness.training.build import attach_assigner, resolve_assigner
 
     record = store.find(run_id)
     kind = record["data"]["kind"]
@@ -218,7 +218,7 @@ def _no_such_box(images: ImageSet, index: int, box: int) -> str:
 
 
 def _table(rows: Rows, view: View) -> Table:
-    from harness.explain import by_level
+    from harness.analysis.counterfactuals import by_level
 
     table = Table(title="label and IoU: min, mean, max over the positives", title_justify="left", title_style="dim")
     for name in ("box", "class", "size px", "as input px", "positives", "on levels", "label", "IoU of predictions"):

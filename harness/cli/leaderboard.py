@@ -9,16 +9,16 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.narrow import show
-from harness.cli.output import METRICS, console, emit, first_process, json_option, points, results_option, say
-from harness.errors import Unwritable, UserError, did_you_mean
-from harness.store import ResultsStore
+from harness.cli.console.output import METRICS, console, emit, first_process, json_option, points, results_option, say
+from harness.cli.console.tables import show
+from harness.core.errors import Unwritable, UserError, did_you_mean
+from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from harness.board import Board
+    from harness.comparison.board import Board
 
 # The columns that a narrow terminal does without, the first of them first. What a run declares tells boards apart.
 SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "declares")
@@ -59,11 +59,11 @@ def command(
             f"no runs under {store.runs_dir}; `harness run --assigner iqdet` makes one, --results DIR looks elsewhere"
         )
 
-    from harness.leaderboard import check_leaderboard, leaderboard
+    from harness.records.leaderboard import check_leaderboard, leaderboard
 
     table = _choose(leaderboard(records), protocol)
     if summary or picture:
-        from harness.summary import shown_parts, summary_of
+        from harness.comparison.markdown import shown_parts, summary_of
 
         shown = {*table["run_id"]}
         chosen = shown_parts(_boards_of(store, [r for r in records if r["run_id"] in shown]), variants=variants)
@@ -89,8 +89,8 @@ def command(
 
 def _boards_of(store: ResultsStore, records: list[dict[str, Any]]) -> list[Board]:
     """With the details at hand; those that cannot be read are named."""
-    from harness.board import boards
-    from harness.details import load_details
+    from harness.comparison.board import boards
+    from harness.records.details import load_details
 
     details, broken = load_details(store, [record["run_id"] for record in records])
     for problem in broken:
@@ -99,9 +99,9 @@ def _boards_of(store: ResultsStore, records: list[dict[str, Any]]) -> list[Board
 
 
 def _draw(store: ResultsStore, board: Board) -> None:
-    from harness.board_picture import draw, file_name
-    from harness.render import save_png
-    from harness.store import write_atomically
+    from harness.comparison.board_picture import draw, file_name
+    from harness.drawing.images import save_png
+    from harness.records.store import write_atomically
 
     if not any(board.letters):
         return  # no entry has an AP
@@ -113,7 +113,7 @@ def _draw(store: ResultsStore, board: Board) -> None:
 
 def _write(screen: Console, store: ResultsStore) -> None:
     """Write the table where that is possible; of a folder that is only to be read it is shown all the same."""
-    from harness.leaderboard import write_leaderboard
+    from harness.records.leaderboard import write_leaderboard
 
     try:
         say(screen, f"wrote {write_leaderboard(store)}")

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners.registry import catalogue, find
-from harness.bibliography import cited, papers
-from harness.cli.output import console, emit, json_option, points, results_option, say
+from assigners.registry.bibliography import cited, papers
+from assigners.registry.description import describe
+from harness.cli.console.output import console, emit, json_option, points, results_option, say
+from harness.core.errors import UserError, did_you_mean
 from harness.data import SOURCES
-from harness.described import describe
-from harness.errors import UserError, did_you_mean
-from harness.protocol import builtin_protocols, load_protocol
-from harness.store import ResultsStore
+from harness.protocol.protocol import builtin_protocols, load_protocol
+from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,17 +9,17 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.output import console, emit, json_option, points, results_option, say
-from harness.errors import UserError, shorten
-from harness.store import ResultsStore, dump, write_atomically
-from harness.wording import counted
+from harness.cli.console.output import console, emit, json_option, points, results_option, say
+from harness.core.errors import UserError, shorten
+from harness.core.text import counted
+from harness.records.store import ResultsStore, dump, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.data.pictures import Found, Picture, PictureSet
-    from harness.inference import Detections
-    from harness.trained import Trained
+    from harness.data.readers.unannotated import Found, Picture, PictureSet
+    from harness.evaluation.inference import Detections
+    from harness.runs.trained import Trained
 
 JSON_FILE = "predictions.json"
 
@@ -64,11 +64,11 @@ def command(
     """
     screen = console(as_json, files=True)
 
-    from harness.data.pictures import PictureSet, find_pictures
-    from harness.device import computing, pick_device
-    from harness.distributed import Processes
-    from harness.inference import detect
-    from harness.trained import load_trained, newest_trained
+    from harness.core.device import computing, pick_device
+    from harness.core.distributed import Processes
+    from harness.data.readers.unannotated import PictureSet, find_pictures
+    from harness.evaluation.inference import detect
+    from harness.runs.trained import load_trained, newest_trained
 
     store = ResultsStore(results)
     chosen = pick_device(device)
@@ -137,7 +137,7 @@ def _report(trained: Trained, asked: Found, detections: Sequence[Detections], th
 
 def _write(output: Path, report: dict[str, Any], shown: PictureSet) -> None:
     """A picture per image, then the file that names them all."""
-    from harness.render import Panel, colour_of, save_png, sheet
+    from harness.drawing.images import Panel, colour_of, save_png, sheet
 
     for index, row in enumerate(report["images"]):
         panel = Panel(shown.load(index))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from harness.cli.output import console, emit, first_process, json_option, results_option, say
-from harness.errors import UserError
-from harness.store import ResultsStore, write_atomically
+from harness.cli.console.output import console, emit, first_process, json_option, results_option, say
+from harness.core.errors import UserError
+from harness.records.store import ResultsStore, write_atomically
 
 FILE = "report.html"
 

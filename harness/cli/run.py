@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from assigners import registry
-from harness.again import DEFAULT_RESULTS
-from harness.cli.narrow import show
-from harness.cli.output import (
+from harness.cli.console.output import (
     bins_table,
     console,
     emit,
@@ -24,13 +22,15 @@ from harness.cli.output import (
     results_option,
     say,
 )
-from harness.errors import Interrupted, UserError
-from harness.protocol import Protocol, load_protocol, portable_override
+from harness.cli.console.tables import show
+from harness.core.again import DEFAULT_RESULTS
+from harness.core.errors import Interrupted, UserError
+from harness.protocol.protocol import Protocol, load_protocol, portable_override
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.engine import RunOutcome
+    from harness.runs.run import RunOutcome
 
 DEFAULT_PROTOCOLS = {"shapes": "shapes-cpu"}
 OTHER_PROTOCOL = "small"
@@ -100,8 +100,8 @@ def command(
     elsewhere = ["--results", str(results)] if results != DEFAULT_RESULTS else []
     here = ["--data", data, "--protocol", origin, *words, *elsewhere]
 
-    from harness.engine import RunRequest
-    from harness.engine import run as run_engine
+    from harness.runs.run import RunRequest
+    from harness.runs.run import run as run_engine
 
     request = RunRequest(
         assigner=name,

@@ -13,9 +13,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from harness.again import DEFAULT_RESULTS
-from harness.cli import sweep_tables as tables
-from harness.cli.output import (
+from harness.cli.console.output import (
     Stopped,
     console,
     emit,
@@ -26,16 +24,18 @@ from harness.cli.output import (
     say,
 )
 from harness.cli.run import DEFAULT_PROTOCOLS, OTHER_PROTOCOL, command_line, portable, portable_protocol
-from harness.errors import Interrupted, UserError, shorten
-from harness.estimate import Costs, needed_seeds, rows
-from harness.plan import Choice, Plan, PlannedRun, Tuning, make_plan
-from harness.protocol import load_protocol, portable_override
-from harness.store import ResultsStore
-from harness.sweep import Result, Search, carry_out, sensitivity
-from harness.sweep_request import read_sweep, sweep_request
+from harness.cli.views import sweep as tables
+from harness.core.again import DEFAULT_RESULTS
+from harness.core.errors import Interrupted, UserError, shorten
+from harness.protocol.protocol import load_protocol, portable_override
+from harness.records.store import ResultsStore
+from harness.sweeps.cost import Costs, needed_seeds, rows
+from harness.sweeps.execute import Result, Search, carry_out, sensitivity
+from harness.sweeps.plan import Choice, Plan, PlannedRun, Tuning, make_plan
+from harness.sweeps.request import read_sweep, sweep_request
 
 if TYPE_CHECKING:
-    from harness.engine import RunRequest
+    from harness.runs.run import RunRequest
 
 
 @click.command("sweep", short_help="Several assigners and seeds under one protocol.")
@@ -109,8 +109,8 @@ def command(
     search = f" and {len(plan.tunings)} tunings of it" if len(plan.tunings) > 1 else ""
     say(screen, f"{len(plan.runs)} runs on {request.data}, protocol {base.name} ({base.digest}){search}")
 
-    from harness.device import pick_device
-    from harness.environment import environment
+    from harness.core.device import pick_device
+    from harness.core.environment import environment
 
     records, _ = store.load_all()
     costs = Costs(records, environment(pick_device(device))["device"])
@@ -149,7 +149,7 @@ class Place:
 
     def request(self, run: PlannedRun) -> RunRequest:
         """What the engine is asked for."""
-        from harness.engine import RunRequest
+        from harness.runs.run import RunRequest
 
         choice, tuning, seed = run.choice, run.tuning, run.spec.seed
         elsewhere = ["--results", str(self.results)] if self.results != DEFAULT_RESULTS else []
@@ -181,7 +181,7 @@ def carry_out_aloud(plan: Plan, store: ResultsStore, place: Place, costs: Costs,
     screen = place.screen
 
     def train(run: PlannedRun) -> dict[str, Any]:
-        from harness.engine import run as run_engine
+        from harness.runs.run import run as run_engine
 
         return run_engine(place.request(run)).record
 

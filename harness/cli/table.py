@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from harness.cli import table_views as views
-from harness.cli.narrow import show
-from harness.cli.output import console, emit, json_option, machine_options, results_option, say
+from harness.cli.console.output import console, emit, json_option, machine_options, results_option, say
+from harness.cli.console.tables import show
 from harness.cli.sweep import Place as SweepPlace
 from harness.cli.sweep import again, carry_out_aloud, parsed_seeds
-from harness.errors import UserError
-from harness.estimate import Costs
-from harness.store import ResultsStore
-from harness.sweep import Result
-from harness.sweep_request import SweepRequest, sweep_request
-from harness.tables.planning import Place, TablePlan, plan_table
-from harness.tables.probe import CHANGES, probe_store
-from harness.tables.rows import table as find_table
-from harness.tables.scales import SCALES
-from harness.tables.scales import scale as find_scale
+from harness.cli.views import table as views
+from harness.core.errors import UserError
+from harness.paper.planning import Place, TablePlan, plan_table
+from harness.paper.probe import CHANGES, probe_store
+from harness.paper.rows import table as find_table
+from harness.paper.scales import SCALES
+from harness.paper.scales import scale as find_scale
+from harness.records.store import ResultsStore
+from harness.sweeps.cost import Costs
+from harness.sweeps.execute import Result
+from harness.sweeps.request import SweepRequest, sweep_request
 
 if TYPE_CHECKING:
-    from harness.plan import Choice, Tuning
+    from harness.sweeps.plan import Choice, Tuning
 
 
 @click.command("table", short_help="A table of the paper: plan it, run it, put it beside the paper's.")
@@ -102,8 +102,8 @@ def command(
     for problem in plan.problems:
         say(console(as_json=True), f"left out: {problem}")
 
-    from harness.device import pick_device
-    from harness.environment import environment
+    from harness.core.device import pick_device
+    from harness.core.environment import environment
 
     records = [record for one in (ResultsStore(results), probe_store(results)) for record in one.load_all()[0]]
     costs = Costs(records, environment(pick_device(device))["device"])
@@ -134,10 +134,10 @@ def _report(
     Returns:
         the exit code.
     """
-    from harness.details import load_details
-    from harness.tables.outcome import answers, lines
-    from harness.tables.written import as_json as as_values
-    from harness.tables.written import missing_runs, write_table
+    from harness.paper.outcome import answers, lines
+    from harness.paper.written import as_json as as_values
+    from harness.paper.written import missing_runs, write_table
+    from harness.records.details import load_details
 
     records, _ = store.load_all()
     details, problems = load_details(store, [run_id for ids in answers(plan, records).values() for run_id in ids])
@@ -170,7 +170,7 @@ def _report_probe(
     Returns:
         the exit code.
     """
-    from harness.tables.outcome import answers
+    from harness.paper.outcome import answers
 
     records = store.load_all()[0]
     by_id = {record["run_id"]: record for record in records}

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assigners.registry import catalogue
-from harness.cli import verify_tables as tables
-from harness.cli.output import Stopped, console, emit, json_option, say
-from harness.errors import UserError, did_you_mean
+from harness.cli.console.output import Stopped, console, emit, json_option, say
+from harness.cli.views import verify as tables
+from harness.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.verify.compare import Verdict
-    from harness.verify.contract import Outcome
-    from harness.verify.golden import Case
+    from harness.verify.checks.catalogue import Outcome
+    from harness.verify.published.cases import Case
+    from harness.verify.published.compare import Verdict
     from harness.verify.subject import Subject
 
-EXAMPLES = 20  # as harness.verify.contract has it, which needs torch
+EXAMPLES = 20  # as harness.verify.checks.catalogue has it, which needs torch
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def command(assigner: str | None, golden: Path | None, peers: tuple[str, ...], e
     if peers and assigner is None:
         raise UserError("--peer holds one assigner to a peer's answers: name the assigner too")
     progress, screen = console(as_json=True), console(as_json)
-    from harness.verify.golden import golden_files, read_case
+    from harness.verify.published.cases import golden_files, read_case
 
     files = golden_files(golden) if golden is not None else []
     if assigner is None:
@@ -117,7 +117,7 @@ def _one(
     screen: Console,
 ) -> Finding:
     """One assigner, in detail."""
-    from harness.verify.golden import read_case
+    from harness.verify.published.cases import read_case
     from harness.verify.subject import find_subject
 
     subject = find_subject(assigner)
@@ -137,8 +137,8 @@ def _one(
 
 
 def _contract(subject: Subject, examples: int, progress: Console | None) -> list[Outcome]:
-    from harness.verify.contract import CHECKS, run_check
-    from harness.verify.contract import EXAMPLES as USUAL
+    from harness.verify.checks.catalogue import CHECKS, run_check
+    from harness.verify.checks.catalogue import EXAMPLES as USUAL
 
     outcomes = []
     for index, check in enumerate(CHECKS, start=1):
@@ -150,8 +150,8 @@ def _contract(subject: Subject, examples: int, progress: Console | None) -> list
 
 
 def _compare(subject: Subject, cases: Sequence[Case], peers: Sequence[str], progress: Console | None) -> list[Verdict]:
-    from harness.verify.compare import compare
-    from harness.verify.oracles import Oracles
+    from harness.verify.published.compare import compare
+    from harness.verify.published.oracles import Oracles
 
     oracles = Oracles()
     verdicts: list[Verdict] = []
@@ -164,15 +164,15 @@ def _compare(subject: Subject, cases: Sequence[Case], peers: Sequence[str], prog
 
 def _no_oracles() -> str | None:
     """Why this installation has none."""
-    from harness.verify.oracles import Oracles
+    from harness.verify.published.oracles import Oracles
 
     return Oracles().missing
 
 
 def _examined(name: str, cases: Sequence[Case], examples: int, progress: Console) -> Finding:
     """One assigner of all: the contract under its defaults, and each peer under the options it answers for."""
-    from harness.naming import row_name
-    from harness.verify.compare import peer_options
+    from harness.records.names import row_name
+    from harness.verify.published.compare import peer_options
     from harness.verify.subject import find_subject
 
     subject = find_subject(name)

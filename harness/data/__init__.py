@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from harness.errors import UserError, did_you_mean
+from harness.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.data.base import ImageSet
-    from harness.protocol import DataSection
+    from harness.protocol.protocol import DataSection
 
 SOURCES = {
     "shapes": "procedural shapes, drawn on the fly at data.short_edge px; nothing to download",
@@ -37,7 +37,7 @@ def open_data(
     """
     images = _opened(spec, data, role, annotated)
     if data.classes:
-        from harness.data.files import FolderSet
+        from harness.data.readers.folder import FolderSet
 
         if not isinstance(images, FolderSet):
             raise UserError(f"data.classes: {images.title} has its own classes; leave the key out")
@@ -53,19 +53,19 @@ def _opened(spec: str, data: DataSection, role: Literal["train", "val"], annotat
     split, other = (data.train_split, data.val_split)[:: 1 if role == "train" else -1]
     limit = data.train_images if role == "train" else data.val_images
     if name == "shapes" and not folder:
-        from harness.data.shapes import ShapesSet
+        from harness.data.shapes.shapes import ShapesSet
 
         return ShapesSet(limit or SHAPES_COUNT[role], data.short_edge, split or role)
     if name == "coco" and folder:
-        from harness.data.coco import open_coco
+        from harness.data.readers.coco import open_coco
 
         return open_coco(folder, split, role, limit, annotated=annotated, other=other)
     if name == "voc" and folder:
-        from harness.data.voc import open_voc
+        from harness.data.readers.voc import open_voc
 
         return open_voc(folder, split, role, limit, other)
     if name == "wider" and folder:
-        from harness.data.wider import open_wider
+        from harness.data.readers.wider import open_wider
 
         return open_wider(folder, split, role, limit)
     kinds = [source.removesuffix(":DIR") for source in SOURCES]

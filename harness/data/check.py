@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
+from harness.core.errors import UserError
+from harness.core.progress import tracked
+from harness.core.text import counted
 from harness.data.base import ImageSet, Oddities
 from harness.data.decoding import AS_STORED, UNCONFIRMED, inspect
-from harness.data.files import FolderSet
 from harness.data.loader import leave_interrupts_to_the_main_process
-from harness.errors import UserError
-from harness.progress import tracked
-from harness.protocol import DataSection
-from harness.store import exclusively, write_atomically
-from harness.wording import counted
+from harness.data.readers.folder import FolderSet
+from harness.protocol.protocol import DataSection
+from harness.records.store import exclusively, write_atomically
 
 VERSION = 2  # raise it when the check finds more, so that what was checked before is checked again
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
-from harness.data.reading import file_size
-from harness.errors import UserError, reason
+from harness.core.errors import UserError, reason
+from harness.data.readers.reading import file_size
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from harness.core.errors import UserError
 from harness.data.base import ImageSet
 from harness.data.hashing import hash32, permutation
 from harness.data.transforms import MEAN_COLOUR, Sample, make_sample, plan_sizes
-from harness.errors import UserError
-from harness.protocol import DataSection, Protocol
+from harness.protocol.protocol import DataSection, Protocol
 
 DIVISOR = 32  # px; batches are padded to multiples of it
 

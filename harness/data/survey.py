@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from harness.core.errors import UserError
 from harness.data import open_data
 from harness.data.base import ImageSet
 from harness.data.check import UNREADABLE, check_images, describe, two_conventions
 from harness.data.default_splits import Role
-from harness.data.files import FolderSet
+from harness.data.readers.folder import FolderSet
 from harness.data.splits import Objects, all_objects, put_together
-from harness.errors import UserError
-from harness.protocol import Protocol
+from harness.protocol.protocol import Protocol
 
 ROLES: tuple[Role, ...] = ("train", "val")
 REACH = (64.0, 128.0, 256.0, 512.0)  # px, the farthest side that P3 to P6 regress (FCOS, sec. 3.2); beyond is P7's

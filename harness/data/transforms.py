@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from harness.data.base import Annotations
 from harness.data.hashing import hash32
-from harness.protocol import DataSection
+from harness.protocol.protocol import DataSection
 
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean in 8 bits: what padding shows
 MIN_SIDE = 1.0  # px; objects smaller than this after all transforms are no targets

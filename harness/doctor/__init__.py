@@ -14,7 +14,7 @@ from harness.doctor import data, machine, software, storage
 from harness.doctor.rows import Check, Row, State, examine
 
 if TYPE_CHECKING:
-    from harness.protocol import Protocol
+    from harness.protocol.protocol import Protocol
 
 __all__ = ["Check", "Row", "State", "all_checks", "examine"]
 

@@ -7,11 +7,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.errors import UserError
 from harness.doctor.rows import Row, from_error
-from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.protocol import Protocol
+    from harness.protocol.protocol import Protocol
 
 SHAPES_DIGEST = "d211acc51e099549d8cca9be0d3e73ffab660d10d0125cfa79f2231d02033313"  # of `shapes_digest`, everywhere
 
@@ -28,7 +28,7 @@ def embedded() -> Iterator[Row]:
 
 def shapes_digest() -> str:
     """SHA-256 over pixels, boxes and labels of the first 32 training images at 128 px."""
-    from harness.data.shapes import ShapesSet
+    from harness.data.shapes.shapes import ShapesSet
 
     images, digest = ShapesSet(32, 128, "train"), sha256()
     for index in range(len(images)):

@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import UserError, shorten
+from harness.core.text import counted
 from harness.doctor.rows import Row, from_error
-from harness.errors import UserError, shorten
-from harness.failures import Failure
-from harness.pending import completing, is_pending, load_pending, pending_runs
-from harness.protocol import recorded_protocol
-from harness.store import ResultsStore, RunSpec, held
-from harness.unfinished import state_file, unfinished_run
-from harness.wording import counted
+from harness.protocol.protocol import recorded_protocol
+from harness.records.failures import Failure
+from harness.records.pending import completing, is_pending, load_pending, pending_runs
+from harness.records.store import ResultsStore, RunSpec, held
+from harness.records.unfinished import state_file, unfinished_run
 
 LOCKS = ("lock", "claim")  # of a run, and of a sweep that has it run
-WEIGHTS = "network.safetensors"  # harness.trained, which says so, needs torch
+WEIGHTS = "network.safetensors"  # harness.runs.trained, which says so, needs torch
 
 
 def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Row]:

@@ -9,9 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.errors import reason, shorten
 from harness.doctor.limits import driver_version, memory_bytes, usable_cores
 from harness.doctor.rows import Row
-from harness.errors import reason, shorten
 
 if TYPE_CHECKING:
     import torch

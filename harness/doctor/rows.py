@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.errors import UserError, reason, shorten
+from harness.core.errors import UserError, reason, shorten
 
 State = Literal["ok", "warning", "problem"]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 
+from harness.core.environment import source_version
+from harness.core.errors import reason, shorten
 from harness.doctor.rows import Row
-from harness.environment import source_version
-from harness.errors import reason, shorten
 
 DISTRIBUTION = "assigner-zoo"
 IMPORTS = (

@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.again import aimed_at
+from harness.core.again import aimed_at
+from harness.core.errors import UserError, reason, shorten
 from harness.doctor import leftovers
 from harness.doctor.rows import Row, State, from_error
-from harness.errors import UserError, reason, shorten
-from harness.failures import Failure, load_failures
-from harness.store import ResultsStore, held
+from harness.records.failures import Failure, load_failures
+from harness.records.store import ResultsStore, held
 
 GIB = 2**30
 LITTLE_DISK = 2 * GIB  # a ResNet-50 and its optimiser's state, twice while a checkpoint takes another's place
@@ -74,7 +74,7 @@ def records(results: Path) -> Iterator[Row]:
         detail = f"{len(half)} unfinished files, of writers at work or killed: {shorten(', '.join(half))}"
         yield Row("records", "warning", detail, f"while nothing runs: rm {shlex.quote(str(store.runs_dir))}/.*.tmp")
     if valid and not problems:
-        from harness.leaderboard import check_leaderboard
+        from harness.records.leaderboard import check_leaderboard
 
         try:
             check_leaderboard(store)
@@ -106,7 +106,7 @@ def unfinished(results: Path) -> Iterator[Row]:
 def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Row]:
     work = store.root / "work"
     for folder in sorted(work.iterdir()) if work.is_dir() else ():
-        # `.old` is the checkpoint where a kill hit between two renames; harness.checkpoint, which says so, needs torch.
+        # `.old` is the checkpoint where a kill hit between two renames; the checkpoint's own module needs torch.
         found = [path for name in ("checkpoint", "checkpoint.old") if (path := folder / name / "state.json").is_file()]
         if not found or folder.name in failed:
             continue

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.board import Board
-from harness.errors import reason
+from harness.comparison.board import Board
+from harness.core.errors import reason
+from harness.core.text import counted
+from harness.drawing.svg import number
 from harness.report.cells import Cell, Column, Series, Table, missing, row
-from harness.report.svg import number
-from harness.wording import counted
 
 PARAMETERS = {
     "none": "has no parameters of its own",

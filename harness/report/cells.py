@@ -9,9 +9,9 @@ from itertools import groupby
 
 from markupsafe import Markup
 
+from harness.comparison.intervals import mean_interval
+from harness.drawing.svg import DASH, MINUS, key, number
 from harness.report.charts import Estimate
-from harness.report.svg import DASH, MINUS, key, number
-from harness.statistics.intervals import mean_interval
 
 Series = Mapping[str, int]  # the mark of each entry, by name; the same throughout a report
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from harness.report.svg import COLOURS, Scale, dash, element, length, line, mark, number, picture, shortened, text
+from harness.drawing.svg import COLOURS, Scale, dash, element, length, line, mark, number, picture, shortened, text
 
 CELL_WIDTH, CELL_HEIGHT, CELL_EDGE = 150.0, 22.0, 7.0  # px of an interval drawn in a table
 CURVE_NAME, POINT_NAME = 21, 36  # letters of a name beside a curve and beside a point

@@ -9,21 +9,21 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.board import Board, Entry, boards, parts
-from harness.details import load_details
-from harness.errors import UserError
-from harness.protocol import load_protocol
+from harness.comparison.board import Board, Entry, boards, parts
+from harness.core.errors import UserError
+from harness.core.text import counted
+from harness.drawing.svg import DASH, number
+from harness.protocol.protocol import load_protocol
+from harness.records.details import load_details
+from harness.records.store import ResultsStore
 from harness.report import charts
 from harness.report.agreement import Agreement, load_agreement
 from harness.report.cells import Series, Table, estimate
 from harness.report.charts import Curve, Point
 from harness.report.forests import error_table, search_tables, size_tables
-from harness.report.svg import DASH, number
 from harness.report.tables import gap_table, main_table
 from harness.report.words import caveats, findings, headline, listing
-from harness.store import ResultsStore
-from harness.sweep import sensitivity
-from harness.wording import counted
+from harness.sweeps.execute import sensitivity
 
 CURVES = (
     ("losses", "class", "Class loss", True),

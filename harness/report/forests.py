@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.board import Board, Entry
+from harness.comparison.board import Board, Entry
+from harness.core.text import counted
+from harness.drawing.svg import DASH, TIMES, number
 from harness.report import charts
 from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, spoken
-from harness.report.svg import DASH, TIMES, number
 from harness.report.words import listing
-from harness.sweep import Search
-from harness.wording import counted
+from harness.sweeps.execute import Search
 
 SIZES = {"APs": "small, below 32² px", "APm": "medium, 32² to 96² px", "APl": "large, above 96² px"}
 MEANINGS = {

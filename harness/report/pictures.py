@@ -10,19 +10,19 @@ from PIL import Image
 
 from assigners.contract import Step
 from detector import FCOS
-from harness.again import aimed_record
-from harness.board import Board, Entry
-from harness.build import attach_assigner, build_detector, resolve_assigner
+from harness.analysis.one_image import assign, look
+from harness.analysis.one_image_sheet import overview
+from harness.comparison.board import Board, Entry
+from harness.core.again import aimed_record
+from harness.core.errors import UserError
 from harness.data import open_data
-from harness.errors import UserError
-from harness.inspection import assign, look
-from harness.inspection_sheet import overview
-from harness.protocol import Protocol, recorded_protocol
+from harness.drawing.svg import key
+from harness.protocol.protocol import Protocol, recorded_protocol
+from harness.records.store import ResultsStore
 from harness.report.cells import Series
 from harness.report.content import Sample, Samples
-from harness.report.svg import key
-from harness.store import ResultsStore
-from harness.trained import load_trained, weights_at_hand
+from harness.runs.trained import load_trained, weights_at_hand
+from harness.training.build import attach_assigner, build_detector, resolve_assigner
 
 IMAGES = 2  # of the validation split, those with the most objects among the first few
 CANDIDATES = 12

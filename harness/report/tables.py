@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.board import Board, Entry
+from harness.comparison.board import Board, Entry
+from harness.comparison.intervals import Gap
+from harness.core.text import counted
+from harness.drawing.svg import DASH, Scale, number
 from harness.report import charts
 from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, signed, spoken
 from harness.report.charts import Estimate
 from harness.report.forests import SIZES
-from harness.report.svg import DASH, Scale, number
 from harness.report.words import ranks
-from harness.statistics.intervals import Gap
-from harness.wording import counted
 
 
 def main_table(board: Board, series: Series, anchor: str) -> Table:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.board import Board, Entry
-from harness.naming import Record
-from harness.report.svg import number
-from harness.wording import counted
+from harness.comparison.board import Board, Entry
+from harness.core.text import counted
+from harness.drawing.svg import number
+from harness.records.names import Record
 
 NOISY = 0.25  # spread of one assigner's step times, relative to their median, from which the cost axis is called rough
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from assigners.contract import Grid, HeadInfo, Predictions, Step, Targets
-from assigners.geometry import decode
+from assigners.ops.boxes import decode
 
 STRIDES = (8, 16, 32, 64, 128)
 SIDES = (128, 256, 384)  # px

@@ -16,7 +16,7 @@ import torch
 
 from assigners import registry
 from assigners.contract import Assigner, HeadInfo
-from harness.errors import UserError, did_you_mean
+from harness.core.errors import UserError, did_you_mean
 from harness.verify.answers import Factory, perturbed
 from harness.verify.scenes import Scene
 

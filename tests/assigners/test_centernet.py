@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from assigners.centernet import consecutive
-from assigners.reader import flat_location
+from assigners.parts.map_reader import flat_location
+from assigners.rules.centernet import consecutive
 from detector.loss import LossSettings, detection_losses
 from tests.assigners.common import build, rows, run
 from tests.assigners.images import one_image

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assigners import class_cost
-from assigners.class_cost import background_and_own, focal_negative
+from assigners.parts import class_cost
+from assigners.parts.class_cost import background_and_own, focal_negative
 
 
 @pytest.mark.parametrize("pairs", [5, 400], ids=["few pairs", "more pairs than locations"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from assigners.contract import Assigner, HeadInfo
 from assigners.registry import catalogue, create, load, option_defaults
-from harness.verify.contract import CHECKS, Check
+from harness.verify.checks.catalogue import CHECKS, Check
 from tests.assigners.common import build
 
 NAMES = [entry.name for entry in catalogue()]

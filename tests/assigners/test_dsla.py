@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from assigners.contract import Declares, Predictions
-from assigners.dsla import soft_class_cost
-from harness.verify.compare import compare
-from harness.verify.golden import golden_files, read_case
-from harness.verify.oracles import Oracles
+from assigners.rules.dsla import soft_class_cost
+from harness.verify.published.cases import golden_files, read_case
+from harness.verify.published.compare import compare
+from harness.verify.published.oracles import Oracles
 from harness.verify.subject import find_subject
 from tests.assigners.common import assigned, build
 from tests.assigners.images import HARD, hard_images, one_image

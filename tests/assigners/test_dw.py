@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigners.contract import Assignment, Predictions, Step
-from assigners.geometry import decode, ltrb
+from assigners.ops.boxes import decode, ltrb
 from detector.loss import LossSettings, detection_losses
 from tests.assigners.common import build
 from tests.assigners.images import one_image

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from assigners.conflicts import box_rank
 from assigners.contract import Predictions
-from assigners.dynamic_k import HOPELESS, cheapest, dynamic_k, finite, settle
-from assigners.geometry import decode
+from assigners.ops.boxes import decode
+from assigners.parts.conflicts import box_rank
+from assigners.parts.dynamic_k import HOPELESS, cheapest, dynamic_k, finite, settle
 from tests.oracles.sim_ota import Result, match
 from tests.strategies import Scene, scenes
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners.expectation_maximisation import split
+from assigners.parts.gaussian_split import split
 from tests.oracles import paa
 
 SHAPES = ("uniform", "clusters", "heavy", "near", "equal", "steps", "spread")

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from assigners.contract import Grid, HeadInfo
-from assigners.foveabox import FoveaBox
+from assigners.rules.foveabox import FoveaBox
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import foveabox

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners.candidates import inside_pairs
 from assigners.contract import Predictions
-from assigners.geometry import aligned_iou, decode
+from assigners.ops.boxes import aligned_iou, decode
+from assigners.parts.candidates import inside_pairs
 from detector.loss import LossSettings, detection_losses
 from harness.verify.answers import WEIGHTS
-from harness.verify.compare import compare
-from harness.verify.golden import read_case
-from harness.verify.oracles import Oracles
+from harness.verify.published.cases import read_case
+from harness.verify.published.compare import compare
+from harness.verify.published.oracles import Oracles
 from harness.verify.subject import find_subject
 from tests.assigners.common import assert_close_rows, build, permuted, rows, run
 from tests.assigners.images import one_image

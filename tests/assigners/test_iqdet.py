@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigners.contract import Assignment
-from assigners.iqdet import IQDet
-from assigners.quality_distribution import Mixture
+from assigners.rules.iqdet.encoder import Mixture
+from assigners.rules.iqdet.iqdet import IQDet
 from tests.assigners.common import build, permuted, pixels, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import iqdet

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assigners import class_cost
-from assigners.likelihood import group_logsumexp, match_map, own_and_negative
+from assigners.parts import class_cost
+from assigners.parts.likelihood import group_logsumexp, match_map, own_and_negative
 
 
 def inputs(seed: int, rows: int, classes: int, spread: float = 3.0):

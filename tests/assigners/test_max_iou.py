@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from assigners.contract import Grid
-from assigners.geometry import aligned_iou, square_anchors
-from assigners.max_iou import most_overlapping, overlapping_range
+from assigners.ops.boxes import aligned_iou, square_anchors
+from assigners.rules.max_iou import most_overlapping, overlapping_range
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import max_iou

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from assigners.noise import uniform
+from assigners.ops.noise import uniform
 
 KEYS = st.integers(0, 2**40)
 

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners.candidates import near_center
 from assigners.contract import HeadInfo, Predictions
-from assigners.ota import OTA
+from assigners.parts.candidates import near_center
+from assigners.parts.sinkhorn import transport
 from assigners.registry import create
-from assigners.sinkhorn import transport
+from assigners.rules.ota import OTA
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import HARD, golden_image, hard_images, image_of_classes, one_image
 from tests.oracles import ota

@@ -258,7 +258,7 @@ def test_autocast_of_the_caller_does_not_reach_the_rule():
 
 def test_it_is_reached_through_the_package():
     assert assigners.assign is assign
-    assert assigners.PlainAssignment.__module__ == "assigners.plain"
+    assert assigners.PlainAssignment.__module__ == "assigners.adapters.plain"
 
 
 @pytest.mark.parametrize("name", ["atss", "center"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigners.contract import Declares, Predictions, Step
-from assigners.poto import match
+from assigners.rules.poto import match
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import poto

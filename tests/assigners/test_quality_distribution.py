@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from assigners import quality_distribution
-from assigners.box_points import offset_in_half_sides
 from assigners.contract import Grid, Targets
-from assigners.mixture_sampler import component_mass, sample_truncated
-from assigners.quality_distribution import Mixture, QualityDistributionEncoder, quality_loss
+from assigners.rules.iqdet import encoder as quality_distribution
+from assigners.rules.iqdet.box_points import offset_in_half_sides
+from assigners.rules.iqdet.encoder import Mixture, QualityDistributionEncoder, quality_loss
+from assigners.rules.iqdet.mixture_sampler import component_mass, sample_truncated
 from tests.oracles import iqdet
 from tests.strategies import CHANNELS, MixtureParameters, mixtures, scenes
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from assigners.contract import Grid, Samples
-from assigners.reader import corners, read, read_channel
+from assigners.parts.map_reader import corners, read, read_channel
 from tests.oracles.iqdet import bilinear_read, corner_weights
 from tests.rounding import assert_close_in_ulps
 

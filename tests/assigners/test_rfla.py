@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners.rfla import receptive_field
+from assigners.rules.rfla import receptive_field
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import rfla

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align, roi_pool
 
-from assigners.roi import box_features, roi_align_levels, roi_pool_levels
+from assigners.parts.roi_features import box_features, roi_align_levels, roi_pool_levels
 from tests.strategies import CHANNELS, scenes
 
 

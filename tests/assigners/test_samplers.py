@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners.box_points import BoxPoints, quantise
 from assigners.contract import Assignment
-from assigners.qd import UniformSampling
+from assigners.rules.iqdet.box_points import BoxPoints, quantise
+from assigners.rules.iqdet.grid_variants import UniformSampling
 from harness.verify.answers import ROUNDING
 from tests.assigners.common import assert_close_rows, build, map_tensors, permuted, pixels, rows, run
 from tests.assigners.images import one_image

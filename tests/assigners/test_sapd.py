@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners import feature_selection
 from assigners.contract import Assignment, Step
+from assigners.parts import level_selection as feature_selection
 from tests.assigners.common import assigned, build, rows
 from tests.assigners.images import one_image
 from tests.oracles import sapd

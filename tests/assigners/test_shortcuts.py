@@ -7,9 +7,9 @@ from dataclasses import fields
 import pytest
 import torch
 
-from assigners import shortcuts
 from assigners.contract import Samples
-from assigners.expectation_maximisation import split
+from assigners.ops import host_shortcuts as shortcuts
+from assigners.parts.gaussian_split import split
 from assigners.registry import create
 from harness.bench.scene import STEP, make_scene
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from assigners.sinkhorn import Plan, transport
+from assigners.parts.sinkhorn import Plan, transport
 from tests.oracles.ota import sinkhorn
 
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners import tal as module
 from assigners.contract import Assignment, Declares, Predictions, Step
+from assigners.rules import tal as module
 from harness.verify.answers import WEIGHTS, expect_equal
 from tests.assigners.common import assert_close_rows, assigned, build, rows, run
 from tests.assigners.images import golden_image, one_image

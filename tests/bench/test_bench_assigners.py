@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from assigners import catalogue, create
-from harness.bench.cells import assigner_call
+from harness.bench.batches import assigner_call
 from harness.bench.scene import make_scene
 
 IMAGES, CLASSES = 2, 80

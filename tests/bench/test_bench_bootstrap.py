@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.statistics.bootstrap import image_weights
-from harness.statistics.matches import THRESHOLDS, ClassMatches, MatchTable
+from harness.evaluation.bootstrap import image_weights
+from harness.evaluation.match_table import THRESHOLDS, ClassMatches, MatchTable
 
 IMAGES, CLASSES, OBJECTS, DETECTIONS, REPLICATES = 2000, 80, 14_000, 200_000, 20
 

@@ -1,4 +1,4 @@
-"""RoIAlign on all levels, forward and backward: the embedding bag of `assigners.roi` beside torchvision's kernel."""
+"""RoIAlign on all levels, forward and backward: our embedding bag beside torchvision's kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from assigners.roi import roi_align_levels
+from assigners.parts.roi_features import roi_align_levels
 from harness.bench.scene import make_scene
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from assigners import Targets, catalogue, create
-from harness.bench.cells import dense_call
+from harness.bench.batches import dense_call
 from harness.bench.measure import peak_bytes
 from harness.bench.scene import STEP, make_scene
 from tests.bench.dense import likelihood

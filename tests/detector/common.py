@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from assigners.contract import Assignment, Grid, Predictions, Samples, Targets
-from assigners.geometry import decode
+from assigners.ops.boxes import decode
 
 SHAPES, STRIDES = ((4, 6), (2, 3)), (8, 16)
 SIZE = (32, 48)  # px, height and width of the grid's canvas

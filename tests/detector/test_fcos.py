@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import assigners
-from assigners.center import CenterSampling
 from assigners.contract import Declares, Grid, Needs, Step, Targets, cached_grid
-from assigners.geometry import aligned_iou
+from assigners.ops.boxes import aligned_iou
+from assigners.rules.center import CenterSampling
 from detector import FCOS, ImageBatch, InferenceSettings, LossSettings, pad_images
 from detector.images import FILL
 from tests.detector.common import first_input

@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from assigners.contract import Assignment
-from assigners.geometry import aligned_iou, decode, giou_loss
-from assigners.reader import read
+from assigners.ops.boxes import aligned_iou, decode, giou_loss
+from assigners.parts.map_reader import read
 from detector import LossSettings, loss
 from detector.loss import centerness, detection_losses
 from tests.detector.common import (

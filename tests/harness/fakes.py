@@ -7,7 +7,7 @@ from copy import deepcopy
 import numpy as np
 
 from harness.data.base import Annotations, ImageSet, Oddities
-from harness.store import RunSpec
+from harness.records.store import RunSpec
 
 
 class MemorySet(ImageSet):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.engine import RunRequest, run
-from harness.protocol import Protocol
+from harness.protocol.protocol import Protocol
+from harness.runs.run import RunRequest, run
 
 STEPS = 8
 DEADLINE = 300  # s to wait for a child process before the test fails; a bound, not a measurement

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.again import aimed_at, aimed_record
+from harness.core.again import aimed_at, aimed_record
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from assigners.contract import Step
 from detector import ImageBatch
-from harness.build import ema_decay
-from harness.errors import RunFailed, UserError
-from harness.protocol import ScheduleSection, load_protocol, recorded_protocol
-from harness.trainer import Trainer
+from harness.core.errors import RunFailed, UserError
+from harness.protocol.protocol import ScheduleSection, load_protocol, recorded_protocol
+from harness.training.build import ema_decay
+from harness.training.trainer import Trainer
 from tests.harness.runs import STEPS, files_of, request, run, small_protocol
 
 

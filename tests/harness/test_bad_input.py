@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from harness.cli import main
 from harness.data import open_data
 from harness.data.check import CHECKED
-from harness.protocol import DataSection
-from harness.store import ResultsStore
+from harness.protocol.protocol import DataSection
+from harness.records.store import ResultsStore
 from tests.harness.data.folders import coco_document, voc_object, voc_xml, write_coco, write_image, write_voc
 
 SMALL = [

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from harness import beginning, trainer
-from harness.beginning import WATCHED, count, expect_something_to_learn, unseen
+from harness.core.errors import RunFailed
 from harness.data import splits
-from harness.errors import RunFailed
-from harness.trainer import Trainer
+from harness.training import beginning, trainer
+from harness.training.beginning import WATCHED, count, expect_something_to_learn, unseen
+from harness.training.trainer import Trainer
 from tests.harness.runs import STEPS, files_of, request, run, small_protocol, trace_of, write_coco
 
 PROTOCOL = small_protocol(data={"train_images": None, "val_images": None})

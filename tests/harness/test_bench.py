@@ -14,18 +14,18 @@ from click.testing import CliRunner
 
 from assigners import HeadInfo, create
 from assigners.contract import Assigner
-from assigners.geometry import aligned_iou, ltrb
-from harness.bench import cells as module
-from harness.bench.cells import BOXES, CLASSES, IMAGES, Bench, Cell, Limits, Row, Subject, assigner_call, choose_cells
+from assigners.ops.boxes import aligned_iou, ltrb
+from harness.bench import batches as module
+from harness.bench.batches import BOXES, CLASSES, IMAGES, Bench, Cell, Limits, Row, Subject, assigner_call, choose_cells
 from harness.bench.chart import draw, series
-from harness.bench.dense import dense_rules
+from harness.bench.dense_versions import dense_rules
+from harness.bench.markdown import summary
 from harness.bench.measure import in_turns, peak_bytes
+from harness.bench.measurements import columns, merge, read_lines, to_line, write_lines
 from harness.bench.scene import STEP, make_scene
 from harness.bench.step import StepRequest, measure_share
-from harness.bench.summary import summary
-from harness.bench.table import columns, merge, read_lines, to_line, write_lines
 from harness.cli import main
-from harness.errors import UserError
+from harness.core.errors import UserError
 from tests.harness.runs import small_protocol
 
 CPU, SIZE = torch.device("cpu"), (64, 96)

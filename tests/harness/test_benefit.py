@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from harness.bench.benefit import Benefit, benefits, draw, front
-from harness.bench.cells import Row
-from harness.bench.table import to_line, write_lines
-from harness.board import boards
+from harness.bench.batches import Row
+from harness.bench.measurements import to_line, write_lines
 from harness.cli import main
-from harness.protocol import load_protocol
-from harness.statistics.intervals import mean_interval
-from harness.store import ResultsStore
+from harness.comparison.board import boards
+from harness.comparison.cost_benefit import Benefit, benefits, draw, front
+from harness.comparison.intervals import mean_interval
+from harness.protocol.protocol import load_protocol
+from harness.records.store import ResultsStore
 from tests.harness.fakes import make_record
 
 ENVIRONMENT = {"device": "a processor", "torch": "2", "threads": 1, "commit": "abc"}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from harness.board import boards, parts
 from harness.cli import main
-from harness.compare import compare, differing_keys
-from harness.details import learning_curves, load_details, save_details
-from harness.errors import UserError
-from harness.protocol import load_protocol
-from harness.store import ResultsStore
+from harness.comparison.board import boards, parts
+from harness.comparison.pair import compare, differing_keys
+from harness.core.errors import UserError
+from harness.protocol.protocol import load_protocol
+from harness.records.details import learning_curves, load_details, save_details
+from harness.records.store import ResultsStore
 from tests.harness.fakes import DATA, make_record
 
 DAY = "2026-01-{:02d}T00:00:00Z"

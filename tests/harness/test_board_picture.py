@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from harness.board import boards
-from harness.board_picture import draw, file_name
 from harness.cli import main
-from harness.protocol import load_protocol
-from harness.report.svg import MINUS
-from harness.store import ResultsStore
+from harness.comparison.board import boards
+from harness.comparison.board_picture import draw, file_name
+from harness.drawing.svg import MINUS
+from harness.protocol.protocol import load_protocol
+from harness.records.store import ResultsStore
 from tests.harness.fakes import make_record
 
 

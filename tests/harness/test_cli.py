@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 from harness.cli import VERBS, main
 from harness.cli.run import portable
-from harness.errors import Interrupted, RunFailed, UserError
-from harness.protocol import load_protocol
-from harness.store import ResultsStore
+from harness.core.errors import Interrupted, RunFailed, UserError
+from harness.protocol.protocol import load_protocol
+from harness.records.store import ResultsStore
 from tests.harness.fakes import DATA, make_record
 from tests.harness.runs import environment
 
@@ -57,7 +57,7 @@ class Outcome:
 @pytest.fixture
 def engine(monkeypatch):
     """The engine's place, taken by one that notes what it is asked for and saves a made-up record."""
-    module: Any = ModuleType("harness.engine")
+    module: Any = ModuleType("harness.runs.run")
     module.requests, module.failure = [], None
 
     def run(request):
@@ -76,7 +76,7 @@ def engine(monkeypatch):
         return store.find(run_id)["metrics"]
 
     module.RunRequest, module.run, module.evaluate_run = Request, run, evaluate_run
-    monkeypatch.setitem(sys.modules, "harness.engine", module)
+    monkeypatch.setitem(sys.modules, "harness.runs.run", module)
     return module
 
 
@@ -313,7 +313,7 @@ def test_a_leaderboard_that_cannot_be_written_is_shown(call, engine, monkeypatch
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr("harness.store._write", refuse)
+    monkeypatch.setattr("harness.records.store._write", refuse)
     for words in ([], ["--json"]):
         result = call("leaderboard", *words)
         assert result.exit_code == 0

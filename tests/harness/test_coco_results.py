@@ -15,12 +15,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from harness.cli import main
-from harness.coco_results import needs_coco, write_results
+from harness.core.errors import UserError
 from harness.data import open_data
-from harness.data.coco import CocoSet, open_coco
-from harness.errors import UserError
-from harness.evaluate import coco_metrics
-from harness.protocol import DataSection
+from harness.data.readers.coco import CocoSet, open_coco
+from harness.evaluation.coco_metrics import coco_metrics
+from harness.evaluation.coco_results import needs_coco, write_results
+from harness.protocol.protocol import DataSection
 from tests.harness.data.folders import MemorySet, write_coco, write_image
 from tests.harness.runs import request, run, small_protocol
 from tests.harness.runs import write_coco as write_two_splits

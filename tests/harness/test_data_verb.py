@@ -13,7 +13,7 @@ from PIL import Image
 from harness.cli import main
 from harness.data.check import CHECKED
 from harness.data.survey import survey, worth_a_look
-from harness.protocol import load_protocol
+from harness.protocol.protocol import load_protocol
 from tests.harness.data.folders import coco_document, voc_object, voc_xml, write_coco, write_image, write_voc
 
 DOG = voc_xml(voc_object("dog", 2, 2, 30, 30), voc_object("cat", 40, 40, 60, 55), voc_object("dog", 5, 5, 5, 5))

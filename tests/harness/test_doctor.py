@@ -15,17 +15,17 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
+from harness.core.errors import UserError
 from harness.data.check import CHECKED
-from harness.data.shapes import ShapesSet
+from harness.data.shapes.shapes import ShapesSet
 from harness.data.splits import UNLEARNT
 from harness.doctor import Row, all_checks, examine, software, storage
 from harness.doctor import data as doctor_data
-from harness.errors import UserError
-from harness.failures import save_failure
-from harness.leaderboard import write_leaderboard
-from harness.pending import Pending, load_pending, pending_record, save_pending
-from harness.protocol import load_protocol
-from harness.store import ResultsStore, RunSpec, dump
+from harness.protocol.protocol import load_protocol
+from harness.records.failures import save_failure
+from harness.records.leaderboard import write_leaderboard
+from harness.records.pending import Pending, load_pending, pending_record, save_pending
+from harness.records.store import ResultsStore, RunSpec, dump
 from tests.harness.data.folders import coco_document, write_coco
 from tests.harness.data.test_shapes import DIGEST_OF_32
 from tests.harness.fakes import make_record

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from harness.build import attach_assigner, build_detector
-from harness.device import pick_device
-from harness.engine import evaluate_run
-from harness.errors import RunFailed, UserError
-from harness.record import Record
-from harness.store import ResultsStore
-from harness.trainer import Trainer
+from harness.core.device import pick_device
+from harness.core.errors import RunFailed, UserError
+from harness.records.schema import Record
+from harness.records.store import ResultsStore
+from harness.runs.run import evaluate_run
+from harness.training.build import attach_assigner, build_detector
+from harness.training.trainer import Trainer
 from tests.harness.runs import STEPS, request, run, small_protocol, trace_of, write_coco
 
 

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from harness import environment as module
-from harness.environment import environment, source_version
+from harness.core import environment as module
+from harness.core.environment import environment, source_version
 
 
 def test_versions_and_machine_without_names_or_paths():
@@ -31,7 +31,8 @@ def checkout(tmp_path, monkeypatch):
     for name in ("assigners", "detector", "harness"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
-    here = tmp_path / "harness" / "environment.py"
+    here = tmp_path / "harness" / "core" / "environment.py"
+    here.parent.mkdir()
     here.write_text("")
     (tmp_path / "notes.txt").write_text("")
     monkeypatch.setattr(module, "__file__", str(here))
@@ -73,7 +74,7 @@ def test_the_answer_is_of_this_folder_also_inside_a_hook(checkout, monkeypatch, 
 
 def test_an_installed_copy_inside_another_checkout_has_no_commit(checkout, monkeypatch):
     folder, _ = checkout
-    installed = folder / "env" / "harness"
+    installed = folder / "env" / "harness" / "core"
     installed.mkdir(parents=True)
     monkeypatch.setattr(module, "__file__", str(installed / "environment.py"))
     assert source_version()["commit"] is None

@@ -3,11 +3,11 @@
 import pytest
 
 from assigners import registry
-from harness.board import boards
-from harness.compare import compare
+from harness.comparison.board import boards
+from harness.comparison.pair import compare
 from harness.data import open_data
 from harness.data.loader import train_batches
-from harness.engine import run
+from harness.runs.run import run
 from tests.harness.runs import request, small_protocol
 
 FEW = small_protocol(schedule={"steps": 2})

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.error_types import ERRORS, TYPES, _mean_ap50, _sorted_out, error_types
-from harness.evaluate import box_iou, coco_metrics
+from harness.evaluation.coco_metrics import box_iou, coco_metrics
+from harness.evaluation.error_types import ERRORS, TYPES, _mean_ap50, _sorted_out, error_types
 from tests.harness.fakes import MemorySet, found, objects
 from tests.harness.test_evaluate import random_scene
 

@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness.evaluate import BINS, box_iou, coco_metrics, object_bins
+from harness.evaluation.coco_metrics import BINS, box_iou, coco_metrics, object_bins
 from tests.harness.fakes import MemorySet, found, objects
 
 SMALL, MEDIUM, LARGE = [10, 10, 20, 20], [100, 100, 150, 150], [300, 300, 500, 500]

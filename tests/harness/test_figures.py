@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from harness.cli import main
-from harness.errors import UserError
-from harness.figures import Components, Curve, components, curves, figure_4, most_eccentric
-from harness.plot import Canvas, Line, colour, dash
-from harness.report.svg import Scale
-from harness.store import ResultsStore
-from harness.trained import load_trained
+from harness.core.errors import UserError
+from harness.drawing.charts import Canvas, Line, colour, dash
+from harness.drawing.svg import Scale
+from harness.paper.figures import Components, Curve, components, curves, figure_4, most_eccentric
+from harness.records.store import ResultsStore
+from harness.runs.trained import load_trained
 from tests.harness.fakes import MemorySet, objects
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -16,12 +16,9 @@ from PIL import Image
 
 from assigners.contract import Grid, Samples, Targets
 from detector.loss import detection_losses
-from harness.build import attach_assigner, build_detector, resolve_assigner
-from harness.cli import main
-from harness.cli.insight import split_specs
-from harness.errors import UserError
-from harness.insight import STEP, Insight, Subject, ask, choose_subjects, freeze
-from harness.insight_measures import (
+from harness.analysis.agreement import STEP, Insight, Subject, ask, choose_subjects, freeze
+from harness.analysis.agreement_sheet import draw
+from harness.analysis.measures import (
     Positives,
     ambiguous,
     footprint,
@@ -34,9 +31,12 @@ from harness.insight_measures import (
     rank_correlation,
     strata,
 )
-from harness.insight_sheet import draw
-from harness.leaderboard import data_hash
-from harness.render import GREY, heat_colour
+from harness.cli import main
+from harness.cli.insight import split_specs
+from harness.core.errors import UserError
+from harness.drawing.images import GREY, heat_colour
+from harness.records.leaderboard import data_hash
+from harness.training.build import attach_assigner, build_detector, resolve_assigner
 from tests.harness.fakes import MemorySet, objects
 from tests.harness.runs import small_protocol, write_coco
 

@@ -6,14 +6,14 @@ import io
 import numpy as np
 import pytest
 
-from harness.board import boards
-from harness.errors import UserError
-from harness.leaderboard import COLUMNS, check_leaderboard, leaderboard, write_leaderboard
-from harness.noise import noise
-from harness.protocol import load_protocol
-from harness.statistics.intervals import resolvable_gap
-from harness.store import ResultsStore
-from harness.summary import summary
+from harness.comparison.board import boards
+from harness.comparison.intervals import resolvable_gap
+from harness.comparison.markdown import summary
+from harness.comparison.noise import noise
+from harness.core.errors import UserError
+from harness.protocol.protocol import load_protocol
+from harness.records.leaderboard import COLUMNS, check_leaderboard, leaderboard, write_leaderboard
+from harness.records.store import ResultsStore
 from tests.harness.fakes import DATA, make_record
 
 

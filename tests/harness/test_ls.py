@@ -13,11 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from assigners.contract import Declares, HeadInfo
-from assigners.registry import Entry, catalogue, create, find, load, option_defaults
-from harness.bibliography import cited, fields, papers
+from assigners.registry import Entry, RegistryError, catalogue, create, find, load, option_defaults
+from assigners.registry.bibliography import cited, fields, papers
+from assigners.registry.description import describe
 from harness.cli import main
-from harness.described import describe
-from harness.errors import UserError
 
 NAMES = [entry.name for entry in catalogue() if entry.cite]
 
@@ -85,7 +84,7 @@ def own(tmp_path, monkeypatch) -> Entry:
     (tmp_path / "own_rule.py").write_text(OWN.replace("\nclass", "\nMANY = 9\n\n\nclass", 1), "utf-8")
     (tmp_path / "base_rule.py").write_text(BASE, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    from harness import described
+    from assigners.registry import description as described
 
     described._source.cache_clear()
     return Entry("own", "Own", "", None, "own_rule:Nearest")
@@ -130,7 +129,7 @@ class TestEveryBuiltIn:
 
 def test_no_entry_of_the_bibliography_is_unused_or_read_wrongly():
     assert papers().keys() == {entry.cite for entry in catalogue() if entry.cite}
-    text = (Path(__file__).resolve().parents[2] / "assigners" / "papers.bib").read_text("utf-8")
+    text = (Path(__file__).resolve().parents[2] / "assigners" / "registry" / "papers.bib").read_text("utf-8")
     assert text.split() == "\n\n".join(papers().values()).split()
 
 
@@ -150,7 +149,7 @@ def test_a_description_is_read_from_sources_alone(own):
 
 def test_a_class_that_is_not_there_is_named(own):
     for target in ("own_rule:Farthest", "no_such_module:Nearest", "math:Nearest"):
-        with pytest.raises(UserError, match="assigner 'own': no class"):
+        with pytest.raises(RegistryError, match="assigner 'own': no class"):
             describe(Entry("own", "Own", "", None, target))
 
 
@@ -189,10 +188,10 @@ def test_bibtex_of_all_and_of_some_each_once():
 
 
 def test_an_assigner_without_a_paper(monkeypatch):
-    from harness import bibliography
+    from assigners.registry import bibliography
 
     monkeypatch.setattr(bibliography, "find", lambda name: Entry(name, "", "", None, ""))
-    with pytest.raises(UserError, match="'own' names no paper"):
+    with pytest.raises(RegistryError, match="'own' names no paper"):
         cited(["own"])
 
 

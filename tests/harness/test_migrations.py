@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assigners.contract import Declares
-from harness.errors import UserError
-from harness.leaderboard import write_leaderboard
-from harness.migrations import migrate
-from harness.protocol import load_protocol, recorded_protocol
-from harness.record import SCHEMA, Record
-from harness.recording import declared
-from harness.store import ResultsStore, RunSpec
+from harness.core.errors import UserError
+from harness.protocol.protocol import load_protocol, recorded_protocol
+from harness.records.leaderboard import write_leaderboard
+from harness.records.migrations import migrate
+from harness.records.schema import SCHEMA, Record
+from harness.records.store import ResultsStore, RunSpec
+from harness.runs.recording import declared
 from tests.harness.fakes import make_record
 from tests.harness.runs import request, run, small_protocol
 

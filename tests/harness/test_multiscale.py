@@ -10,13 +10,13 @@ import torch
 from torchvision.ops import batched_nms
 
 from detector.postprocess import Candidates, clipped, suppress
-from harness.build import attach_assigner, build_detector
+from harness.core.distributed import Processes
+from harness.core.errors import UserError
 from harness.data.loader import eval_batches
-from harness.distributed import Processes
-from harness.errors import UserError
-from harness.inference import detect
-from harness.multiscale import merge, mirrored, search, view_sections
-from harness.protocol import load_protocol
+from harness.evaluation.inference import detect
+from harness.evaluation.test_time_augmentation import merge, mirrored, search, view_sections
+from harness.protocol.protocol import load_protocol
+from harness.training.build import attach_assigner, build_detector
 from tests.harness.fakes import MemorySet, objects
 from tests.harness.runs import small_protocol
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.narrow import show
+from harness.cli.console.tables import show
 
 
 def shown(width: int, spare: tuple[str, ...] = ("note", "date")) -> list[str]:

@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 from detector import pad_images
 from detector.backbone import pretrained_pixels
 from detector.images import MEAN, STD
-from harness.build import build_detector
-from harness.engine import run
-from harness.errors import UserError
-from harness.estimate import _work
-from harness.protocol import Protocol, builtin_protocols, load_protocol, recorded_protocol
-from harness.store import ResultsStore
-from harness.trained import load_trained
-from harness.weights import AS_IMAGENET, IMAGENET_MEAN, IMAGENET_STD
+from harness.core.errors import UserError
+from harness.protocol.protocol import Protocol, builtin_protocols, load_protocol, recorded_protocol
+from harness.protocol.weights import AS_IMAGENET, IMAGENET_MEAN, IMAGENET_STD
+from harness.records.store import ResultsStore
+from harness.runs.run import run
+from harness.runs.trained import load_trained
+from harness.sweeps.cost import _work
+from harness.training.build import build_detector
 from tests.detector.common import first_input
 from tests.harness.runs import request, small_protocol
 from tests.test_imports import assert_runs
@@ -80,7 +80,7 @@ def test_the_backbones_that_are_not_asked_for_are_what_timm_says():
 def test_protocols_that_need_no_answer_ask_no_one():
     assert_runs(
         "import sys\n"
-        "from harness.protocol import builtin_protocols, load_protocol\n"
+        "from harness.protocol.protocol import builtin_protocols, load_protocol\n"
         "for name in builtin_protocols():\n"
         "    load_protocol(name)\n"
         f"load_protocol('tiny', ({LITE!r}, 'schedule.ema=0.9'))\n"

@@ -14,15 +14,16 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from harness import completion, engine
 from harness.cli import main
-from harness.details import load_details
-from harness.engine import evaluate_run
-from harness.errors import InProgress, Interrupted, RunFailed, UserError
-from harness.failures import load_failures, save_failure
-from harness.pending import find_pending, load_pending, pending_runs, trained_file
-from harness.store import ResultsStore
-from harness.trainer import Trainer
+from harness.core.errors import InProgress, Interrupted, RunFailed, UserError
+from harness.records.details import load_details
+from harness.records.failures import load_failures, save_failure
+from harness.records.pending import find_pending, load_pending, pending_runs, trained_file
+from harness.records.store import ResultsStore
+from harness.runs import completion
+from harness.runs import run as engine
+from harness.runs.run import evaluate_run
+from harness.training.trainer import Trainer
 from tests.harness.fakes import make_record
 from tests.harness.runs import files_of, request, run, small_protocol, write_coco
 

@@ -17,11 +17,11 @@ from PIL import Image
 
 from harness.cli import main
 from harness.data import SHAPES_COUNT
-from harness.data.shapes import ShapesSet
-from harness.engine import evaluate_run
-from harness.inference import judge
-from harness.store import ResultsStore
-from harness.trained import load_trained, newest_trained
+from harness.data.shapes.shapes import ShapesSet
+from harness.evaluation.inference import judge
+from harness.records.store import ResultsStore
+from harness.runs.run import evaluate_run
+from harness.runs.trained import load_trained, newest_trained
 from tests.harness.runs import small_protocol
 
 

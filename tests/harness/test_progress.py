@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from harness import progress
-from harness.progress import Reporter, tracked
+from harness.core import progress
+from harness.core.progress import Reporter, tracked
 
 
 @pytest.fixture

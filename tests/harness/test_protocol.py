@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.protocol import Protocol, builtin_protocols, canonical_hash, load_protocol, recorded_protocol
+from harness.core.errors import UserError
+from harness.protocol.protocol import Protocol, builtin_protocols, canonical_hash, load_protocol, recorded_protocol
 
 
 @pytest.mark.parametrize("name", list(builtin_protocols()))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from detector import ImageBatch
-from harness.build import attach_assigner, build_detector, learning_rate
-from harness.errors import UserError
-from harness.protocol import Protocol, builtin_protocols, load_protocol
+from harness.core.errors import UserError
+from harness.protocol.protocol import Protocol, builtin_protocols, load_protocol
+from harness.training.build import attach_assigner, build_detector, learning_rate
 
 PAPER = ("paper", "paper-180k", "paper-voc", "paper-wider")
 SCALES = "[400,500,600,640,700,800,900,1000,1100,1200,1300,1400,1800]"

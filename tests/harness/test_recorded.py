@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.build import resolve_assigner
-from harness.protocol import load_protocol
-from harness.recorded import Recorded
-from harness.store import RunSpec
+from harness.protocol.protocol import load_protocol
+from harness.records.lookup import Recorded
+from harness.records.store import RunSpec
+from harness.training.build import resolve_assigner
 from tests.harness.fakes import DATA, make_record
 
 TINY = load_protocol("tiny")

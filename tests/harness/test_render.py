@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.errors import UserError
-from harness.render import (
+from harness.core.errors import UserError
+from harness.drawing.images import (
     BLACK,
     BOX_COLOURS,
     LEVEL_COLOURS,

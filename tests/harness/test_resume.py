@@ -16,17 +16,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from harness import engine
-from harness.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint
-from harness.errors import RunFailed, UserError
-from harness.store import ResultsStore
-from harness.trainer import Trainer
+from harness.core.errors import RunFailed, UserError
+from harness.records.store import ResultsStore
+from harness.runs import run as engine
+from harness.training.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from harness.training.trainer import Trainer
 from tests.harness.runs import DEADLINE, environment, files_of, request, run, small_protocol
 
 SLOWLY = """
 import sys, time
 from pathlib import Path
-from harness.trainer import Trainer
+from harness.training.trainer import Trainer
 from tests.harness.runs import request, run
 
 original = Trainer._step

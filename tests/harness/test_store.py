@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from harness.errors import UserError
-from harness.leaderboard import check_leaderboard, write_leaderboard
-from harness.protocol import load_protocol
-from harness.store import ResultsStore, RunSpec, data_identity, data_record, dump, write_atomically
+from harness.core.errors import UserError
+from harness.protocol.protocol import load_protocol
+from harness.records.leaderboard import check_leaderboard, write_leaderboard
+from harness.records.store import ResultsStore, RunSpec, data_identity, data_record, dump, write_atomically
 from tests.harness.fakes import DATA, MemorySet, make_record, objects
 
 

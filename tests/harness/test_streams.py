@@ -15,10 +15,11 @@ import pytest
 from rich.progress import Progress
 from rich.table import Table
 
-from harness.cli import main, output
-from harness.cli.streams import Stream, ended, unbreakable
-from harness.errors import Unwritable, UserError, as_utf8, reason, writing
-from harness.store import ResultsStore
+from harness.cli import main
+from harness.cli.console import output
+from harness.cli.console.streams import Stream, ended, unbreakable
+from harness.core.errors import Unwritable, UserError, as_utf8, reason, writing
+from harness.records.store import ResultsStore
 from tests.harness.runs import DEADLINE, environment
 
 RUN = [

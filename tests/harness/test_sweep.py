@@ -11,20 +11,20 @@ from threading import Barrier
 import pytest
 from click.testing import CliRunner
 
+import harness.core.environment
 import harness.data.splits
-import harness.engine
-import harness.environment
-from harness.build import resolve_assigner
+import harness.runs.run
 from harness.cli import main
-from harness.engine import RunOutcome
-from harness.errors import Interrupted, RunFailed, UserError
-from harness.failures import load_failures
-from harness.plan import make_plan
-from harness.protocol import load_protocol
-from harness.statistics.intervals import seeds_needed
-from harness.store import ResultsStore, RunSpec, data_record, exclusively
-from harness.sweep import carry_out
-from harness.sweep_request import sweep_request
+from harness.comparison.intervals import seeds_needed
+from harness.core.errors import Interrupted, RunFailed, UserError
+from harness.protocol.protocol import load_protocol
+from harness.records.failures import load_failures
+from harness.records.store import ResultsStore, RunSpec, data_record, exclusively
+from harness.runs.run import RunOutcome
+from harness.sweeps.execute import carry_out
+from harness.sweeps.plan import make_plan
+from harness.sweeps.request import sweep_request
+from harness.training.build import resolve_assigner
 from tests.harness.fakes import MemorySet, make_record, objects
 
 DATA = data_record("shapes", *(MemorySet([objects()] * 4, split=split, checksum=split) for split in ("train", "val")))
@@ -65,9 +65,9 @@ class Engine:
 def engine(monkeypatch):
     made = Engine()
     splits = [MemorySet([objects()] * 4, split=split, checksum=split) for split in ("train", "val")]
-    monkeypatch.setattr(harness.engine, "run", made.run)
+    monkeypatch.setattr(harness.runs.run, "run", made.run)
     monkeypatch.setattr(harness.data.splits, "open_splits", lambda *_: splits)
-    monkeypatch.setattr(harness.environment, "environment", lambda _: {"device": "a processor"})
+    monkeypatch.setattr(harness.core.environment, "environment", lambda _: {"device": "a processor"})
     return made
 
 
@@ -314,7 +314,7 @@ def test_what_another_process_finished_meanwhile_is_not_run_again(sweep, call, e
     if rerun == "always":
         sweep("-a", "center", "--seeds", 1)
     elsewhere = Engine()
-    asked = harness.engine.RunRequest("center", {}, "shapes", load_protocol("tiny"), results=Path("out"))
+    asked = harness.runs.run.RunRequest("center", {}, "shapes", load_protocol("tiny"), results=Path("out"))
     engine.requests.clear()
     engine.faults = {("atss", 0): lambda *_: elsewhere.run(asked)}
     result = sweep("-a", "atss,center", "--seeds", 1, "--rerun", rerun)
@@ -343,7 +343,7 @@ def test_sweeps_at_once_share_the_runs(tmp_path, engine, monkeypatch):
     def train(run):
         trained.append(run.run_id)
         return engine.run(
-            harness.engine.RunRequest(
+            harness.runs.run.RunRequest(
                 run.choice.assigner, {}, "shapes", run.spec.protocol, run.spec.seed, results=Path("out")
             )
         ).record

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.estimate import Cost, Costs, Spread, paired_spread, question_of
-from harness.plan import Choice, PlannedRun, choose, tunings
-from harness.protocol import load_protocol
-from harness.store import RunSpec
-from harness.sweep import sensitivity
-from harness.sweep_request import expand, read_sweep, sweep_request
+from harness.core.errors import UserError
+from harness.protocol.protocol import load_protocol
+from harness.records.store import RunSpec
+from harness.sweeps.cost import Cost, Costs, Spread, paired_spread, question_of
+from harness.sweeps.execute import sensitivity
+from harness.sweeps.plan import Choice, PlannedRun, choose, tunings
+from harness.sweeps.request import expand, read_sweep, sweep_request
 from tests.harness.fakes import DATA, make_record
 
 WORDS = st.text(string.ascii_lowercase + string.digits + "_.-", min_size=1, max_size=6)

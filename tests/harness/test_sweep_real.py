@@ -12,12 +12,12 @@ import torch
 from click.testing import CliRunner
 
 from assigners import registry
-from assigners.center import CenterSampling
 from assigners.contract import Assigner, HeadInfo
+from assigners.rules.center import CenterSampling
 from harness.cli import main
-from harness.device import peak_memory_mb, reset_peak_memory
-from harness.store import ResultsStore
-from harness.trainer import Trainer
+from harness.core.device import peak_memory_mb, reset_peak_memory
+from harness.records.store import ResultsStore
+from harness.training.trainer import Trainer
 
 STEPS = 3
 SMALL = {

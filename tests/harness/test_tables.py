@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import harness.core.environment
 import harness.data.splits
-import harness.engine
-import harness.environment
+import harness.runs.run
 from assigners import registry
-from harness.build import resolve_assigner
 from harness.cli import main
-from harness.engine import RunOutcome
-from harness.errors import RunFailed, UserError
-from harness.protocol import load_protocol
-from harness.statistics.intervals import Gap, Interval
-from harness.store import ResultsStore, RunSpec, data_record
-from harness.tables import outcome, scales
-from harness.tables.outcome import verdict
-from harness.tables.planning import NOT_REGISTERED, plan_table
-from harness.tables.published import METRICS, published
-from harness.tables.rows import TABLES, table
-from harness.tables.scales import SCALES, scale
+from harness.comparison.intervals import Gap, Interval
+from harness.core.errors import RunFailed, UserError
+from harness.paper import outcome, scales
+from harness.paper.outcome import verdict
+from harness.paper.planning import NOT_REGISTERED, plan_table
+from harness.paper.published import METRICS, published
+from harness.paper.rows import TABLES, table
+from harness.paper.scales import SCALES, scale
+from harness.protocol.protocol import load_protocol
+from harness.records.store import ResultsStore, RunSpec, data_record
+from harness.runs.run import RunOutcome
+from harness.training.build import resolve_assigner
 from tests.harness.fakes import MemorySet, make_record, objects
 
 
@@ -218,9 +218,9 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch):
     made = Engine()
-    monkeypatch.setattr(harness.engine, "run", made.run)
+    monkeypatch.setattr(harness.runs.run, "run", made.run)
     monkeypatch.setattr(harness.data.splits, "open_splits", lambda source, _: splits(source))
-    monkeypatch.setattr(harness.environment, "environment", lambda _: {"device": "a processor"})
+    monkeypatch.setattr(harness.core.environment, "environment", lambda _: {"device": "a processor"})
     return made
 
 

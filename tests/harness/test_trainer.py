@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 import detector.fcos
-from harness.build import attach_assigner, build_detector, build_optimizer, learning_rate
-from harness.errors import Interrupted, RunFailed
-from harness.protocol import ScheduleSection
-from harness.trainer import Trainer, stop_signal
+from harness.core.errors import Interrupted, RunFailed
+from harness.protocol.protocol import ScheduleSection
+from harness.training.build import attach_assigner, build_detector, build_optimizer, learning_rate
+from harness.training.trainer import Trainer, stop_signal
 from tests.harness.runs import STEPS, files_of, request, run, small_protocol, trace_of
 
 NAMES = ("center", "atss", "iqdet")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.engine import evaluate_run, run
-from harness.errors import UserError
-from harness.store import ResultsStore
-from harness.trained import ASSIGNER_FILE, NETWORK_FILE
+from harness.core.errors import UserError
+from harness.records.store import ResultsStore
+from harness.runs.run import evaluate_run, run
+from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE
 from tests.harness.runs import request, small_protocol
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from harness.store import ResultsStore
+from harness.records.store import ResultsStore
 from tests.harness.runs import DEADLINE, environment, request, run, trace_of, unshared_protocol, write_coco
 
 SCRIPT = """
@@ -16,7 +16,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 import torch
-from harness import engine
+from harness.runs import run as engine
 from tests.harness.runs import request, run, unshared_protocol
 
 torch.set_num_threads(1)
@@ -34,9 +34,10 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 import torch
-from harness import engine, trainer
+from harness.runs import run as engine
+from harness.training import trainer
 from harness.data import splits
-from harness.errors import RunFailed
+from harness.core.errors import RunFailed
 from tests.harness.runs import request, run, unshared_protocol
 
 torch.set_num_threads(1)
@@ -86,8 +87,8 @@ def test_two_processes_stop_together_where_neither_has_an_object(tmp_path):
 FAULT = """
 import os
 from pathlib import Path
-from harness import engine
-from harness.errors import UserError
+from harness.runs import run as engine
+from harness.core.errors import UserError
 from tests.harness.runs import request, run, unshared_protocol
 
 rank, said = os.environ["RANK"], "nothing"

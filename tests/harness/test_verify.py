@@ -17,12 +17,12 @@ from click.testing import CliRunner
 
 from assigners.contract import HeadInfo
 from harness.cli import main
-from harness.errors import UserError
-from harness.verify.compare import compare
-from harness.verify.contract import CHECKS, EXAMPLES, run_check
-from harness.verify.golden import golden_files, hard_assignment, read_case
-from harness.verify.oracles import Oracles
-from harness.verify.peers import PEERS, ZOO
+from harness.core.errors import UserError
+from harness.verify.checks.catalogue import CHECKS, EXAMPLES, run_check
+from harness.verify.published.cases import golden_files, hard_assignment, read_case
+from harness.verify.published.compare import compare
+from harness.verify.published.oracles import Oracles
+from harness.verify.published.peers import PEERS, ZOO
 from harness.verify.subject import find_subject
 from tests.harness.runs import environment
 
@@ -35,7 +35,7 @@ QUICK = ("--examples", "1")
 OWN = """
 import torch
 from assigners import Assigner, Assignment, HeadInfo, Samples
-from assigners.center import CenterSampling
+from assigners.rules.center import CenterSampling
 from assigners.contract import negatives_outside_ignore
 
 
@@ -277,7 +277,7 @@ def test_a_difference_at_a_tie_or_fragile_point_does_not_count(golden, kind):
 
 
 def test_a_product_that_differs_from_its_oracle_is_caught(golden, monkeypatch):
-    from assigners.center import CenterSampling
+    from assigners.rules.center import CenterSampling
 
     forward = CenterSampling.forward
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.verify.contract import CHECKS, run_check
+from harness.verify.checks.catalogue import CHECKS, run_check
 from harness.verify.subject import find_subject
 
 # A sound likelihood assigner without samples, whose prior is learned per class, and what is changed to break it.
@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from assigners import Assigner, Assignment, HeadInfo, Samples
-from assigners.candidates import inside_pairs
+from assigners.parts.candidates import inside_pairs
 from assigners.contract import Declares, Needs, negatives_outside_ignore
-from assigners.geometry import giou_loss
+from assigners.ops.boxes import giou_loss
 
 
 class Likely(Assigner):

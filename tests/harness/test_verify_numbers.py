@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from assigners.contract import Assignment, Samples
-from harness.verify import agreement, compare
-from harness.verify.golden import read_case
-from harness.verify.oracles import Oracle, Oracles, Peer
+from harness.verify.published import agreement, compare
+from harness.verify.published.cases import read_case
+from harness.verify.published.oracles import Oracle, Oracles, Peer
 from harness.verify.subject import find_subject
 
 CASE = Path(__file__).resolve().parents[1] / "golden" / "p01_one_256.npz"
@@ -38,7 +38,7 @@ def verdict(monkeypatch):
     """The verdict on `mmdet_autoassign` of a row that asks an oracle for `numbers`, and for an assigner's losses."""
 
     def ask(numbers, *, losses=LOSSES, expected=LOSSES, oracles=None, **row):
-        from assigners.center import CenterSampling
+        from assigners.rules.center import CenterSampling
 
         answer = Likelihood(losses)
         monkeypatch.setattr(CenterSampling, "forward", lambda self, *asked: answer(*asked))
@@ -111,7 +111,7 @@ def test_without_oracles_nothing_can_be_told_of_losses(verdict, tmp_path):
 
 def test_a_peer_without_an_assignment_informs_nobody(tmp_path):
     path = tmp_path / "own.py"
-    path.write_text("from assigners.center import CenterSampling\n\n\nclass Own(CenterSampling):\n    pass\n")
+    path.write_text("from assigners.rules.center import CenterSampling\n\n\nclass Own(CenterSampling):\n    pass\n")
     shutil.copy(CASE, tmp_path)
     rows = {v.peer: v for v in compare.compare(find_subject(str(path)), read_case(tmp_path / CASE.name), Oracles())}
     assert rows["mmdet_freeanchor"].status == "not covered"
@@ -180,7 +180,7 @@ class TestAll:
         assert by["mmdet_fcos"] == "center"
 
     def test_peers_that_nobody_answers_for_are_listed_and_one_defect_is_named(self, catalogue, monkeypatch):
-        from assigners.atss import ATSS
+        from assigners.rules.atss import ATSS
 
         forward = ATSS.forward
 

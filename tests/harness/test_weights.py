@@ -11,12 +11,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from harness.build import build_detector
-from harness.engine import run
-from harness.errors import UserError
-from harness.protocol import Protocol, load_protocol, recorded_protocol
-from harness.trained import load_trained
-from harness.weights import file_digest, read_weights
+from harness.core.errors import UserError
+from harness.protocol.protocol import Protocol, load_protocol, recorded_protocol
+from harness.protocol.weights import file_digest, read_weights
+from harness.runs.run import run
+from harness.runs.trained import load_trained
+from harness.training.build import build_detector
 from tests.harness.runs import request, small_protocol
 
 
@@ -218,7 +218,7 @@ def test_without_the_file_nothing_is_trained_and_everything_else_works(tmp_path,
     assert recorded.digest == protocol.digest
     with pytest.raises(UserError, match=f"SHA-256 {protocol.model.weights_sha256}; .*--set model.weights=FILE"):
         build_detector(recorded, 10, 0)
-    from harness.store import ResultsStore
+    from harness.records.store import ResultsStore
 
     trained = load_trained(ResultsStore(tmp_path / "results"), outcome.record["run_id"], torch.device("cpu"))
     assert trained.protocol.digest == protocol.digest
@@ -236,8 +236,8 @@ def test_a_loaded_run_needs_no_pretrained_weights(tmp_path, monkeypatch):
     outcome = run(request(tmp_path))
     record = outcome.record
     record["protocol"]["content"]["model"]["pretrained"] = True
-    monkeypatch.setattr("harness.store.ResultsStore.find", lambda *_: record)
-    from harness.store import ResultsStore
+    monkeypatch.setattr("harness.records.store.ResultsStore.find", lambda *_: record)
+    from harness.records.store import ResultsStore
 
     create = timm.create_model
 

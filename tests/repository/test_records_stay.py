@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.protocol import recorded_protocol
-from harness.store import RunSpec, dump
+from harness.protocol.protocol import recorded_protocol
+from harness.records.store import RunSpec, dump
 
 RUNS = Path(__file__).parents[2] / "results" / "runs"
 FILES = sorted(RUNS.glob("*.json"))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from harness.data.base import Annotations, ImageSet, Oddities
-from harness.protocol import DataSection, Protocol, ScheduleSection
+from harness.protocol.protocol import DataSection, Protocol, ScheduleSection
 
 
 def protocol(steps: int = 4, batch_size: int = 4, **data: Any) -> Protocol:

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from harness.core.errors import UserError
 from harness.data import check as module
 from harness.data import decoding, open_data
 from harness.data.check import COPIES, UNREADABLE, check_images, checked
-from harness.errors import UserError
-from harness.protocol import DataSection
+from harness.protocol.protocol import DataSection
 from tests.harness.data.folders import voc_object, voc_xml, write_image, write_voc
 
 DOG = voc_xml(voc_object("dog", 2, 2, 30, 30))
@@ -150,7 +150,7 @@ def test_a_folder_that_takes_no_files_is_no_fault(root: Path, tmp_path: Path) ->
 
 
 def test_progress_is_shown(root: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("harness.progress.LOG_EVERY", -1.0)
+    monkeypatch.setattr("harness.core.progress.LOG_EVERY", -1.0)
     screen = Console(file=io.StringIO(), width=100)
     check_images(opened(root), None, console=screen)
     assert "looking at images of train 5/5" in screen.file.getvalue()

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 from pycocotools import mask
 
-from harness.coco_results import write_results
-from harness.data import coco_reader, open_data
+from harness.core.errors import UserError
+from harness.data import open_data
 from harness.data.check import checked
-from harness.data.files import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE, REPEATED_OBJECT
-from harness.errors import UserError
-from harness.protocol import DataSection
+from harness.data.readers import coco_reader
+from harness.data.readers.folder import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE, REPEATED_OBJECT
+from harness.evaluation.coco_results import write_results
+from harness.protocol.protocol import DataSection
 from tests.harness.data.folders import coco_document, write_coco, write_image
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from harness.core.errors import UserError
 from harness.data import decoding
 from harness.data.decoding import decode, inspect, size_in_header
-from harness.errors import UserError
 
 SIDEWAYS = (5, 6, 7, 8)
 

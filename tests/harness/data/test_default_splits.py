@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from harness.core.errors import UserError
 from harness.data import open_data
-from harness.errors import UserError
-from harness.protocol import DataSection
+from harness.protocol.protocol import DataSection
 from tests.harness.data.folders import voc_object, voc_xml, write_coco, write_voc
 
 VOC_NAMES = {"train": "a", "val": "b", "trainval": "a\nb", "test": "c"}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.errors import UserError
 from harness.data import SOURCES, open_data
-from harness.data.reading import MAX_LINE, stays_inside, text_lines
-from harness.errors import UserError
-from harness.protocol import DataSection
+from harness.data.readers.reading import MAX_LINE, stays_inside, text_lines
+from harness.protocol.protocol import DataSection
 
 
 def test_lines_of_text_one_by_one(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.core.errors import UserError
 from harness.data import open_data
 from harness.data.loader import Batch, eval_batches, train_batches
-from harness.data.shapes import ShapesSet
+from harness.data.shapes.shapes import ShapesSet
 from harness.data.transforms import MEAN_COLOUR
-from harness.errors import UserError
-from harness.protocol import EvaluationSection, Protocol
+from harness.protocol.protocol import EvaluationSection, Protocol
 from tests.harness.data.folders import MemorySet, objects, protocol, write_coco
 
 SIZES = [(60, 90), (100, 70), (64, 64), (50, 150), (90, 60), (33, 80), (70, 71)]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from harness.core.errors import UserError
 from harness.data import open_data
 from harness.data.plausible import COCO_ORDER, sides_problem, voc_problem
-from harness.errors import UserError
-from harness.protocol import DataSection
+from harness.protocol.protocol import DataSection
 from tests.harness.data.folders import coco_document, voc_object, voc_xml, write_coco, write_voc
 
 SIDE = 100.0

@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
+from harness.core.errors import UserError
 from harness.data.hashing import Draws
-from harness.data.raster import SHAPES, draw_mask, extent
-from harness.data.shapes import ShapesSet, compose, describe, side_range
-from harness.errors import UserError
+from harness.data.shapes.raster import SHAPES, draw_mask, extent
+from harness.data.shapes.shapes import ShapesSet, compose, describe, side_range
 
 # Pixels, boxes and labels of 32 training images at 128 px. A change of this line means a new data set: raise VERSION.
 DIGEST_OF_32 = "d211acc51e099549d8cca9be0d3e73ffab660d10d0125cfa79f2231d02033313"

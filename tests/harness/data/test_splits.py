@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from harness.core.errors import UserError
 from harness.data import splits
 from harness.data.splits import open_splits, shared_images
-from harness.errors import UserError
 from tests.harness.data.folders import (
     coco_document,
     face,

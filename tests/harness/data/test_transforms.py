@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.data.transforms import MEAN_COLOUR, Sample, fit, make_sample, plan_sizes
-from harness.protocol import DataSection
+from harness.protocol.protocol import DataSection
 from tests.harness.data.folders import MemorySet, objects
 
 HEIGHT, WIDTH = 90, 120

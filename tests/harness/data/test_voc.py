@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from harness.data import open_data, voc
-from harness.data.files import CLIPPED, NO_AREA, REPEATED_IMAGE
-from harness.errors import UserError
-from harness.protocol import DataSection
+from harness.core.errors import UserError
+from harness.data import open_data
+from harness.data.readers import voc
+from harness.data.readers.folder import CLIPPED, NO_AREA, REPEATED_IMAGE
+from harness.protocol.protocol import DataSection
 from tests.harness.data.folders import voc_object, voc_xml, write_image, write_voc
 
 ANNOTATIONS = {

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.core.errors import UserError
 from harness.data import open_data
 from harness.data.check import checked
-from harness.data.files import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE, REPEATED_OBJECT
 from harness.data.loader import eval_batches
-from harness.data.reading import MAX_LINE
-from harness.data.wider import read_list
-from harness.errors import UserError
-from harness.evaluate import coco_metrics
-from harness.protocol import DataSection
+from harness.data.readers.folder import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE, REPEATED_OBJECT
+from harness.data.readers.reading import MAX_LINE
+from harness.data.readers.wider import read_list
+from harness.evaluation.coco_metrics import coco_metrics
+from harness.protocol.protocol import DataSection
 from tests.harness.data.folders import face, protocol, write_image, write_wider
 
 NOTHING = "0 0 0 0 0 0 0 0 0 0 \n"

@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 from harness.data import open_data
-from harness.protocol import load_protocol
+from harness.protocol.protocol import load_protocol
+from harness.records.store import data_record
 from harness.report import collect, render
-from harness.store import data_record
 from tests.harness.report.stores import HOSTILE, fill
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; the dev extras have it")

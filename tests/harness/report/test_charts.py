@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.drawing.svg import Scale, element, length, mark, number
 from harness.report import charts
 from harness.report.charts import Area, Curve, Estimate, Point, label_places, spread_out
-from harness.report.svg import Scale, element, length, mark, number
 from tests.harness.report.stores import HOSTILE
 
 places = st.floats(0, 500)

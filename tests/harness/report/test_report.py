@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 import pytest
 from click.testing import CliRunner
 
-from harness.board import boards
 from harness.cli import main
+from harness.comparison.board import boards
 from harness.data import open_data
-from harness.protocol import load_protocol
+from harness.protocol.protocol import load_protocol
+from harness.records.store import ResultsStore, data_record
 from harness.report import collect, render
 from harness.report.content import repeat_command
-from harness.store import ResultsStore, data_record
 from tests.harness.fakes import DATA
 from tests.harness.report.stores import APS, HOSTILE, fill, write_insight
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.board import boards
-from harness.protocol import load_protocol
+from harness.comparison.board import boards
+from harness.protocol.protocol import load_protocol
 from harness.report.words import caveats, findings, headline, listing, ranks
 from tests.harness.fakes import make_record
 from tests.harness.report.stores import make_details

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from harness.statistics.bootstrap import image_weights, replicates
-from harness.statistics.matches import MatchTable
+from harness.evaluation.bootstrap import image_weights, replicates
+from harness.evaluation.match_table import MatchTable
 from tests.harness.fakes import MemorySet, found, objects
 
 BOX, ELSEWHERE = [10, 10, 50, 50], [500, 500, 600, 600]

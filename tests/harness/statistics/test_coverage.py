@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from harness.statistics import coverage
-from harness.statistics.coverage import Row, as_csv, detection_row, model_rows
+from harness.comparison import coverage
+from harness.comparison.coverage import Row, as_csv, detection_row, model_rows
 
 SIMULATIONS = 1000
 ERROR = 2.5 * math.sqrt(0.95 * 0.05 / SIMULATIONS)  # of a simulated coverage of 95 %

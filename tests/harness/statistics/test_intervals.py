@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics.intervals import (
+from harness.comparison.intervals import (
     Interval,
     half_width,
     holm,

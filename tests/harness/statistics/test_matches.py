@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evaluate import coco_metrics
-from harness.statistics.matches import RECALL, THRESHOLDS, MatchTable, _points_reached
+from harness.evaluation.coco_metrics import coco_metrics
+from harness.evaluation.match_table import RECALL, THRESHOLDS, MatchTable, _points_reached
 from tests.harness.fakes import MemorySet, found, objects
 
 CLASSES = ("a", "b", "c")
@@ -133,7 +133,7 @@ def test_only_the_proportions_of_weights_matter_and_blocks_do_not(monkeypatch):
     whole = table.average_precision(weights)["AP"]
     assert len(set(whole.round(6))) > 3
     assert table.average_precision(weights / 2)["AP"] == pytest.approx(whole, abs=1e-9)
-    monkeypatch.setattr("harness.statistics.matches.BLOCK", 64)
+    monkeypatch.setattr("harness.evaluation.match_table.BLOCK", 64)
     assert table.average_precision(weights)["AP"] == pytest.approx(whole, abs=1e-9)
 
 

@@ -1,0 +1,1 @@
+"""Tensor operations without a meaning of their own in detection."""

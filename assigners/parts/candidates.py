@@ -1,0 +1,153 @@
+"""Candidate locations of boxes: windows by index arithmetic and the flat list of (box, location) pairs.
+
+Every rule with a bounded reach takes its candidates from a window of a few cells around the box centre instead of
+comparing all boxes with all locations; rules over whole boxes take the pair list, whose length the host knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from assigners.contract import Grid, Targets, inside_range
+from assigners.ops.boxes import ltrb
+from assigners.ops.segments import at
+
+
+@dataclass(frozen=True)
+class Window:
+    """Candidate cells of each box on each level, in the order of their location index.
+
+    Attributes:
+        location: ``[G, L, P]`` flat index within the image; 0 where not `ok`.
+        ok: ``[G, L, P]`` the cell exists.
+        column, row: ``[G, L, P]`` int64 on the level's map.
+    """
+
+    location: Tensor
+    ok: Tensor
+    column: Tensor
+    row: Tensor
+
+
+def centers(boxes: Tensor) -> Tensor:
+    """Box centres ``[G, 2]``."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def _map_centers(grid: Grid, boxes: Tensor) -> Tensor:
+    """Box centres in cells of every level ``[G, L, 2]``."""
+    return centers(boxes)[:, None] / grid.level_stride[:, None] - grid.offset
+
+
+def window_within(grid: Grid, boxes: Tensor, radius: float) -> Window:
+    """The cells strictly within `radius` cells of the box centre along both axes, and a few more.
+
+    The block is as large as the radius or the map needs, and shifted inward at the border: callers test the exact
+    condition in pixels.
+    """
+    side = ceil(min(2 * radius, max(max(shape) for shape in grid.shapes))) + 1
+    sizes = [(min(height, side), min(width, side)) for height, width in grid.shapes]
+    return _cells(grid, (_map_centers(grid, boxes) - radius).floor().long(), sizes)
+
+
+def near_center(grid: Grid, boxes: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Locations of each box on all levels, and whether they lie in it and within `radius` cells of its centre along
+    both axes: ``[G, K]``."""
+    window = window_within(grid, boxes, radius)
+    location = window.location.flatten(1)
+    points = at(grid.points, location)
+    offset = (points - centers(boxes)[:, None]).abs().amax(dim=-1)
+    inside = ltrb(points, boxes[:, None]).amin(dim=-1) > 0
+    return location, window.ok.flatten(1) & inside & (offset < radius * at(grid.stride, location))
+
+
+def window_nearest(grid: Grid, boxes: Tensor, count: int) -> Window:
+    """Cells that surely hold the `count` nearest ones to the box centre, for centres on the (padded) map.
+
+    A block of m x m cells, m odd and m*m >= 2*count + 7, shifted inward at the border, suffices on maps at least
+    that large (checked against brute force); smaller maps are taken whole along the short axis and up to `count`
+    cells along the other.
+    """
+    side = 3
+    while side * side < 2 * count + 7:
+        side += 2
+    sizes = []
+    for height, width in grid.shapes:
+        roomy = height >= side and width >= side
+        longest = side if roomy else max(count, side)
+        sizes.append((min(height, longest), min(width, longest)))
+    half = torch.tensor([(columns // 2, rows // 2) for rows, columns in sizes], device=boxes.device)
+    return _cells(grid, (_map_centers(grid, boxes) + 0.5).floor().long() - half, sizes)
+
+
+def _cells(grid: Grid, first: Tensor, sizes: list[tuple[int, int]]) -> Window:
+    """Blocks of ``(rows, columns)`` cells from `first` ``[G, L, 2]`` (column, row), shifted inward at the border."""
+    longest = max(rows * columns for rows, columns in sizes)
+    position = torch.arange(longest, device=first.device)
+    size = torch.tensor([(columns, rows) for rows, columns in sizes], device=first.device)
+    first = torch.minimum(first, torch.stack((grid.level_width, grid.level_height), dim=-1) - size).clamp(min=0)
+    columns = size[:, 0, None]
+    column = first[..., 0:1] + position % columns  # [G, L, P]
+    row = first[..., 1:2] + position // columns
+    ok = (position < size.prod(dim=-1, keepdim=True)).expand(column.shape)
+    location = torch.where(ok, grid.level_start[:, None] + row * grid.level_width[:, None] + column, 0)
+    return Window(location, ok, column, row)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Every (box, location) pair with the location strictly inside the box, ordered by box, level, row, column.
+
+    Attributes:
+        gt, location: ``[P]`` int64, ``P = targets.num_pairs``.
+    """
+
+    gt: Tensor
+    location: Tensor
+
+
+def inside_pairs(grid: Grid, targets: Targets) -> Pairs:
+    """The flat pair list; its length was counted on the host, so nothing synchronises."""
+    first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
+    size = last - first  # [G, L, 2]
+    cells = size.prod(dim=-1).flatten()
+    device = cells.device
+    row_of = torch.repeat_interleave(
+        torch.arange(cells.shape[0], device=device), cells, output_size=targets.num_pairs
+    )  # [P] index into (box, level)
+    within = torch.arange(targets.num_pairs, device=device) - at(cells.cumsum(0) - cells, row_of)
+    level = row_of % grid.num_levels
+    columns = at(size[..., 0].flatten(), row_of)
+    column = at(first[..., 0].flatten(), row_of) + within % columns
+    row = at(first[..., 1].flatten(), row_of) + within // columns
+    return Pairs(row_of // grid.num_levels, at(grid.level_start, level) + row * at(grid.level_width, level) + column)
+
+
+def rectangle_cells(grid: Grid, first: Tensor, last: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells of rectangles as one flat list whose length the host knows without knowing the sizes.
+
+    Args:
+        first, last: ``[G, L, 2]`` (column, row) on the map, half-open; empty where ``last <= first``.
+        length: P, at least the number of cells.
+
+    Returns:
+        Box, location and existence, each ``[P]``, ordered by box, level, row, column; the rows left over come last.
+    """
+    columns, rows = (last - first).clamp(min=0).flatten(0, 1).unbind(dim=-1)
+    cells = columns * rows
+    device = cells.device
+    rest = (length - cells.sum())[None]  # one more group takes the rows left over
+    group = torch.arange(cells.shape[0] + 1, device=device)
+    group = torch.repeat_interleave(group, torch.cat((cells, rest)), output_size=length)
+    ok = group < cells.shape[0]
+    group = torch.where(ok, group, 0)
+    within = torch.arange(length, device=device) - at(cells.cumsum(0) - cells, group)
+    corner = grid.level_start + first[..., 1] * grid.level_width + first[..., 0]
+    skipped = grid.level_width.repeat(first.shape[0]) - columns  # cells between the rows of a rectangle
+    row = within // at(columns.clamp(min=1), group)
+    location = at(corner.flatten(), group) + within + row * at(skipped, group)
+    return group // grid.num_levels, torch.where(ok, location, 0), ok

@@ -1,0 +1,254 @@
+"""Names of assigners, resolved lazily: listing them imports neither torch nor the assigners' own modules.
+
+Built-in names live in `_BUILTIN`. Other packages add theirs through the entry-point group
+``assigner_zoo.assigners``; a name that two sources claim raises when it is used.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from assigners.contract import Assigner, HeadInfo
+
+ENTRY_POINT_GROUP = "assigner_zoo.assigners"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One assigner of the catalogue."""
+
+    name: str
+    title: str
+    paper: str
+    year: int | None
+    target: str  # "module:Class"
+    cite: str = ""  # key in papers.bib
+
+
+# fmt: off
+_BUILTIN = (
+    Entry("center", "FCOS, center sampling or whole box", "Tian et al., ICCV", 2019,
+          "assigners.rules.center:CenterSampling", "tian2019fcos"),
+    Entry("atss", "Adaptive training sample selection", "Zhang et al., CVPR", 2020,
+          "assigners.rules.atss:ATSS", "zhang2020atss"),
+    Entry("paa", "Probabilistic anchor assignment", "Kim and Lee, ECCV", 2020,
+          "assigners.rules.paa:PAA", "kim2020paa"),
+    Entry("iqdet", "Instance-wise quality distribution sampling", "Ma et al., CVPR", 2021,
+          "assigners.rules.iqdet.iqdet:IQDet", "ma2021iqdet"),
+    Entry("qd", "IQDet, draws rounded to the grid", "Ma et al., CVPR", 2021,
+          "assigners.rules.iqdet.grid_variants:QuantisedDistribution", "ma2021iqdet"),
+    Entry("uniform", "IQDet, uniform draws on the grid", "Ma et al., CVPR", 2021,
+          "assigners.rules.iqdet.grid_variants:UniformSampling", "ma2021iqdet"),
+    Entry("uniform_center", "Float draws, center square", "Ma et al., CVPR", 2021,
+          "assigners.rules.iqdet.fixed_variants:UniformCenter", "ma2021iqdet"),
+    Entry("fixed_qd", "IQDet, nothing learned", "Ma et al., CVPR", 2021,
+          "assigners.rules.iqdet.fixed_variants:FixedQuality", "ma2021iqdet"),
+    Entry("max_iou", "Max-IoU thresholds on one anchor", "Lin et al., ICCV", 2017,
+          "assigners.rules.max_iou:MaxIoU", "lin2017focal"),
+    Entry("foveabox", "Middle of the box, levels by its size", "Kong et al., TIP", 2020,
+          "assigners.rules.foveabox:FoveaBox", "kong2020foveabox"),
+    Entry("centernet", "Box centre, Gaussian-weighted negatives", "Zhou et al., arXiv", 2019,
+          "assigners.rules.centernet:CenterNet", "zhou2019objects"),
+    Entry("poto", "Prediction-aware one-to-one assignment", "Wang et al., CVPR", 2021,
+          "assigners.rules.poto:POTO", "wang2021defcn"),
+    Entry("tal", "Task alignment learning (TOOD)", "Feng et al., ICCV", 2021,
+          "assigners.rules.tal:TAL", "feng2021tood"),
+    Entry("ddod", "ATSS by predictions (DDOD)", "Chen et al., ACM MM", 2021,
+          "assigners.rules.ddod:DDOD", "chen2021ddod"),
+    Entry("sim_ota", "Simplified optimal transport, dynamic k", "Ge et al., arXiv", 2021,
+          "assigners.rules.sim_ota:SimOTA", "ge2021yolox"),
+    Entry("dsla", "Dynamic soft label assignment (RTMDet)", "Lyu et al., arXiv", 2022,
+          "assigners.rules.dsla:DSLA", "lyu2022rtmdet"),
+    Entry("sapd", "Soft anchor points, soft-selected levels", "Zhu et al., ECCV", 2020,
+          "assigners.rules.sapd:SAPD", "zhu2020sapd"),
+    Entry("free_anchor", "FreeAnchor, likelihood of bags", "Zhang et al., NeurIPS", 2019,
+          "assigners.rules.free_anchor:FreeAnchor", "zhang2019freeanchor"),
+    Entry("auto_assign", "AutoAssign, learnt weights in the box", "Zhu et al., arXiv", 2020,
+          "assigners.rules.auto_assign:AutoAssign", "zhu2020autoassign"),
+    Entry("ota", "Optimal transport assignment", "Ge et al., CVPR", 2021,
+          "assigners.rules.ota:OTA", "ge2021ota"),
+    Entry("lla", "Loss-aware label assignment", "Ge et al., Neurocomputing", 2021,
+          "assigners.rules.lla:LLA", "ge2021lla"),
+    Entry("dw", "Dual weighting", "Li et al., CVPR", 2022,
+          "assigners.rules.dw:DualWeighting", "li2022dw"),
+    Entry("rfla", "Gaussian receptive fields", "Xu et al., ECCV", 2022,
+          "assigners.rules.rfla:RFLA", "xu2022rfla"),
+)
+# fmt: on
+
+
+class RegistryError(Exception):
+    """A name or option that cannot be used; the message says what to do."""
+
+
+class UnknownName(RegistryError):  # noqa: N818 - named for what the user sees
+    """No assigner, or no option of an assigner, goes by that name."""
+
+
+class NameClash(RegistryError):  # noqa: N818
+    """Two sources claim one name."""
+
+
+class BadOption(RegistryError, ValueError):  # noqa: N818
+    """An option's value does not fit its type or range."""
+
+
+def catalogue() -> list[Entry]:
+    """Every known assigner, built-in ones first; a plugin's class is not imported."""
+    plugins = [Entry(p.name, f"plugin of {_origin(p)}", "", None, p.value) for p in _plugins()]
+    return [*_BUILTIN, *plugins]
+
+
+def find(name: str) -> Entry:
+    """The entry of `name`.
+
+    Raises:
+        UnknownName: with the nearest known name.
+        NameClash: if two sources claim the name.
+    """
+    entries = [entry for entry in catalogue() if entry.name == name]
+    if not entries:
+        known = [entry.name for entry in catalogue()]
+        raise UnknownName(f"unknown assigner {name!r}{_suggest(name, known)}; known: {', '.join(known)}")
+    if len(entries) > 1:
+        raise NameClash(
+            f"assigner {name!r} is claimed by {' and '.join(e.target for e in entries)}; uninstall or rename one"
+        )
+    return entries[0]
+
+
+def load(name: str) -> type[Assigner]:
+    """Import the class behind `name` (and torch with it)."""
+    from assigners.contract import Assigner
+
+    entry = find(name)
+    module, _, attribute = entry.target.partition(":")
+    loaded = getattr(import_module(module), attribute)
+    if not (isinstance(loaded, type) and issubclass(loaded, Assigner)):
+        raise TypeError(f"assigner {name!r}: {entry.target} is not a subclass of assigners.Assigner")
+    return loaded
+
+
+def create(name: str, head: HeadInfo, **options: object) -> Assigner:
+    """Build an assigner. Options may be given as text; they are converted to the declared types.
+
+    Raises:
+        UnknownName: for an unknown assigner or option.
+        BadOption: for a value that does not fit.
+    """
+    return build(load(name), name, head, options)
+
+
+def build(cls: type[Assigner], name: str, head: HeadInfo, options: Mapping[str, object]) -> Assigner:
+    """`create` for a class that need not be registered; `name` is for messages."""
+    resolved = convert_options(cls, name, options)
+    try:
+        assigner = cls(head, **resolved)
+    except ValueError as error:
+        raise BadOption(f"assigner {name!r}: {error}") from error
+    assigner.options = resolved
+    return assigner
+
+
+def resolve_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """All options of an assigner: defaults overridden by `options`, converted and checked."""
+    return convert_options(load(name), name, options)
+
+
+def convert_options(cls: type[Assigner], name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """`resolve_options` for a class that need not be registered."""
+    declared = _declared(cls)
+    hints = get_type_hints(cls.__init__)
+    for key in options:
+        if key not in declared:
+            raise UnknownName(
+                f"assigner {name!r} has no option {key!r}{_suggest(key, declared)}; "
+                f"options: {', '.join(declared) or 'none'}"
+            )
+    return {
+        key: _convert(options[key], hints[key], f"{name}.{key}") if key in options else default
+        for key, default in declared.items()
+    }
+
+
+def option_defaults(name: str) -> dict[str, Any]:
+    """Option names and defaults of an assigner, in the order of declaration."""
+    return _declared(load(name))
+
+
+def _declared(cls: type[Assigner]) -> dict[str, Any]:
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, str]]:
+    """Split ``name[key=value,...]``; values stay text until `create` converts them.
+
+    Raises:
+        BadOption: if the brackets or pairs are malformed.
+    """
+    name, bracket, rest = text.strip().partition("[")
+    if not bracket:
+        return name, {}
+    if not rest.endswith("]"):
+        raise BadOption(f"assigner {text!r}: the bracket is not closed; write name[key=value,key=value]")
+    options = {}
+    for pair in filter(None, (part.strip() for part in rest[:-1].split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise BadOption(f"assigner {text!r}: {pair!r} is not of the form key=value")
+        options[key.strip()] = value.strip()
+    return name.strip(), options
+
+
+@cache
+def _plugins() -> tuple[EntryPoint, ...]:
+    """Of the packages that are installed when a name is first used: looking through them all takes its time."""
+    return tuple(sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.name, p.value)))
+
+
+def _origin(plugin: EntryPoint) -> str:
+    return plugin.dist.name if plugin.dist is not None else plugin.value
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _convert(value: object, hint: Any, where: str) -> object:
+    """`value` as the type `hint` (bool, int, float, str, Literal, or one of these or None)."""
+    if get_origin(hint) in (Union, types.UnionType):
+        members = get_args(hint)
+        if type(None) in members and (value is None or value in ("none", "None")):
+            return None
+        return _convert(value, next(m for m in members if m is not type(None)), where)
+    if get_origin(hint) is Literal:
+        allowed = get_args(hint)
+        if value in allowed:
+            return value
+        raise BadOption(f"{where} is {value!r}{_suggest(str(value), allowed)}; allowed: {', '.join(allowed)}")
+    if hint is bool:
+        words = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
+        if value in words and not (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            return words[value]  # type: ignore[index]
+    elif hint in (int, float) and not isinstance(value, bool):
+        try:
+            number = hint(value)
+        except (TypeError, ValueError):
+            number = None
+        # int(3.5) would quietly lose the half, and an infinite or NaN option poisons every later comparison.
+        if number is not None and abs(number) < float("inf") and (isinstance(value, str) or number == value):
+            return number
+    elif hint is str:
+        return str(value)
+    raise BadOption(f"{where} is {value!r}; it must be of type {getattr(hint, '__name__', hint)}")

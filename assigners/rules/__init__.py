@@ -1,0 +1,1 @@
+"""One published rule a file."""

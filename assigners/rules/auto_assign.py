@@ -1,0 +1,174 @@
+"""AutoAssign (Zhu et al., "AutoAssign: Differentiable Label Assignment for Dense Object Detection", arXiv 2020).
+
+Every location inside a box, on all levels, is a positive of the box with a weight that is learnt:
+
+    P = sigmoid(class) * sigmoid(objectness) * exp(-beta * (1 - GIoU))             what the location promises
+    G = exp(-(d - mu)^2 / (2 sigma^2)), d = (location - box centre) / stride       centre prior, mu and sigma per class
+    w+ = exp(3 P) * G, normalised over the box                                     confidence weight times centre prior
+    L+ = -log(sum of w+ * P)
+
+Every class at every location is a negative with the weight w- = 1, but for the class of a box that holds the location:
+there f = 1 / (1 - IoU) is scaled to [0, 1] over the box and w- = 1 - f, so that the best prediction of each box is no
+negative. A third term asks the centre prior to be large on average, which keeps sigma from collapsing. The three
+replace all shared terms; the quality branch becomes the objectness, and a detection's score is the plain product.
+
+Departures from the authors' code, each deliberate:
+* sigma is learnt by its logarithm, which cannot reach 0, and which weight decay pulls to the prior of sigma = 1 (the
+  authors': sigma itself, which it pulls to 0);
+* the IoU within w- is the largest with the boxes that hold the location (the authors': with any box, also one that the
+  location lies outside of and never is a positive of). The cost then grows with what the boxes cover;
+* a class at a location that several boxes of it hold gets the smallest of their w- (the authors': that of whichever is
+  written last);
+* a box that holds no location is left out (the authors': a constant of 100 without gradient in L+, and a centre term
+  of up to 1e12 in an image with nothing else);
+* bag likelihoods are computed by their logarithms: a box without hope has a gradient, where a clamp has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from assigners.contract import (
+    Assigner,
+    Assignment,
+    Declares,
+    Grid,
+    HeadInfo,
+    Needs,
+    Predictions,
+    Samples,
+    Step,
+    Targets,
+)
+from assigners.contract import negatives_outside_ignore as negatives
+from assigners.ops.boxes import aligned_iou, giou_loss
+from assigners.ops.segments import at, group_max, group_min, group_sum
+from assigners.parts.candidates import Pairs, centers, inside_pairs
+from assigners.parts.likelihood import group_logsumexp, match_map, own_and_negative
+
+SHARPNESS = 3.0  # of the confidence weight exp(3 P); a constant of the paper
+EPS = 1e-12  # an IoU counts as at most 1 - this; the mass of a centre prior is at least this
+CHUNK = 2**18  # pairs of box and location at a time, where there are more: backward computes them anew
+
+
+class AutoAssign(Assigner):
+    """AutoAssign (registry name ``auto_assign``).
+
+    Args:
+        head: of the detector.
+        alpha: weight of the positive term, the paper's alpha; the negative term has 1 - alpha.
+        gamma: focal exponent of the negative term, the paper's gamma.
+        beta: weight of the box loss within P, the paper's lambda.
+        center: weight of the term that keeps the centre prior large, as in the authors' code.
+
+    Raises:
+        ValueError: for an `alpha` outside [0, 1], or another option that is negative.
+    """
+
+    needs = Needs(predictions=True, grads=True)
+    declares = Declares(replaces=frozenset({"class", "box", "quality"}), quality="objectness", score="product")
+
+    def __init__(
+        self, head: HeadInfo, *, alpha: float = 0.25, gamma: float = 2.0, beta: float = 5.0, center: float = 0.75
+    ) -> None:
+        super().__init__()
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is {alpha}; it is a share, 0 to 1")
+        if min(gamma, beta, center) < 0:
+            raise ValueError(f"gamma is {gamma}, beta {beta} and center {center}; none may be negative")
+        self.alpha, self.gamma, self.beta, self.center = alpha, gamma, beta, center
+        self.mu = nn.Parameter(torch.zeros(head.num_classes, 2))
+        self.log_sigma = nn.Parameter(torch.zeros(head.num_classes, 2))
+
+    def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
+        """The three terms, with gradient.
+
+        Raises:
+            ValueError: without predictions.
+        """
+        if predictions is None:
+            raise ValueError("auto_assign needs the detector's predictions")
+        pairs, boxes = inside_pairs(grid, targets), targets.num_boxes
+        weight = negatives(grid, targets)
+        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        channel = cell * predictions.logits.shape[-1] + at(targets.labels, pairs.gt)
+        own, negative = own_and_negative(
+            predictions.logits.float().flatten(0, 1), predictions.quality.float().flatten(),
+            self._match(targets, predictions, pairs.gt, cell, channel), weight.flatten(), channel, self.gamma,
+        )  # fmt: skip
+        log_p, log_g = self._promises(grid, targets, predictions, pairs, cell, own)
+        confidence = SHARPNESS * log_p.exp() + log_g
+        share = group_logsumexp(confidence, pairs.gt, boxes)
+        log_bag = group_logsumexp(confidence + log_p, pairs.gt, boxes) - share
+        held = group_max(torch.ones_like(pairs.gt), pairs.gt, boxes, empty=0) > 0
+        count = held.sum().to(log_bag.dtype)
+        prior = group_sum(log_g.exp(), at(targets.image, pairs.gt), targets.num_images)
+        boxes_of = group_sum(held.to(prior.dtype), targets.image, targets.num_images)
+        unreached = 0 * (self.mu.sum() + self.log_sigma.sum())  # a batch without boxes still reaches them
+        spread = group_sum((2 * (confidence.detach() - at(share.detach(), pairs.gt))).exp(), pairs.gt, boxes)
+        return Assignment(
+            self._best(grid, targets, pairs, confidence.detach(), held),
+            weight,
+            losses={
+                "positive": (-self.alpha * torch.where(held, log_bag, 0).sum(), count),
+                "negative": ((1 - self.alpha) * negative, prior.detach().sum()),
+                "center": (
+                    self.center * (boxes_of / prior.clamp(min=EPS)).sum() + unreached,
+                    prior.new_full((), float(targets.num_images)),
+                ),
+            },
+            statistics={"locations_per_box": (torch.where(held, 1 / spread, 0).sum(), count)},
+        )
+
+    def _promises(
+        self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs, cell: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """log P and log G of every pair, each ``[P]``, at cells whose logit of the class is `own`."""
+        objectness, boxes = predictions.quality.flatten().float(), predictions.boxes.flatten(0, 1).float()
+
+        def of(gt: Tensor, location: Tensor, cell: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+            label, truth = at(targets.labels, gt), at(targets.boxes, gt)
+            overlap = giou_loss(boxes.index_select(0, cell), truth)
+            log_p = F.logsigmoid(own) + F.logsigmoid(objectness.index_select(0, cell)) - self.beta * overlap
+            offset = (at(grid.points, location) - centers(truth)) / at(grid.stride, location)[:, None]
+            scaled = (offset - self.mu.index_select(0, label)) * torch.exp(-self.log_sigma).index_select(0, label)
+            return log_p, -0.5 * scaled.square().sum(dim=-1)
+
+        lists = (pairs.gt, pairs.location, cell, own)
+        if cell.shape[0] <= CHUNK:
+            return of(*lists)
+        chunks = zip(*(each.split(CHUNK) for each in lists), strict=True)
+        parts = [checkpoint(of, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+        log_p, log_g = (torch.cat(column) for column in zip(*parts, strict=True))
+        return log_p, log_g
+
+    @torch.no_grad()
+    def _match(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor, channel: Tensor) -> Tensor:
+        """``1 - w-`` of each class at each location, ``[B * R, C]`` in [0, 1], from all pairs ``[P]``."""
+        boxes = predictions.boxes.flatten(0, 1).float()
+        iou = torch.cat([
+            aligned_iou(at(boxes, where), at(targets.boxes, box))
+            for where, box in zip(cell.split(CHUNK), gt.split(CHUNK), strict=True)
+        ])  # fmt: skip
+        best = at(group_max(iou, cell, boxes.shape[0], empty=0.0), cell)
+        f = 1 / (1 - best).clamp(min=EPS)
+        low = at(group_min(f, gt, targets.num_boxes, empty=float("inf")), gt)
+        high = at(group_max(f, gt, targets.num_boxes, empty=0.0), gt)
+        scaled = torch.where(high > low, (f - low) / (high - low).clamp(min=EPS), 1)
+        return match_map(scaled, channel, predictions.logits)
+
+    def _best(self, grid: Grid, targets: Targets, pairs: Pairs, confidence: Tensor, held: Tensor) -> Samples:
+        """The location of the largest w+ of each box, for the log and for pictures: without weight in any term."""
+        top = group_max(confidence, pairs.gt, targets.num_boxes, empty=-torch.inf)
+        place = torch.where(confidence == at(top, pairs.gt), pairs.location, grid.num_locations)
+        location = group_min(place, pairs.gt, targets.num_boxes, empty=grid.num_locations)
+        # Where the detector diverged no confidence equals the largest.
+        ok = held & (location < grid.num_locations)
+        samples = Samples.at_locations(grid, location, torch.arange(targets.num_boxes, device=ok.device), ok)
+        nothing = torch.zeros_like(samples.label)
+        return replace(samples, class_weight=nothing, box_weight=nothing, quality_weight=nothing)

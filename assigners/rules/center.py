@@ -1,0 +1,71 @@
+"""Center sampling: the FCOS rule (Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019).
+
+A location learns a box if it lies inside the box and near its centre, and if the box's reach from there fits the
+level. A location claimed by several boxes goes to the one of smallest area. `radius` 0 is plain FCOS.
+
+Departures from the authors' code, each deliberate:
+* the ranges are half-open, so that a reach of exactly 64 px belongs to one level (the authors': to two;
+  torchvision's: to none);
+* areas are compared as they are (torchvision compares ``1e8 - area`` in float32, blind to differences under 8 px²).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets
+from assigners.contract import negatives_outside_ignore as negatives
+from assigners.ops.boxes import ltrb
+from assigners.ops.segments import at
+from assigners.parts.candidates import centers, inside_pairs, window_within
+from assigners.parts.conflicts import box_rank, keep_smallest
+
+FIRST_END = 64.0  # px, largest reach of the first level; each further one has twice that, the last all (FCOS sec. 3.2)
+
+
+class CenterSampling(Assigner):
+    """FCOS with center sampling (registry name ``center``).
+
+    Args:
+        head: of the detector.
+        radius: half side of the sampling square in strides, 0 for the whole box (FCOS first version).
+
+    Raises:
+        ValueError: for a negative radius.
+    """
+
+    def __init__(self, head: HeadInfo, *, radius: float = 1.5) -> None:
+        super().__init__()
+        if radius < 0:
+            raise ValueError(f"radius is {radius}; it must be >= 0 (0 = no center sampling)")
+        self.radius = radius
+        low = [-1.0, *(FIRST_END * 2**level for level in range(len(head.strides) - 1))]
+        self.register_buffer("low", torch.tensor(low), persistent=False)
+        self.register_buffer("high", torch.tensor([*low[1:], float("inf")]), persistent=False)
+        self.low: Tensor
+        self.high: Tensor
+
+    def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
+        """Assign by geometry alone; `predictions` are not read."""
+        gt, location, ok = self._candidates(grid, targets)
+        points, boxes, level = at(grid.points, location), at(targets.boxes, gt), at(grid.level, location)
+        distances = ltrb(points, boxes)
+        reach = distances.amax(dim=-1)
+        ok = ok & (distances.amin(dim=-1) > 0) & (reach > at(self.low, level)) & (reach <= at(self.high, level))
+        if self.radius > 0:
+            offset = (points - at(centers(targets.boxes), gt)).abs().amax(dim=-1)
+            ok = ok & (offset < self.radius * at(grid.stride, location))
+        cell = at(targets.image, gt) * grid.num_locations + location
+        rank = at(box_rank(targets), gt)  # by area first: the smallest box wins
+        ok = keep_smallest(cell, rank, ok, targets.num_images * grid.num_locations)
+        return Assignment(Samples.at_locations(grid, location, gt, ok), negatives(grid, targets))
+
+    def _candidates(self, grid: Grid, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """Box, location and existence of every candidate, each ``[K]``."""
+        if self.radius == 0:
+            pairs = inside_pairs(grid, targets)
+            return pairs.gt, pairs.location, torch.ones_like(pairs.gt, dtype=torch.bool)
+        window = window_within(grid, targets.boxes, self.radius)
+        gt = torch.arange(targets.num_boxes, device=window.location.device)
+        return gt[:, None, None].expand_as(window.location).flatten(), window.location.flatten(), window.ok.flatten()

@@ -1,0 +1,169 @@
+"""DW: dual weighting (Li et al., "A Dual Weighting Label Assignment Scheme for Object Detection", CVPR 2022, arXiv
+2203.09730).
+
+Every location near a box's centre, on every level, is a positive and a negative of the box's class at once, with two
+weights of their own. The positive weight grows with ``t = s p``, s the score and p the fit of the box there; the
+negative weight falls with the IoU alone, from 1 at 0.5 to 0 at the box's best, so that among locations of equal score
+the worse placed ones are pushed down. All other classes and locations are plain negatives.
+
+    w_pos = exp(mu t) t G / sum over the bag of exp(3 t) t G,     G = exp(-|offset in strides|^2 / 2 sigma^2)
+    w_neg = (f(IoU) - f(best)) / (1 - f(best)), 1 below IoU 0.5,   f(u) = (1 - u^gamma) / (1 - 0.5^gamma)
+
+Both weights are rows of the samples: a positive with label 1 and a negative with label 0 of the same class. The further
+factor s^2 of the paper's negative weight is the focusing of the shared focal loss.
+
+Departures from the authors' code, each deliberate:
+* nothing of the detector is replaced: s is the class score, not its product with an objectness branch that has no
+  target; positives go through the shared loss, focusing included (the code: plain cross-entropy times 0.25, positives
+  divided by the number of boxes, negatives by the sum of 1 - w_neg), and there is no refinement of boxes;
+* the bag ends where G falls to `floor`, the cut of the code's hard prior; beyond are the plain negatives of the paper's
+  eq. 8, where the code lets the prior fade out and weighs the negatives of the whole box;
+* positive weights of a box are scaled by the size of its bag, to a mean of 1 as training begins: the shared class loss
+  is divided by the number of positives;
+* t counts relative to the box's best where it multiplies, so that a box that nothing predicts yet is weighted by the
+  prior instead of by 0 / 0;
+* the negative weight of the best location is 0 also where it is the only one (the code: 0 / 0 made 1), and the range
+  always begins at IoU 0.5 (the code stretches it where even the worst location is above);
+* of boxes of one class that meet at a location the smallest negative weight counts (the code: any).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log, sqrt
+
+import torch
+from torch import Tensor
+
+from assigners.contract import (
+    Assigner,
+    Assignment,
+    Grid,
+    HeadInfo,
+    Needs,
+    Predictions,
+    Samples,
+    Step,
+    Targets,
+    negatives_outside_ignore,
+)
+from assigners.ops.boxes import aligned_iou, giou_loss, ltrb
+from assigners.ops.segments import at
+from assigners.parts.candidates import centers, window_within
+from assigners.parts.conflicts import box_rank, one_box_each
+
+DIVISOR_RATE = 3.0  # of t in the sum that divides positive weights: with mu = 5 it lets a box count up to e^2 times
+LEAST_IOU = 0.5  # at which a location begins to be less of a negative
+WORST = 2.0  # of 1 - GIoU, and what it is where the detector predicts no number
+TINY = 1e-9
+
+
+class DualWeighting(Assigner):
+    """DW (registry name ``dw``).
+
+    Args:
+        head: of the detector.
+        mu: the paper's mu, rate of the positive weight in t.
+        beta: the paper's beta: p = exp(-beta * (1 - GIoU)), as the code has it (the paper: IoU^beta).
+        gamma: the paper's gamma_1, power of the IoU in the negative weight.
+        sigma: width of the centre prior G in strides.
+        floor: smallest G within the bag.
+
+    Raises:
+        ValueError: for an option out of range.
+    """
+
+    needs = Needs(predictions=True)
+
+    def __init__(
+        self,
+        head: HeadInfo,
+        *,
+        mu: float = 5.0,
+        beta: float = 5.0,
+        gamma: float = 2.0,
+        sigma: float = 1.11,
+        floor: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if not 0 <= mu <= 20:
+            raise ValueError(f"mu is {mu}; it must be 0 to 20")
+        if beta < 0:
+            raise ValueError(f"beta is {beta}; it must be >= 0")
+        if gamma <= 0:
+            raise ValueError(f"gamma is {gamma}; it must be > 0")
+        if sigma <= 0:
+            raise ValueError(f"sigma is {sigma}; it is a width in strides, > 0")
+        if not 0 < floor < 1:
+            raise ValueError(f"floor is {floor}; it must be between 0 and 1")
+        self.mu, self.beta, self.gamma, self.sigma, self.floor = mu, beta, gamma, sigma, floor
+        self.radius = sigma * sqrt(-2 * log(floor))  # strides
+
+    def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
+        """Assign by the centre prior and the detector's score and box at each location.
+
+        Raises:
+            ValueError: without predictions.
+        """
+        if predictions is None:
+            raise ValueError("dw needs the detector's predictions")
+        boxes, num_classes = targets.boxes, predictions.logits.shape[-1]
+        window = window_within(grid, boxes, self.radius)
+        location = window.location.flatten(1)  # [G, K]
+        points = grid.points[location]
+        offset = (points - centers(boxes)[:, None]) / grid.stride[location].unsqueeze(-1)
+        prior = torch.exp(-offset.square().sum(dim=-1) / (2 * self.sigma**2))
+        inside = ltrb(points, boxes[:, None]).amin(dim=-1) > 0
+        ok = window.ok.flatten(1) & inside & (prior > self.floor)
+
+        cell = targets.image[:, None] * grid.num_locations + location
+        channel = cell * num_classes + targets.labels[:, None]
+        score = at(predictions.logits.flatten(), channel).float().sigmoid()
+        predicted = at(predictions.boxes.flatten(0, 1), cell).float()
+        misfit = giou_loss(predicted, boxes[:, None]).nan_to_num(WORST, WORST, WORST).clamp(0, WORST)
+        iou = aligned_iou(predicted, boxes[:, None]).nan_to_num(0.0)
+        t = score.nan_to_num(0.0) * torch.exp(-self.beta * misfit)
+        pull = self._positive(torch.where(ok, t, 0), torch.where(ok, prior, 0))
+        push = self._negative(torch.where(ok, iou, 0))
+
+        gt = torch.arange(targets.num_boxes, device=cell.device)[:, None].expand_as(cell).flatten()
+        once = one_box_each(
+            _numbered(channel.flatten()), push.flatten(), box_rank(targets)[gt], ok.flatten(), gt.shape[0]
+        )
+        samples = _rows(grid, location.flatten(), gt, (ok.flatten(), pull.flatten()), (once, push.flatten()))
+        return Assignment(samples, negatives_outside_ignore(grid, targets))
+
+    def _positive(self, t: Tensor, prior: Tensor) -> Tensor:
+        """Weights ``[G, K]`` from t and the prior, both 0 outside the bag."""
+        best = t.amax(dim=1, keepdim=True)
+        share = prior * torch.where(best > 0, t / best.clamp(min=torch.finfo(t.dtype).tiny), 1)
+        divisor = (torch.exp(DIVISOR_RATE * t) * share).sum(dim=1, keepdim=True).clamp(min=TINY)
+        return (prior > 0).sum(dim=1, keepdim=True) * torch.exp(self.mu * t) * share / divisor
+
+    def _negative(self, iou: Tensor) -> Tensor:
+        """Weights ``[G, K]`` from the IoU, 0 outside the bag."""
+        fall = (1 - iou.pow(self.gamma)) / (1 - LEAST_IOU**self.gamma)
+        best = fall.amin(dim=1, keepdim=True)
+        return torch.where(iou < LEAST_IOU, 1, ((fall - best) / (1 - best).clamp(min=TINY)).clamp(0, 1))
+
+
+def _numbered(values: Tensor) -> Tensor:
+    """The values ``[N]`` replaced by numbers below N, equal where they are: a table over them stays small."""
+    ordered, order = torch.sort(values)
+    number = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+    return torch.empty_like(number).scatter_(0, order, number)
+
+
+def _rows(
+    grid: Grid, location: Tensor, gt: Tensor, positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor]
+) -> Samples:
+    """Two rows per candidate ``[N]``: what exists and its weight, as a positive and as a negative."""
+    exists = torch.cat((positive[0], negative[0]))
+    both = Samples.at_locations(grid, location.repeat(2), gt.repeat(2), exists)
+    is_positive = torch.cat((positive[0], torch.zeros_like(negative[0])))
+    weight = torch.where(exists, torch.cat((positive[1], negative[1])), 0)
+    pulled = torch.where(is_positive, weight, 0)
+    return replace(
+        both, positive=is_positive, label=is_positive.to(weight.dtype), class_weight=weight, box_weight=pulled,
+        quality_weight=pulled,
+    )  # fmt: skip

@@ -1,0 +1,160 @@
+"""FreeAnchor: learning to match anchors (Zhang et al., "FreeAnchor: Learning to Match Anchors for Visual Object
+Detection", NeurIPS 2019).
+
+No location is called positive. The candidates of a box form a bag, and what is learnt is the likelihood that a location
+of the bag both names and covers the box (recall), while every class at every location is to be silent unless its
+predicted box has matched a box of that class (precision).
+
+* Bag likelihood: the mean-max of x = P_cls * P_loc, its mean over the bag with weights 1 / (1 - x): close to the plain
+  mean while all x are small, close to the largest once one is near 1.
+* Match: of the boxes of a class, the largest saturated linear function of the IoU of the predicted box, 0 up to
+  `threshold` and 1 at the best IoU that the box meets.
+
+Both replace the shared class and box terms; the quality branch learns from the likeliest location of each bag, and that
+location is what the samples hold.
+
+Departures from the authors' code, each deliberate:
+* the anchor, one square of 8 strides per location, only ranks the members of a bag, and P_loc = exp(-beta * (1 - GIoU))
+  as the head regresses from points (the authors': a smooth L1 loss of anchor deltas);
+* bags and matches know only the locations inside a box. The authors' bags reach outside, and any predicted box may
+  match any box; a location outside never is a positive here, so there its class stays a negative. The cost then grows
+  with what the boxes cover and not with boxes times locations;
+* two boxes of one class that match one location: the larger match counts (advanced indexing, in one public version,
+  leaves it open which);
+* logarithms are taken of sums of logarithms: a bag without hope has a gradient, where a clamp has none;
+* without any box in the batch the negative term is divided as with one box (the authors': by 1, a spike of n times).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from assigners.contract import (
+    Assigner,
+    Assignment,
+    Declares,
+    Grid,
+    HeadInfo,
+    Needs,
+    Predictions,
+    Samples,
+    Step,
+    Targets,
+)
+from assigners.contract import negatives_outside_ignore as negatives
+from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
+from assigners.ops.segments import at, group_max, smallest, take
+from assigners.parts.candidates import Pairs, inside_pairs
+from assigners.parts.likelihood import match_map, own_and_negative
+
+CERTAIN = 1e-12  # a likelihood counts as at most 1 - this: it is divided by
+ABSENT = -1e9  # logarithm of the likelihood of a place of a bag that no location fills
+
+
+class FreeAnchor(Assigner):
+    """FreeAnchor (registry name ``free_anchor``).
+
+    Args:
+        head: of the detector.
+        bag: locations in the bag of a box, the paper's n. Tuned by the authors for 9 anchors per location.
+        threshold: IoU up to which a predicted box does not match at all, the paper's t.
+        alpha: weight of the positive term, the paper's alpha; the negative term has 1 - alpha.
+        gamma: focal exponent of the negative term, the paper's gamma.
+        beta: weight of the box loss within P_loc, the paper's beta.
+
+    Raises:
+        ValueError: for a `bag` below 1, a `threshold` outside [0, 1), an `alpha` outside [0, 1], or a `gamma` or
+            `beta` that is negative.
+    """
+
+    needs = Needs(predictions=True, grads=True)
+    declares = Declares(replaces=frozenset({"class", "box"}))
+
+    def __init__(
+        self, head: HeadInfo, *, bag: int = 50, threshold: float = 0.6, alpha: float = 0.5, gamma: float = 2.0,
+        beta: float = 0.75,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if bag < 1:
+            raise ValueError(f"bag is {bag}; it must be >= 1")
+        if not 0 <= threshold < 1:
+            raise ValueError(f"threshold is {threshold}; it is an overlap, 0 <= threshold < 1")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is {alpha}; it is a share, 0 to 1")
+        if min(gamma, beta) < 0:
+            raise ValueError(f"gamma is {gamma} and beta {beta}; both must be >= 0")
+        self.bag, self.threshold, self.alpha, self.gamma, self.beta = bag, threshold, alpha, gamma, beta
+
+    def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
+        """Both likelihood terms, with gradient.
+
+        Raises:
+            ValueError: without predictions.
+        """
+        if predictions is None:
+            raise ValueError("free_anchor needs the detector's predictions")
+        pairs = inside_pairs(grid, targets)
+        weight = negatives(grid, targets)
+        location, ok = self._bags(grid, targets, pairs)
+        gt = torch.arange(targets.num_boxes, device=location.device).repeat_interleave(location.shape[1])
+        cell = at(targets.image, gt) * grid.num_locations + location.flatten()
+        own, negative = own_and_negative(
+            predictions.logits.float().flatten(0, 1), None, self._match(grid, targets, predictions, pairs),
+            weight.flatten(), cell * predictions.logits.shape[-1] + at(targets.labels, gt), self.gamma,
+        )  # fmt: skip
+        log_x, log_rest = self._likelihood(targets, predictions, gt, cell, own)
+        log_x = torch.where(ok, log_x.view_as(ok), ABSENT)
+        log_weight = torch.where(ok, -log_rest.view_as(ok), ABSENT)
+        log_bag = torch.logsumexp(log_x + log_weight, dim=1) - torch.logsumexp(log_weight, dim=1)
+        held = ok.any(dim=1)
+        count = held.sum().to(log_bag.dtype)
+        positive = -self.alpha * torch.where(held, log_bag, 0).sum()
+        best = log_x.detach().argmax(dim=1, keepdim=True)
+        samples = Samples.at_locations(
+            grid, location.gather(1, best).squeeze(1), torch.arange(targets.num_boxes, device=held.device), held
+        )
+        nothing = torch.zeros_like(samples.label)
+        share = torch.where(ok, (log_weight.detach() - log_weight.detach().logsumexp(1, keepdim=True)).exp(), 0)
+        spread = torch.where(held, 1 / share.square().sum(dim=1), 0).sum()
+        return Assignment(
+            replace(samples, class_weight=nothing, box_weight=nothing),
+            weight,
+            losses={
+                "positive_bag": (positive, count),
+                "negative_bag": ((1 - self.alpha) / self.bag * negative, count),
+            },
+            statistics={"locations_per_bag": (spread, count)},
+        )
+
+    def _bags(self, grid: Grid, targets: Targets, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Location and existence of the `bag` best anchors of each box, ``[G, bag]``."""
+        anchors = square_anchors(at(grid.points, pairs.location), at(grid.stride, pairs.location))
+        iou = aligned_iou(anchors, at(targets.boxes, pairs.gt))
+        everything = torch.ones_like(pairs.gt, dtype=torch.bool)
+        index, ok = smallest(-iou, pairs.gt, everything, targets.num_boxes, self.bag)
+        return take(pairs.location, index), ok
+
+    def _likelihood(
+        self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logarithms of x = P_cls * P_loc and of 1 - x, each ``[K]``, at cells whose logit of the class is `own`."""
+        boxes = predictions.boxes.float().flatten(0, 1).index_select(0, cell)
+        cost = self.beta * giou_loss(boxes, at(targets.boxes, gt))
+        # 1 - x = (1 - P_cls) + P_cls * (1 - P_loc), without the digits that the difference would lose.
+        rest = torch.sigmoid(-own) - torch.sigmoid(own) * torch.expm1(-cost)
+        return F.logsigmoid(own) - cost, rest.clamp(min=CERTAIN).log()
+
+    @torch.no_grad()
+    def _match(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> Tensor:
+        """How surely a location is taken by a box of each class, ``[B * R, C]`` in [0, 1]."""
+        classes = predictions.logits.shape[-1]
+        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        iou = aligned_iou(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, pairs.gt))
+        best = group_max(iou, pairs.gt, targets.num_boxes, empty=0.0)
+        reach = (best - self.threshold).clamp(min=CERTAIN)
+        match = ((iou - self.threshold) / at(reach, pairs.gt)).clamp(0, 1)
+        return match_map(match, cell * classes + at(targets.labels, pairs.gt), predictions.logits)

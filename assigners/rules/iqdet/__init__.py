@@ -1,0 +1,1 @@
+"""IQDet and the samplers that its tables compare it with."""

@@ -1,0 +1,138 @@
+"""TAL: task alignment learning (Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021).
+
+Positive are the locations inside a box where class score s and overlap u of the prediction are high together, the
+best few of all levels by ``t = s^alpha * u^beta``. They learn a soft label: t, scaled so that the best positive of a
+box has the box's largest overlap, ``t / max t * max u``; their box loss has the same weight. The first third of
+training assigns by ATSS, as a detector that predicts nothing yet aligns with nothing.
+
+Departures from the authors' code, each deliberate:
+* they take the best few of the whole image and then drop those outside the box, so that a box may keep none although
+  it holds locations that fit. Here only locations inside compete (`mask_first`);
+* a location strictly inside its box may be positive (the authors ask for 0.01 px);
+* score and overlap are multiplied in float64: with beta 6, small ones underflow in float32.
+Their class loss, divided by the sum of the labels instead of the number of positives, is the option `normalise_labels`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from assigners.contract import (
+    Assigner,
+    Assignment,
+    Declares,
+    Grid,
+    HeadInfo,
+    Needs,
+    Predictions,
+    Samples,
+    Step,
+    Targets,
+)
+from assigners.contract import negatives_outside_ignore as negatives
+from assigners.ops.boxes import ltrb
+from assigners.ops.segments import at, smallest, take
+from assigners.parts.candidates import inside_pairs
+from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.prediction_fit import score_and_overlap
+from assigners.rules.atss import ATSS
+
+GUARD = 1e-7  # added to a box's largest t before it divides (the authors' code)
+PAIRS = 2**20  # (box, location) pairs compared at a time where locations outside of boxes compete too
+
+
+class TAL(Assigner):
+    """TAL (registry name ``tal``).
+
+    Args:
+        head: of the detector.
+        topk: positives per box at most, the paper's m.
+        alpha: exponent of the class score, the paper's alpha.
+        beta: exponent of the overlap, the paper's beta.
+        warmup: share of training that ATSS assigns first, 0 to 1; the authors' 4 of 12 epochs.
+        mask_first: only locations inside a box compete for it; false as in the authors' code.
+        relative_guard: let the best positive's label be exactly its box's largest overlap. The authors add 1e-7 to
+            what t is divided by, which shrinks the labels of boxes whose t are as small.
+        normalise_labels: divide the class loss by the sum of the labels, as the authors do.
+
+    Raises:
+        ValueError: for a value out of its range.
+    """
+
+    needs = Needs(predictions=True)
+
+    def __init__(
+        self,
+        head: HeadInfo,
+        *,
+        topk: int = 13,
+        alpha: float = 1.0,
+        beta: float = 6.0,
+        warmup: float = 1 / 3,
+        mask_first: bool = True,
+        relative_guard: bool = False,
+        normalise_labels: bool = False,
+    ) -> None:
+        super().__init__()
+        if topk < 1:
+            raise ValueError(f"topk is {topk}; it must be >= 1")
+        if alpha < 0 or beta < 0:
+            raise ValueError(f"alpha is {alpha} and beta {beta}; exponents must be >= 0")
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup is {warmup}; it is a share of training, 0 to 1")
+        self.topk, self.alpha, self.beta = topk, alpha, beta
+        self.warmup, self.mask_first, self.relative_guard = warmup, mask_first, relative_guard
+        self.warmup_assigner = ATSS(head)
+        self.declares = Declares(normaliser="labels" if normalise_labels else None)
+
+    def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
+        """Assign by ATSS first, then by the detector's predictions.
+
+        Raises:
+            ValueError: without predictions.
+        """
+        if predictions is None:
+            raise ValueError("tal needs the detector's predictions")
+        if step.progress < self.warmup:
+            return self.warmup_assigner.forward(grid, targets, predictions, step)
+        location, ok = (self._inside if self.mask_first else self._anywhere)(grid, targets, predictions)  # [G, K]
+        gt = torch.arange(targets.num_boxes, device=location.device)[:, None].expand_as(location)
+        cell = targets.image[:, None] * grid.num_locations + location
+        t, overlap = self._alignment(targets, predictions, gt, cell)
+        rank, cells = at(box_rank(targets), gt), targets.num_images * grid.num_locations
+        ok = one_box_each(cell.flatten(), -overlap.flatten(), rank.flatten(), ok.flatten(), cells).view_as(ok)
+
+        largest = torch.where(ok, t, 0).amax(dim=1, keepdim=True)
+        share = t / largest.clamp(min=torch.finfo(t.dtype).tiny) if self.relative_guard else t / (largest + GUARD)
+        label = torch.where(ok, share * torch.where(ok, overlap, 0).amax(dim=1, keepdim=True), 0).float().flatten()
+        samples = Samples.at_locations(grid, location.flatten(), gt.flatten(), ok.flatten())
+        return Assignment(replace(samples, label=label, box_weight=label), negatives(grid, targets))
+
+    def _alignment(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """t and overlap of pairs, in float64."""
+        score, overlap = score_and_overlap(targets, predictions, gt, cell)
+        return score.pow(self.alpha) * overlap.pow(self.beta), overlap
+
+    def _inside(self, grid: Grid, targets: Targets, predictions: Predictions) -> tuple[Tensor, Tensor]:
+        """The best locations inside each box, and whether it has so many: ``[G, topk]``."""
+        pairs = inside_pairs(grid, targets)
+        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        t, _ = self._alignment(targets, predictions, pairs.gt, cell)
+        index, ok = smallest(-t.float(), pairs.gt, t > 0, targets.num_boxes, self.topk)
+        return take(pairs.location, index), ok
+
+    def _anywhere(self, grid: Grid, targets: Targets, predictions: Predictions) -> tuple[Tensor, Tensor]:
+        """The best locations of the image for each box, and which of them lie inside it: ``[G, topk]``."""
+        everywhere = torch.arange(grid.num_locations, device=grid.points.device)
+        parts = []
+        for boxes in torch.arange(targets.num_boxes, device=everywhere.device).split(-(-PAIRS // len(everywhere))):
+            gt, location = boxes.repeat_interleave(len(everywhere)), everywhere.repeat(len(boxes))
+            t, _ = self._alignment(targets, predictions, gt, at(targets.image, gt) * len(everywhere) + location)
+            group = torch.arange(len(boxes), device=gt.device).repeat_interleave(len(everywhere))
+            index, ok = smallest(-t.float(), group, t > 0, len(boxes), self.topk)
+            best = take(location, index)
+            parts.append((best, ok & (ltrb(grid.points[best], targets.boxes[boxes, None]).amin(dim=-1) > 0)))
+        return torch.cat([location for location, _ in parts]), torch.cat([ok for _, ok in parts])

@@ -1,0 +1,1 @@
+"""Why assigners differ: one image, agreement over many, what would change an answer."""

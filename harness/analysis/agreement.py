@@ -1,0 +1,285 @@
+"""All assigners on the same frozen predictions of one batch: what they choose, and how far they agree.
+
+    freeze: images -> detector -> Frozen      ask: assigner -> Assignment      compare: -> Insight -> JSON
+
+Training compares assigners through detectors that have grown apart; here the detector, the images and the boxes are
+the same, so that whatever differs is the rule. Measures: `harness.analysis.measures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from assigners import registry
+from assigners.contract import Assigner, Assignment, Grid, Predictions, Step, Targets
+from detector import FCOS, pad_images
+from harness.analysis.measures import (
+    Floats,
+    Footprint,
+    Strata,
+    ambiguous,
+    footprint,
+    level_shares,
+    outside,
+    overlaps,
+    per_box,
+    positives_of,
+    quality,
+    strata,
+)
+from harness.core.errors import UserError
+from harness.data.base import ImageSet
+from harness.data.transforms import make_sample
+from harness.evaluation.coco_metrics import BINS
+from harness.protocol.protocol import Protocol
+from harness.records.names import row_name
+from harness.runs.trained import Trained
+from harness.training.build import attach_assigner, resolve_assigner
+
+SCHEMA = 1
+SEED = 0  # of the draws and of parameters that nothing has trained
+STEP = Step(seed=SEED, index=0, progress=1.0)  # schedules stand at their end
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """One batch as every assigner meets it, B images with G boxes.
+
+    Attributes:
+        grid, predictions, targets: on the detector's device.
+        area: ``[G]`` square pixels in the original image.
+        attributes: ``[G]`` each, those that all of the images have.
+        image_ids: ``[B]``.
+    """
+
+    grid: Grid
+    predictions: Predictions
+    targets: Targets
+    area: Floats
+    attributes: dict[str, Floats]
+    image_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An assigner to ask.
+
+    Attributes:
+        name: as ``--assigner`` takes it.
+        assigner: registered name; options: all of them; changed: those that differ from the defaults.
+        own: it is the run's own, options included.
+    """
+
+    name: str
+    assigner: str
+    options: dict[str, Any]
+    changed: dict[str, Any]
+    own: bool
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What `compare` found. Numbers are plain, ``None`` where nothing defines them.
+
+    Attributes:
+        strides: of the levels, pixels per cell.
+        boxes: how many, crowds and boxes too small to be targets left out.
+        image_ids: of the batch.
+        assigners: a dict per assigner, with the keys
+
+            * ``name``, ``assigner``, ``options``, ``changed_options``;
+            * ``replaces``: shared losses that its own stand for: its positives are then the locations that it names,
+              and not all that its losses teach;
+            * ``parameters``: ``none``, ``own`` (as the run left them), ``shared`` (those of the run's assigner, which
+              fit) or ``untrained``;
+            * ``positives``: how many; ``per_box``: ``boxes``, mean ``positives``, share ``without`` one; ``by``: the
+              same per attribute and bin;
+            * ``ambiguous``: ``cells`` that positives read, ``share`` of them that is read for two boxes or more;
+            * ``outside``: shares of the positives outside their ``box`` and outside its ``centre`` half;
+            * ``levels``: shares of the positives' class weight;
+            * ``quality``: mean ``iou`` of the predictions there, mean ``label``, their ``rank_correlation``.
+        agreement: ``all`` and each size of COCO -> ``boxes``, ``mass`` and ``cells``: matrices of Jaccard indices in
+            the order of `assigners`, by bilinear mass scaled to 1 per box and of the plain sets of cells read.
+    """
+
+    strides: tuple[int, ...]
+    boxes: int
+    image_ids: tuple[int, ...]
+    assigners: tuple[dict[str, Any], ...]
+    agreement: dict[str, dict[str, Any]]
+
+    def to_json(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """As plain JSON values, with where it comes from: run, protocol, data, command."""
+        return {
+            "schema": SCHEMA, **provenance, "seed": SEED, "strides": list(self.strides), "boxes": self.boxes,
+            "image_ids": list(self.image_ids), "assigners": list(self.assigners), "agreement": self.agreement,
+        }  # fmt: skip
+
+
+def choose_subjects(record: Mapping[str, Any], asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Subject]:
+    """The assigners to ask. The run's own has the options of the run, unless others are given.
+
+    Args:
+        record: of the run whose detector is frozen.
+        asked: registered names with options.
+
+    Raises:
+        UserError: for an unknown name or option, or an assigner that is asked for twice.
+    """
+    made: dict[str, Subject] = {}
+    for assigner, given in asked:
+        same = assigner == record["assigner"]
+        trained = resolve_assigner(assigner, record["options"])[0] if same else {}  # with options that came later
+        options, changed = resolve_assigner(assigner, {**trained, **given})
+        changed = dict(sorted(changed.items()))
+        name = row_name(assigner, changed)
+        if name in made:
+            raise UserError(f"assigner {name} is asked for twice; leave one out")
+        made[name] = Subject(name, assigner, options, changed, own=same and options == trained)
+    return list(made.values())
+
+
+def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, grads: bool = False) -> Frozen:
+    """Bring the first `count` images to the detector in one batch, as evaluation resizes them.
+
+    Args:
+        model: in evaluation mode.
+        images: the first ones of it are taken, or all where it has fewer.
+        count: of images.
+        protocol: gives their size.
+        grads: predictions keep their gradient.
+
+    Raises:
+        UserError: if the images have no box.
+    """
+    device = next(model.parameters()).device
+    indices = range(min(count, len(images)))
+    objects = [images.annotations(index) for index in indices]
+    # Rows instead of class ids on the way through the loader, which drops boxes without saying which.
+    numbered = [replace(each, labels=np.arange(len(each), dtype=np.int64)) for each in objects]
+    samples = [
+        make_sample(images.load(i), rows, protocol.data, None) for i, rows in zip(indices, numbered, strict=True)
+    ]
+    batch = pad_images([sample.image.to(device) for sample in samples])
+    with torch.set_grad_enabled(grads):
+        grid, predictions = model.maps(batch)
+    ids = [images.image_id(index) for index in indices]
+    targets = Targets.collate(
+        [s.boxes for s in samples], [s.labels for s in samples], grid, sizes=batch.sizes, image_ids=ids,
+        ignore=[s.ignore for s in samples],
+    )  # fmt: skip
+    if not targets.num_boxes:
+        raise UserError(f"no box in the first {len(ids)} images of split {images.split!r}; ask for more with --images")
+    first = np.cumsum([0, *(len(each) for each in objects)])
+    rows = first[targets.image.numpy()] + targets.labels.numpy()
+    names = set.intersection(*(set(each.attributes) for each in objects))
+    labels = torch.from_numpy(np.concatenate([each.labels for each in objects])[rows])
+    return Frozen(
+        grid=grid,
+        predictions=predictions,
+        targets=replace(targets, labels=labels).to(device),
+        area=np.concatenate([each.area for each in objects])[rows].astype(np.float64),
+        attributes={n: np.concatenate([each.attributes[n] for each in objects])[rows].astype(float) for n in names},
+        image_ids=tuple(ids),
+    )
+
+
+def ask(model: FCOS, frozen: Frozen, subject: Subject, own: Assigner) -> tuple[Assignment, str]:
+    """What an assigner makes of the batch, and where its parameters are from (see `Insight`).
+
+    Args:
+        model: the detector; the assigner is attached to it.
+        frozen: the batch.
+        subject: whom to ask.
+        own: the run's assigner, with what it learnt.
+    """
+    if subject.own:
+        assigner, parameters = own, "own" if own.state_dict() else "none"
+        model.attach(own)
+    else:
+        assigner = attach_assigner(model, subject.assigner, subject.options, SEED).to(frozen.grid.points.device)
+        parameters = _teach(assigner, own.state_dict())
+    model.eval()
+    with torch.autocast(frozen.grid.points.device.type, enabled=False), torch.set_grad_enabled(assigner.needs.grads):
+        assignment: Assignment = assigner(frozen.grid, frozen.targets, model.visible(frozen.predictions), STEP)
+    return assignment, parameters
+
+
+def _teach(assigner: Assigner, learnt: dict[str, Tensor]) -> str:
+    """Hand over what another one has learnt, if it fits by name and shape."""
+    state = assigner.state_dict()
+    if not state:
+        return "none"
+    if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in learnt.items()}:
+        return "untrained"
+    assigner.load_state_dict(learnt)
+    return "shared"
+
+
+def compare(trained: Trained, images: ImageSet, count: int, subjects: Sequence[Subject]) -> Insight:
+    """Ask all subjects about one batch, and measure.
+
+    Args:
+        trained: a run's detector with its assigner; another is attached to it afterwards.
+        images: see `freeze`.
+        count: of images.
+        subjects: at least one.
+
+    Raises:
+        UserError: as `freeze`, or if the classes are not those of the run.
+    """
+    if len(trained.classes) != len(images.classes):
+        raise UserError(
+            f"{images.title} has {len(images.classes)} classes, run {trained.run_id} was trained on "
+            f"{len(trained.classes)}; give data of the same classes"
+        )
+    model, own = trained.model, trained.model.assigner
+    assert own is not None
+    grads = any(registry.load(subject.assigner).needs.grads for subject in subjects)
+    frozen = freeze(model, images, count, trained.protocol, grads=grads)
+    boxes = frozen.targets.boxes.cpu().numpy().astype(np.float64)
+    bins = strata(boxes, frozen.area, frozen.attributes, BINS)
+    rows, footprints = [], []
+    for subject in subjects:
+        assignment, parameters = ask(model, frozen, subject, own)
+        assert model.assigner is not None
+        about = {
+            "name": subject.name, "assigner": subject.assigner, "options": subject.options,
+            "changed_options": subject.changed, "replaces": sorted(model.assigner.declares.replaces),
+        }  # fmt: skip
+        made, read_cells = _measure(frozen, assignment, bins)
+        rows.append(about | {"parameters": parameters} | made)
+        footprints.append(read_cells)
+    mass, cells = overlaps(footprints, len(boxes))
+    agreement = {
+        name: {"boxes": int(inside.sum()), "mass": _plain(mass.jaccard(inside)), "cells": _plain(cells.jaccard(inside))}
+        for name, inside in {"all": np.ones(len(boxes), dtype=bool), **bins["size"]}.items()
+    }
+    return Insight(frozen.grid.strides, len(boxes), frozen.image_ids, tuple(rows), agreement)
+
+
+def _measure(frozen: Frozen, assignment: Assignment, bins: Strata) -> tuple[dict[str, Any], Footprint]:
+    """What `Insight` says of one assigner, and which cells its positives read."""
+    grid, targets, samples = frozen.grid, frozen.targets, assignment.samples
+    positives = positives_of(grid, targets, samples, frozen.predictions.distances)
+    cells = footprint(grid, targets, samples)
+    measured: dict[str, Any] = {
+        "positives": len(positives.box),
+        "per_box": per_box(positives, np.ones(targets.num_boxes, dtype=bool)),
+        "by": {name: {bin_: per_box(positives, rows) for bin_, rows in each.items()} for name, each in bins.items()},
+        "ambiguous": ambiguous(cells),
+        "outside": outside(positives),
+        "levels": level_shares(positives, grid.num_levels),
+        "quality": quality(positives),
+    }
+    return measured, cells
+
+
+def _plain(matrix: Floats) -> list[list[float | None]]:
+    return [[None if np.isnan(value) else float(value) for value in row] for row in matrix]

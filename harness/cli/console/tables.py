@@ -1,0 +1,77 @@
+"""Tables on a narrow terminal: numbers are never cut, and what matters least is left out by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.table import Column, Table
+from rich.text import Text
+
+from harness.cli.console.output import say
+
+TEXT_LEAST = 14  # characters to which a column of words may be folded
+PADDING = 3  # characters of a column beside its cells
+
+
+def show(screen: Console, table: Table, spare: Sequence[str] = (), whole: str = "--json") -> None:
+    """Print a table; where it does not fit, without as many of its `spare` columns as needed, and say without which.
+
+    Where it still is too wide, headers wrap and words fold, but numbers (what is set to the right) stay whole.
+
+    Args:
+        screen: where to.
+        table: with headers as plain text, in the default style of edges and padding.
+        spare: headers, the one to leave out first coming first.
+        whole: what has all columns, to be named.
+    """
+    left_out: list[str] = []
+    if not fits(screen, table):
+        for name in spare:
+            if _least(screen, table) <= screen.width:
+                break
+            table = _without(table, name)
+            left_out.append(name)
+        for column in table.columns:
+            if column.justify == "right":
+                column.width = _least_of(screen, column)
+            else:
+                column.overflow = "fold"
+    screen.print(table)
+    if left_out:
+        told = f"{screen.width} columns are too few for {', '.join(left_out)}; {whole} has them"
+        say(screen, Text(told, style="dim"))
+
+
+def fits(screen: Console, table: Table) -> bool:
+    """Whether the table can be shown as it is."""
+    return _widest(screen, table) <= screen.width
+
+
+def _widest(screen: Console, shown: RenderableType) -> int:
+    """Characters that it takes where there is room."""
+    return Measurement.get(screen, screen.options.update(width=10_000), shown).maximum
+
+
+def _least(screen: Console, table: Table) -> int:
+    return 1 + sum(_least_of(screen, column) + PADDING for column in table.columns)
+
+
+def _least_of(screen: Console, column: Column) -> int:
+    """The fewest characters that show it: whole numbers under a wrapped header, or folded words."""
+    cells = [_widest(screen, cell) for cell in column.cells]
+    if column.justify != "right":
+        return min(TEXT_LEAST, max([len(str(column.header)), *cells]))
+    return max([*(len(word) for word in str(column.header).split()), *cells])
+
+
+def _without(table: Table, name: str) -> Table:
+    """A copy that lacks a column."""
+    kept = [column for column in table.columns if str(column.header) != name]
+    copy = Table(title=table.title, title_justify=table.title_justify, title_style=table.title_style)
+    for column in kept:
+        copy.add_column(column.header, justify=column.justify, overflow=column.overflow)
+    for row, *cells in zip(table.rows, *(column.cells for column in kept), strict=True):
+        copy.add_row(*cells, style=row.style, end_section=row.end_section)
+    return copy

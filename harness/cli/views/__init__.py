@@ -1,0 +1,1 @@
+"""Tables that verbs show."""

@@ -1,0 +1,130 @@
+"""What `harness table` shows: the plan, the finished table and the probes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from harness.cli.console.output import points, say
+from harness.cli.console.tables import show
+from harness.cli.views.sweep import duration
+from harness.paper.planning import PlannedRow, TablePlan
+from harness.paper.probe import CHANGES, WORDS
+from harness.protocol.protocol import load_protocol
+from harness.records.names import Record
+from harness.sweeps.cost import Costs
+
+if TYPE_CHECKING:
+    from harness.paper.outcome import Line
+
+
+def finished(plan: TablePlan, made: Sequence[Line]) -> Grid:
+    """The table for a terminal: the columns that matter most."""
+    grid = Grid(title=f"Table {plan.table.number} at scale {plan.scale.name}", title_justify="left", title_style="bold")
+    for name, justify in (("row", "right"), ("method", "left"), ("run as", "left"), ("paper AP", "right"),
+                          ("ours AP", "right"), ("seeds", "right"), ("paper's gain", "right"), ("our gain", "right"),
+                          ("verdict", "left")):  # fmt: skip
+        grid.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for line in made:
+        done = len(plan.seeds) - len(line.missing)
+        interval = line.interval
+        half = interval.high - (interval.mean or 0.0) if interval is not None and interval.high is not None else None
+        ours = points(interval.mean) if interval is not None else "-"
+        grid.add_row(
+            line.planned.row.name, Text(line.paper.method), Text(line.planned.row.assigner),
+            points(line.paper.metrics.get("AP")), ours + (f" ± {half:.1f}" if half is not None else ""),
+            "-" if line.planned.obstacle else f"{done}/{len(plan.seeds)}", points(line.paper_gain),
+            points(line.gain.mean if line.gain else None), line.verdict,
+        )  # fmt: skip
+    return grid
+
+
+def show_plan(screen: Console, plan: TablePlan, costs: Costs) -> None:
+    """A row per row: its runs by state and what they take."""
+    grid = Grid(
+        title=f"Table {plan.table.number} at scale {plan.scale.name}: {plan.table.title}", title_justify="left",
+        title_style="bold",
+    )  # fmt: skip
+    for name in ("row", "run as", "done", "failed", "missing", "time", "memory MB", "remark"):
+        grid.add_column(name, justify="left" if name in ("run as", "remark") else "right", overflow="fold")
+    for planned in plan.rows:
+        values = row_json(planned, costs, plan)
+        words = " ".join([planned.row.assigner, *planned.tuning.overrides])
+        states = values["states"]
+        left = states["missing"] + states["interrupted"]
+        todo = values["to_run"]
+        grid.add_row(
+            planned.row.name, Text(words), str(states["done"]), str(states["failed"]), str(left),
+            duration(values["seconds"]) if todo else "-",
+            ("unknown" if values["memory_mb"] is None else points(values["memory_mb"], 0)) if todo else "-",
+            Text(values["remark"]),
+        )  # fmt: skip
+    show(screen, grid, ("remark", "memory MB"))
+    total = _total(plan, costs)
+    say(
+        screen,
+        f"to run: {total['runs']} runs, rows that come to the same run counted once; {duration(total['seconds'])}",
+    )
+    for place in dict.fromkeys(planned.place for planned in plan.rows):
+        base = load_protocol(place.origin)
+        say(
+            screen,
+            f"protocol {base.name} ({base.digest}) on {place.data or 'data to be named'}, changed as each row says",
+        )
+
+
+def _total(plan: TablePlan, costs: Costs) -> dict[str, Any]:
+    runs = {
+        (run.choice.name, planned.protocol.digest, planned.row.kind, run.spec.seed): run
+        for planned in plan.rows
+        if planned.wanted
+        for run in planned.runs
+        if plan.wants(run)
+    }
+    return {"runs": len(runs), "seconds": costs.seconds(runs.values())}
+
+
+def row_json(planned: PlannedRow, costs: Costs, plan: TablePlan) -> dict[str, Any]:
+    """A planned row for a program; times in seconds."""
+    states = [run.state for run in planned.runs]
+    todo = [run for run in planned.runs if planned.wanted and plan.wants(run)]
+    estimates = [costs.of(run) for run in todo]
+    known = [estimate for estimate in estimates if estimate is not None]
+    memory = [estimate.memory_mb for estimate in known if estimate.memory_mb is not None]
+    basis = "; ".join(dict.fromkeys(estimate.basis for estimate in known)) or ("no record" if todo else "")
+    if known and planned.place.data is None:
+        basis += ", evaluation left out"
+    return {
+        "row": planned.row.name,
+        "assigner": planned.row.assigner,
+        "overrides": list(planned.tuning.overrides),
+        "protocol": {"name": planned.protocol.name, "hash": planned.protocol.digest},
+        "data": planned.place.data,
+        "states": {state: states.count(state) for state in ("done", "failed", "interrupted", "missing")},
+        "wanted": planned.wanted,
+        "to_run": len(todo),
+        "seconds": sum(estimate.seconds for estimate in known) if todo and len(known) == len(todo) else None,
+        "memory_mb": max(memory, default=None),
+        "remark": "; ".join(filter(None, (planned.obstacle, basis if known or not planned.obstacle else ""))),
+    }
+
+
+def probes(plan: TablePlan, found: Mapping[str, Record]) -> Grid:
+    """What each row's probe cost; `found` is by row."""
+    title = f"Table {plan.table.number} at scale {plan.scale.name}: {WORDS}"
+    grid = Grid(title=title, title_justify="left", title_style="bold")
+    for name in ("row", "run as", "step s", "evaluation s", "memory MB", "parameters"):
+        grid.add_column(name, justify="left" if name == "run as" else "right", overflow="fold")
+    for planned in plan.rows:
+        words = " ".join([planned.row.assigner, *planned.tuning.overrides[: -len(CHANGES)]])
+        cells = ["-"] * 4
+        if planned.row.name in found:
+            cost = found[planned.row.name]["cost"]
+            seconds = [points(cost[key] / 1000, 2) for key in ("step_ms", "eval_ms_per_image")]
+            cells = [*seconds, points(cost["peak_memory_mb"], 0), str(cost["parameters"])]
+        grid.add_row(planned.row.name, Text(words), *cells)
+    return grid

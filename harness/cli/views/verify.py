@@ -1,0 +1,173 @@
+"""What ``harness verify`` prints: checks, cases and peers as tables and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.console.output import say
+from harness.cli.console.tables import show
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.verify.checks.catalogue import Outcome
+    from harness.verify.published.agreement import Count
+    from harness.verify.published.compare import Verdict
+    from harness.verify.subject import Subject
+
+MARKS = {"passed": "green", "agrees": "green", "failed": "bold red", "differs": "bold red"}
+
+
+def contract_table(subject: Subject, outcomes: Iterable[Outcome], *, failed_only: bool = False) -> Table:
+    """Every check of an assigner, or those that failed."""
+    options = ", ".join(f"{key}={value}" for key, value in subject.options.items())
+    table = Table(title=f"contract of {subject.title}{f' ({options})' if options else ''}", title_justify="left")
+    for column in ("check", "what is expected", "scenes", "result", "what happened"):
+        table.add_column(column, justify="right" if column == "scenes" else "left", overflow="fold")
+    for outcome in outcomes:
+        if failed_only and outcome.status != "failed":
+            continue
+        told = outcome.message or ""
+        if outcome.scene is not None:
+            told = f"{told}\nsmallest scene: {outcome.scene}"
+        table.add_row(outcome.check.name, outcome.check.title, str(outcome.examples), _mark(outcome.status), Text(told))
+    return table
+
+
+def summary_table(asked: Iterable[tuple[Subject, Sequence[Outcome]]]) -> Table:
+    """One row per assigner: how many checks passed, and the names of those that did not."""
+    table = Table(title="the contract", title_justify="left")
+    for column in ("assigner", "passed", "skipped", "result", "failed"):
+        table.add_column(column, justify="right" if column in ("passed", "skipped") else "left", overflow="fold")
+    for subject, outcomes in asked:
+        by = {status: [o.check.name for o in outcomes if o.status == status] for status in ("passed", "failed")}
+        left = len(outcomes) - sum(map(len, by.values()))
+        result = "failed" if by["failed"] else "passed"
+        table.add_row(subject.title, str(len(by["passed"])), str(left), _mark(result), Text(", ".join(by["failed"])))
+    return table
+
+
+def show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict], missing: str | None) -> None:
+    """An assigner's comparisons case by case, what was left out and why, and the sums."""
+    table = Table(title="equal of those compared, outside tie and fragile", title_justify="left")
+    for column in ("case", "peer", "its own conventions", "oracle = peer", "oracle = it", "numbers", "result"):
+        table.add_column(column, justify="right" if "=" in column or column == "its own conventions" else "left")
+    table.add_column("what happened", overflow="fold")
+    left: dict[str, dict[str, int]] = {}  # reason, peer, cases
+    for verdict in verdicts:
+        if verdict.status == "not covered":
+            cases = left.setdefault(str(verdict.reason), {})
+            cases[verdict.peer] = cases.get(verdict.peer, 0) + 1
+            continue
+        table.add_row(
+            verdict.case, verdict.peer, _share(verdict.zoo), _share(verdict.oracle), _share(verdict.product),
+            _numbers(verdict), _mark(verdict.status), Text(verdict.reason or ""),
+        )  # fmt: skip
+    if table.row_count:
+        show(screen, table, ("oracle = it", "numbers", "its own conventions"))
+    if missing is not None:
+        say(screen, f"note: {missing}")
+    for reason, cases in left.items():
+        told = ", ".join(f"{peer} ({count}x)" for peer, count in cases.items())
+        say(screen, f"not covered: {told}: {reason}")
+    counted = [verdict.zoo for verdict in verdicts if verdict.zoo is not None]
+    say(
+        screen,
+        f"{sum(verdict.status != 'not covered' for verdict in verdicts)} of {len(verdicts)} pairs of case and peer "
+        f"compared: {_sum(counted)} points equal under the conventions of {subject.title}",
+    )
+    for peer, row in peers_json(verdicts).items():
+        say(screen, f"{peer}: {row['agree']} of {row['cases']} cases agree")
+    if any(verdict.status == "information" for verdict in verdicts):
+        say(screen, f"no peer of {subject.title} is known: the figures are for information; --peer holds it to one")
+
+
+def show_peers(screen: Console, verdicts: Sequence[Verdict], peers: Sequence[str]) -> None:
+    """One row per peer over all cases, those that nobody answers for too."""
+    table = Table(title="peers: equal of those compared, outside tie and fragile", title_justify="left")
+    for column in ("peer", "assigner", "cases that agree", "oracle = peer", "oracle = assigner", "numbers", "result"):
+        table.add_column(column, justify="right" if "=" in column or column.startswith("cases") else "left")
+    table.add_column("what differs first", overflow="fold")
+    for peer in peers:
+        rows = [verdict for verdict in verdicts if verdict.peer == peer]
+        if not rows:
+            table.add_row(peer, "-", "-", "-", "-", "", _mark("not covered"), "")
+            continue
+        numbers = [count for verdict in rows for count in _all_numbers(verdict).values()]
+        differing = [verdict for verdict in rows if verdict.status == "differs"]
+        first = f"{differing[0].case}: {differing[0].reason}" if differing else ""
+        table.add_row(
+            peer, rows[0].assigner, f"{len(rows) - len(differing)}/{len(rows)}",
+            _sum(verdict.oracle for verdict in rows), _sum(verdict.product for verdict in rows),
+            _sum(numbers), _mark("differs" if differing else "agrees"), Text(first),
+        )  # fmt: skip
+    show(screen, table, ("numbers", "oracle = assigner"))
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """One check."""
+    return {
+        "check": outcome.check.name,
+        "title": outcome.check.title,
+        "status": outcome.status,
+        "scenes": outcome.examples,
+        "smallest_scene": outcome.scene,
+        "message": outcome.message,
+    }
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """One comparison."""
+
+    def count(value: Count | None) -> dict[str, int] | None:
+        return None if value is None else {"compared": value.compared, "equal": value.equal}
+
+    return {
+        "case": verdict.case,
+        "peer": verdict.peer,
+        "assigner": verdict.assigner,
+        "status": verdict.status,
+        "points": verdict.points,
+        "own_conventions": count(verdict.zoo),
+        "oracle_and_peer": count(verdict.oracle),
+        "oracle_and_assigner": count(verdict.product),
+        "further": {name: count(value) for name, value in verdict.further.items()},
+        "losses": count(verdict.losses),
+        "reason": verdict.reason,
+    }
+
+
+def peers_json(verdicts: Iterable[Verdict]) -> dict[str, dict[str, int]]:
+    """Per peer that holds somebody to its answers: how many cases were compared, and how many agree."""
+    found: dict[str, dict[str, int]] = {}
+    for verdict in verdicts:
+        if verdict.status in ("agrees", "differs"):
+            row = found.setdefault(verdict.peer, {"cases": 0, "agree": 0})
+            row["cases"] += 1
+            row["agree"] += verdict.status == "agrees"
+    return found
+
+
+def _all_numbers(verdict: Verdict) -> dict[str, Count]:
+    return verdict.further if verdict.losses is None else {**verdict.further, "losses": verdict.losses}
+
+
+def _numbers(verdict: Verdict) -> str:
+    return " ".join(f"{name} {_share(count)}" for name, count in _all_numbers(verdict).items())
+
+
+def _mark(status: str) -> Text:
+    return Text(status, style=MARKS.get(status, "dim"))
+
+
+def _share(count: Count | None) -> str:
+    return "-" if count is None else f"{count.equal}/{count.compared}"
+
+
+def _sum(counts: Iterable[Count | None]) -> str:
+    known = [count for count in counts if count is not None]
+    return f"{sum(c.equal for c in known)}/{sum(c.compared for c in known)}" if known else "-"

@@ -1,0 +1,1 @@
+"""Statistics over records: boards, pairs, intervals, noise."""

@@ -1,0 +1,217 @@
+"""Boards: which runs may be compared, and what the comparison says.
+
+A *question* is a protocol and a data set, by their hashes: under one question nothing differs but the assigner. Where
+an assigner declares that it changes more than the assignment (a replaced loss term, a score rule, no NMS, voting), its
+runs stand on the question's ``paper`` board, all others on its ``fair`` board; no table and no interval mixes the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.comparison.intervals import Gap, Interval, holm, letters, mean_interval, paired_gap, resolvable_gap
+from harness.records.leaderboard import data_hash
+from harness.records.names import Record, changed_options, known_defaults, newest_attempts, row_name
+
+Kind = Literal["fair", "paper"]
+Part = Literal["everything", "defaults", "variants"]
+METRIC = "AP"  # that boards are ordered and compared by
+ALPHA = 0.05  # for the whole family of a board's pairs (Holm)
+
+
+class Question(NamedTuple):
+    """What runs that may be compared have in common."""
+
+    protocol: str  # name
+    protocol_hash: str
+    data: str  # title
+    data_hash: str
+
+
+def question_of(record: Record) -> Question:
+    """Of a run."""
+    protocol = record["protocol"]
+    return Question(protocol["name"], protocol["hash"], record["data"]["title"], data_hash(record))
+
+
+def kind_of(record: Record) -> Kind:
+    """Which board a run stands on."""
+    return "paper" if record["declares"] else "fair"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One assigner with its options: a run per seed, by seed.
+
+    Attributes:
+        name: as ``--assigner`` takes it.
+        assigner, options: all options, defaults included.
+        changed: those that are not at their default.
+        records: of the runs.
+        details: of each run (`harness.records.details`), or None where they are not at hand.
+    """
+
+    name: str
+    assigner: str
+    options: dict[str, Any]
+    changed: dict[str, Any]
+    records: tuple[Record, ...]
+    details: tuple[Mapping[str, Any] | None, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs, rising."""
+        return tuple(record["seed"] for record in self.records)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A metric by seed, in points; seeds at which it is undefined are left out."""
+        found = {record["seed"]: record["metrics"][metric] for record in self.records}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+    def mean(self, metric: str) -> float | None:
+        """Over seeds."""
+        values = self.values(metric).values()
+        return sum(values) / len(values) if values else None
+
+    def interval(self, metric: str) -> Interval:
+        """Mean over seeds with its 95 % interval; of training noise alone, on these very images."""
+        return mean_interval(list(self.values(metric).values()))
+
+    def cost(self, name: str) -> float | None:
+        """Of the run that did best: other work on the machine only ever adds to a cost, and takes from a rate."""
+        values = [record["cost"].get(name) for record in self.records]
+        best = max if name.endswith("_per_s") else min
+        return best((value for value in values if value is not None), default=None)
+
+    def replicates(self, metric: str) -> dict[int, NDArray[np.float64]]:
+        """The metric under re-weighted images ``[B]``, by seed, where the details are at hand."""
+        return {
+            record["seed"]: np.array(details["bootstrap"][metric], dtype=np.float64)  # null becomes NaN
+            for record, details in zip(self.records, self.details, strict=True)
+            if details is not None and metric in details["bootstrap"]
+        }
+
+
+@dataclass(frozen=True)
+class Board:
+    """All entries of a question that may be compared, best mean AP first.
+
+    Attributes:
+        question: what they have in common.
+        kind: ``fair`` or ``paper``.
+        entries: those without an AP come last.
+        part: which of all the entries these are (`parts`).
+    """
+
+    question: Question
+    kind: Kind
+    entries: tuple[Entry, ...]
+    part: Part = "everything"
+
+    @cached_property
+    def gaps(self) -> dict[tuple[str, str], Gap]:
+        """What is between two entries, first minus second, for each pair in board order that shares a seed."""
+        pairs = combinations([entry for entry in self.entries if entry.values(METRIC)], 2)
+        return {(a.name, b.name): gap(a, b) for a, b in pairs if a.values(METRIC).keys() & b.values(METRIC).keys()}
+
+    @cached_property
+    def told_apart(self) -> frozenset[tuple[str, str]]:
+        """Pairs of `gaps` that differ at `ALPHA`, by Holm's correction over all of the board's tested pairs."""
+        known = {pair: gap.p for pair, gap in self.gaps.items() if gap.p is not None and gap.tested}
+        corrected = zip(known, holm(list(known.values())), strict=True)
+        return frozenset(pair for pair, p in corrected if p < ALPHA)
+
+    @cached_property
+    def letters(self) -> tuple[str, ...]:
+        """The rank groups of each entry: two entries that share a letter are not told apart. None without an AP."""
+        names = [entry.name for entry in self.entries if entry.values(METRIC)]
+        pairs = combinations(range(len(names)), 2)
+        found = letters(names, {(i, j): (names[i], names[j]) in self.told_apart for i, j in pairs})
+        return (*found, *("" for _ in self.entries[len(names) :]))  # those without come last
+
+    @cached_property
+    def smallest(self) -> float | None:
+        """The smallest gap in AP that pairs of this board find with 80 % power: from the median pair's noise."""
+        known = [gap for gap in self.gaps.values() if gap.se_seed is not None]
+        if not known:
+            return None
+        seeds = int(np.median([gap.seeds for gap in known]))
+        error = float(np.median([math.hypot(gap.se_seed or 0.0, gap.se_image or 0.0) for gap in known]))
+        return resolvable_gap(error * math.sqrt(seeds), seeds)
+
+    def entry(self, name: str) -> Entry:
+        """By name.
+
+        Raises:
+            KeyError: if it is not on the board.
+        """
+        return {entry.name: entry for entry in self.entries}[name]
+
+
+def parts(board: Board) -> list[Board]:
+    """A board as it is shown: assigners at their defaults, and apart from them every variant with its own default.
+
+    Rank groups are corrected for the number of pairs, so an ablation of one assigner must not cost the others their
+    distinctions. A board that has only one of the two stays whole.
+    """
+    usual = tuple(entry for entry in board.entries if not entry.changed)
+    variants = {entry.assigner for entry in board.entries if entry.changed}
+    if not usual or not variants:
+        return [board]
+    beside = tuple(entry for entry in board.entries if entry.assigner in variants)
+    return [replace(board, entries=usual, part="defaults"), replace(board, entries=beside, part="variants")]
+
+
+def gap(a: Entry, b: Entry, metric: str = METRIC) -> Gap:
+    """What is between two entries of a board, first minus second, on the seeds that both have."""
+    return paired_gap(a.values(metric), b.values(metric), a.replicates(metric), b.replicates(metric))
+
+
+def boards(records: Iterable[Record], details: Mapping[str, Mapping[str, Any]]) -> list[Board]:
+    """Every board that the records give, by question, the fair one first.
+
+    Args:
+        records: in the order of `ResultsStore.load_all`; of several attempts at a run the newest counts.
+        details: by run id.
+    """
+    newest = sorted(newest_attempts(records), key=lambda record: (record["created"], record["run_id"]))
+    defaults = known_defaults(newest)
+    questions: dict[tuple[str, str], Question] = {}
+    rows: dict[tuple[Question, Kind], dict[str, list[Record]]] = {}
+    changed: dict[str, dict[str, Any]] = {}
+    for record in newest:
+        asked = question_of(record)
+        asked = questions.setdefault((asked.protocol_hash, asked.data_hash), asked)  # names may differ, hashes decide
+        options = changed_options(record, defaults)
+        name = row_name(record["assigner"], options)
+        changed[name] = options
+        rows.setdefault((asked, kind_of(record)), {}).setdefault(name, []).append(record)
+    made = []
+    for (question, kind), named in sorted(rows.items()):
+        entries = [_entry(name, changed[name], runs, details) for name, runs in named.items()]
+        made.append(Board(question, kind, tuple(sorted(entries, key=_rank))))
+    return made
+
+
+def _entry(
+    name: str, changed: dict[str, Any], runs: Sequence[Record], details: Mapping[str, Mapping[str, Any]]
+) -> Entry:
+    """Of runs from the oldest to the newest."""
+    # Two runs may share name and seed where an option was added later: the newer one is the assigner of today.
+    by_seed = {run["seed"]: run for run in runs}
+    chosen = tuple(run for _, run in sorted(by_seed.items()))
+    found = tuple(details.get(run["run_id"]) for run in chosen)
+    return Entry(name, chosen[-1]["assigner"], dict(chosen[-1]["options"]), changed, chosen, found)
+
+
+def _rank(entry: Entry) -> tuple[bool, float, str]:
+    mean = entry.mean(METRIC)
+    return mean is None, -(mean or 0.0), entry.name

@@ -1,0 +1,65 @@
+"""The boards as Markdown for a README: a line per assigner, its mean over seeds, its interval and its rank group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.comparison.board import Board, Entry, parts
+from harness.comparison.intervals import Interval
+from harness.comparison.noise import noise
+
+WITH_INTERVAL, WITHOUT = ("AP", "AP50"), ("AP75", "APs", "APm", "APl")
+
+
+def summary(boards: Iterable[Board], *, variants: bool = False) -> str:
+    """The boards that are shown (`shown_parts`) as Markdown (`summary_of`)."""
+    return summary_of(shown_parts(boards, variants=variants))
+
+
+def shown_parts(boards: Iterable[Board], *, variants: bool = False) -> list[Board]:
+    """Boards without those of one entry, where there are others.
+
+    Args:
+        boards: of `harness.comparison.board.boards`.
+        variants: also those of assigners with other options than their defaults.
+    """
+    shown = [part for board in boards for part in parts(board) if variants or part.part != "variants"]
+    return [board for board in shown if len(board.entries) > 1] or shown  # one entry alone compares nothing
+
+
+def summary_of(boards: Iterable[Board]) -> str:
+    """A Markdown table for each board, best mean AP first.
+
+    AP and AP50 are means and, from two seeds on, half the width of the 95 % t-interval over seeds. Entries that share a
+    letter are not told apart in AP. Above a table stands its noise.
+    """
+    return "\n\n".join("\n".join(_lines(board)) for board in boards) + "\n"
+
+
+def _lines(board: Board) -> Iterable[str]:
+    question = board.question
+    extras = ", with declared extras" * (board.kind == "paper") + ", variants" * (board.part == "variants")
+    protocol = f"`{question.protocol}` ({question.protocol_hash})"
+    yield f"Protocol {protocol}, data `{question.data}` ({question.data_hash}){extras}:"
+    yield ""
+    if (found := noise(board)) is not None:
+        yield str(found)
+        yield ""
+    columns = ("assigner", "seeds", "group", *WITH_INTERVAL, *WITHOUT)
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" * len(columns) + "|"
+    for entry, group in zip(board.entries, board.letters, strict=True):
+        intervals = (_interval(entry.interval(name)) for name in WITH_INTERVAL)
+        means = (_mean(entry, name) for name in WITHOUT)
+        yield "| " + " | ".join((f"`{entry.name}`", str(len(entry.seeds)), group, *intervals, *means)) + " |"
+
+
+def _interval(interval: Interval) -> str:
+    if interval.mean is None:
+        return "-"
+    return f"{interval.mean:.1f}" + (f" ± {interval.high - interval.mean:.1f}" if interval.high is not None else "")
+
+
+def _mean(entry: Entry, metric: str) -> str:
+    value = entry.mean(metric)
+    return "-" if value is None else f"{value:.1f}"

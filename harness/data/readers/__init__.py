@@ -1,0 +1,1 @@
+"""Data sets in folders: COCO, PASCAL VOC, WIDER FACE, images without annotations."""

@@ -1,0 +1,138 @@
+"""COCO instances: ``annotations/instances_SPLIT.json`` and images in ``SPLIT/``; or ``image_info_SPLIT.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.core.errors import UserError, did_you_mean
+from harness.data.default_splits import Pair, Role, default_split
+from harness.data.readers.coco_reader import Reader
+from harness.data.readers.coco_values import Key, identity
+from harness.data.readers.folder import FolderSet
+from harness.data.readers.reading import names_in, open_folder, read_bytes
+
+LAYOUT = "annotations/instances_SPLIT.json and images in SPLIT/"
+
+INSTANCES, IMAGE_INFO = "instances_", "image_info_"
+
+PAIRS = (
+    Pair(("train2017",), ("val2017",)),
+    Pair(("train",), ("val",)),
+    Pair(("train",), ("valid",)),
+    Pair(("train",), ("validation",)),
+    Pair(("train2014",), ("val2014",)),
+    Pair(("trainval",), ("test",)),
+    Pair(("train",), ("test",)),
+)
+
+
+class CocoSet(FolderSet):
+    """A split in COCO's layout.
+
+    Attributes:
+        category_ids: of the annotation file, by class id.
+        text_ids: ids of images that are text in the annotation file, by `image_id`.
+        annotated: whether the objects are known; where they are not, as in COCO's test sets, no image has any.
+    """
+
+    category_ids: tuple[Key, ...] = ()
+    text_ids: dict[int, str]
+    annotated: bool = True
+
+    def with_classes(self, classes: Sequence[str]) -> FolderSet:
+        made = super().with_classes(classes)
+        assert isinstance(made, CocoSet)
+        # Of a class that this file does not name there is nothing to be written in its terms but the name itself.
+        known = dict(zip(self.classes, self.category_ids, strict=True))
+        made.category_ids = tuple(known.get(name, name) for name in classes)
+        return made
+
+
+def open_coco(
+    folder: str,
+    split: str | None,
+    role: Role,
+    limit: int | None = None,
+    *,
+    annotated: bool = True,
+    other: str | None = None,
+) -> CocoSet:
+    """Open one split of a data set in COCO's layout.
+
+    Category ids become ``0..C-1`` in the order of the ids. Boxes are clipped to their image; those without area are
+    dropped and counted.
+
+    Args:
+        folder: of the data set.
+        split: ``None`` for the first pair of `PAIRS` that is there, or else the only split whose name holds "train"
+            but not "val", or the other way round.
+        role: which default.
+        limit: only the first images, in the file's order.
+        annotated: refuse a split of which there is but a list of its images, ``image_info_SPLIT.json``. The images of
+            such a list lie in ``SPLIT/``, or without a ``-dev`` in its name: test-dev2017 is a part of test2017.
+        other: the split of the other role; ``None`` for its default.
+
+    Raises:
+        UserError: if something is missing or wrong; the line names the file and the entry.
+    """
+    root = open_folder(folder, LAYOUT)
+    path, split = _find_split(root, split, role, other)
+    listed = path.name.startswith(IMAGE_INFO)
+    if listed and annotated:
+        raise UserError(
+            f"split {split!r} of {root} has no annotations ({path.name}); `harness eval RUN --results-json FILE` "
+            "writes the detections in its images"
+        )
+    content = read_bytes(path, "annotation file")
+    try:
+        document = json.loads(content)
+    except ValueError as error:  # a UnicodeDecodeError is one as well
+        raise UserError(f"annotation file {path} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"annotation file {path} is nested too deeply to be COCO instances") from error
+    if listed and isinstance(document, dict):
+        document["annotations"] = []
+    images = split if not listed or os.path.isdir(root / split) else split.replace("-dev", "")
+    reader = Reader(path, document, root, images)
+    files = reader.files(limit)
+    made = CocoSet(
+        root, split, reader.classes, files, hashlib.sha256(content).hexdigest(), reader.warnings, reader.problems()
+    )
+    made.category_ids, made.annotated = reader.category_ids, not listed
+    made.text_ids = {identity(found): found for found in reader.images if isinstance(found, str)}
+    return made
+
+
+def _find_split(root: Path, split: str | None, role: Role, other: str | None) -> tuple[Path, str]:
+    """The file and the name of a split; a list of images alone is taken only by its name."""
+    names = [name.removesuffix(".json") for name in names_in(root / "annotations") if name.endswith(".json")]
+    found, listed = (
+        [name.removeprefix(kind) for name in names if name.startswith(kind)] for kind in (INSTANCES, IMAGE_INFO)
+    )
+    told = ", ".join([*found, *(f"{name} (no annotations)" for name in listed if name not in found)])
+    if not told:
+        raise UserError(f"{root} has no annotation file; expected {LAYOUT}")
+    if split is None:
+        fitting = default_split(role, None if other is None else [other], [*PAIRS, _by_part_of_name(found)], found)
+        if not fitting:
+            beside = "" if other is None else f" beside {other}"
+            raise UserError(
+                f"cannot tell the {role} split of {root}{beside}: it has {told}; name one with --{role}-split that "
+                "shares no image with the other, or leave shared ones out with --set data.overlap=drop"
+            )
+        (split,) = fitting
+    elif split not in (*found, *listed):
+        hint = did_you_mean(split, (*found, *listed))
+        raise UserError(f"{root} has no split {split!r}{hint}; it has {told} ({LAYOUT})")
+    return root / "annotations" / f"{INSTANCES if split in found else IMAGE_INFO}{split}.json", split
+
+
+def _by_part_of_name(found: Sequence[str]) -> Pair:
+    """The only split with "train" in its name, and the only one with "val"; what has both, as trainval, is neither."""
+    train = [name for name in found if "train" in name and "val" not in name]
+    val = [name for name in found if "val" in name and "train" not in name]
+    return Pair(*(tuple(names) if len(names) == 1 else () for names in (train, val)))

@@ -1,0 +1,199 @@
+"""WIDER FACE: ``wider_face_split/wider_face_SPLIT_bbx_gt.txt`` and images in ``WIDER_SPLIT/images/EVENT/``."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.errors import UserError, did_you_mean, shorten
+from harness.data.base import Annotations, ImageSet, Oddities
+from harness.data.default_splits import Role
+from harness.data.plausible import WIDER_ORDER, sides_problem
+from harness.data.readers.folder import (
+    NO_OBJECTS,
+    UNKNOWN_SIZE,
+    FolderSet,
+    ImageFile,
+    header_size,
+    joined,
+    keep_boxes,
+    plain_area,
+)  # fmt: skip
+from harness.data.readers.reading import names_in, open_folder, stays_inside, text_lines
+
+LAYOUT = "wider_face_split/wider_face_SPLIT_bbx_gt.txt and images in WIDER_SPLIT/images/"
+COLUMNS = 10  # x, y, w, h, blur, expression, illumination, invalid, occlusion, pose
+INVALID = 7  # the column of `invalid`
+
+_NOTHING = (0.0,) * COLUMNS  # the row of an image without a face
+_COUNT = re.compile(r"\d{1,9}", re.ASCII)
+_LIST = re.compile(r"wider_face_(.+)_bbx_gt\.txt")
+
+
+def open_wider(folder: str, split: str | None, role: Role, limit: int | None = None) -> ImageSet:
+    """Open one split of a data set in the layout of WIDER FACE (Yang et al., CVPR 2016); the one class is ``face``.
+
+    A face marked `invalid` becomes a crowd region. WIDER FACE's own evaluation neither asks for such a face nor holds
+    detections of it against a detector, however many there are. It is no object to learn, and what is there is a face
+    all the same, so no negative either. Boxes are clipped to their image; those without area are dropped and counted.
+
+    Args:
+        folder: of the data set.
+        split: ``None`` for train or val.
+        role: which default.
+        limit: only the first images, in the file's order.
+
+    Raises:
+        UserError: if something is missing or wrong; the line names file and line number.
+    """
+    root = open_folder(folder, LAYOUT)
+    split = _find_split(root, split or role)
+    digest = hashlib.sha256()
+    counted = Oddities()
+    files: dict[str, ImageFile] = {}
+    rows: list[npt.NDArray[np.float64]] = []
+    sizes: list[npt.NDArray[np.int64]] = []
+    path = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+    for entry in read_list(path, digest.update):  # to the end, whatever the limit: the checksum is of the whole file
+        name = posixpath.normpath(entry.name.replace("\\", "/"))
+        known = files.get(name)
+        if known is None and limit is not None and len(files) >= limit:
+            continue
+        file = _image_file(root, f"WIDER_{split}/images/{name}", entry, counted)
+        if file.size != UNKNOWN_SIZE:
+            rows.append(entry.boxes)
+            sizes.append(np.tile(file.size[::-1], (len(entry.boxes), 1)))
+        if known is not None:
+            file = replace(known, objects=joined([known.objects, file.objects], file.name, counted))
+        files[name] = file
+    problem = _problem(rows, sizes)
+    return FolderSet(root, split, ("face",), list(files.values()), digest.hexdigest(), counted, problem)
+
+
+def _problem(rows: list[npt.NDArray[np.float64]], sizes: list[npt.NDArray[np.int64]]) -> tuple[str, ...]:
+    boxes = np.concatenate(rows) if rows else np.zeros((0, 4))
+    known = np.concatenate(sizes).astype(np.float64) if sizes else np.zeros((0, 2))
+    none = np.full((len(boxes), 4), np.nan)
+    problem = sides_problem(boxes, known, none[:, 0], none, WIDER_ORDER)
+    return (problem,) if problem else ()
+
+
+def _find_split(root: Path, split: str) -> str:
+    found = [match[1] for match in map(_LIST.fullmatch, names_in(root / "wider_face_split")) if match]
+    if split not in found:
+        listed = ", ".join(found) or "none"
+        raise UserError(f"{root} has no split {split!r}{did_you_mean(split, found)}; it has {listed} ({LAYOUT})")
+    return split
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a list: its name below ``images/``, boxes ``[n, 4]`` x, y, w, h as they stand, `invalid` ``[n]``."""
+
+    name: str
+    boxes: npt.NDArray[np.float64]
+    invalid: npt.NDArray[np.bool_]
+
+
+def read_list(path: Path, digest: Callable[[bytes], object]) -> Iterator[Entry]:
+    """The images of a ``bbx_gt`` file, one by one.
+
+    An image holds a name, a count and as many rows of ten numbers. Without a face it has a count of 1 or of 0 and one
+    row of zeros, by the version of the file, or a count of 0 and nothing.
+
+    Args:
+        path: the file.
+        digest: is given every byte, for a checksum.
+
+    Raises:
+        UserError: for a file that is no such list; the line names the first line that does not fit.
+    """
+    lines = _Lines(path, digest)
+    while lines.ahead is not None:
+        name = lines.take()
+        shown = repr(shorten(name))
+        if _is_row(name):
+            raise lines.fault(f"expected the name of an image, got the row {shown}; is the count above it too low?")
+        if not stays_inside(name):
+            raise lines.fault(f"image name {shown} must stay inside images/")
+        count = lines.take()
+        if not _COUNT.fullmatch(count):
+            raise lines.fault(f"expected the number of faces in {shown}, got {shorten(count)!r}")
+        rows = [lines.face(f"face {number} of {count} in {shown}") for number in range(1, int(count) + 1)]
+        if not rows and lines.ahead is not None and _is_row(lines.ahead[1]):
+            rows = [lines.face(f"the row after a count of 0 in {shown}")]
+            if rows != [_NOTHING]:
+                raise lines.fault(f"a face after a count of 0 in {shown}; only a row of zeros may follow")
+        table = np.array(rows if rows != [_NOTHING] else [], dtype=np.float64).reshape(-1, COLUMNS)
+        yield Entry(name, table[:, :4], table[:, INVALID] == 1)
+
+
+class _Lines:
+    """The lines of a file with a look at the next one, and every fault as a line that names file and line."""
+
+    def __init__(self, path: Path, digest: Callable[[bytes], object]) -> None:
+        self._path, self._number = path, 0
+        self._lines = text_lines(path, "annotation file", digest)
+        self.ahead = next(self._lines, None)
+
+    def fault(self, text: str) -> UserError:
+        """About the line that was taken last."""
+        return UserError(f"annotation file {self._path}, line {self._number}: {text}")
+
+    def take(self) -> str:
+        if self.ahead is None:
+            raise self.fault("the file ends in the middle of an image; is it whole?")
+        self._number, text = self.ahead
+        self.ahead = next(self._lines, None)
+        return text
+
+    def face(self, where: str) -> tuple[float, ...]:
+        """A row of numbers."""
+        text = self.take()
+        row = _numbers(text)
+        if len(row) != COLUMNS:
+            told = f"must be {COLUMNS} numbers, x y w h and six marks, got {shorten(text)!r}"
+            raise self.fault(f"{where} {told}" + ("" if row else "; is the count too high?"))
+        if not sum(map(abs, row)) < 1e12 or row[INVALID] not in (0, 1):  # "not": a NaN is smaller than nothing
+            raise self.fault(f"{where} is out of range: {shorten(text)!r}; 'invalid', the eighth number, is 0 or 1")
+        return row
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """The numbers of a line; none where anything else stands in it."""
+    try:
+        return tuple(map(float, text.split()))
+    except ValueError:
+        return ()
+
+
+def _is_row(text: str) -> bool:
+    """Whether a line is a row and no name, which has a suffix, nor a count, which stands alone."""
+    return len(_numbers(text)) > 1
+
+
+def _image_file(root: Path, name: str, entry: Entry, counted: Oddities) -> ImageFile:
+    # By its name, so that an image keeps its identity in a list that was cut or sorted. 52 bits: exact in any JSON.
+    identity = int.from_bytes(hashlib.sha256(entry.name.encode()).digest()[:8]) >> 12
+    size = header_size(root / name)
+    if size is None:
+        return ImageFile(identity, name, UNKNOWN_SIZE, NO_OBJECTS)
+    corners = entry.boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    boxes, keep = keep_boxes(corners, size, counted, lambda row: f"{name} object {row + 1}")
+    boxes = boxes[keep]
+    objects = Annotations(
+        boxes=boxes,
+        labels=np.zeros(len(boxes), dtype=np.int64),
+        crowd=entry.invalid[keep],
+        difficult=np.zeros(len(boxes), dtype=np.bool_),
+        area=plain_area(boxes),
+    )
+    return ImageFile(identity, name, size, objects)

@@ -1,0 +1,1 @@
+"""Pictures and charts, with one palette."""

@@ -1,0 +1,1 @@
+"""Detections, and what they are worth."""

@@ -1,0 +1,262 @@
+"""The paper's Figures 4 and 5 from runs of one's own: what a quality distribution learnt, and where samples lie.
+
+4(a) means and 4(b) widths of the Gaussian components, one point each; 4(c) the mean IoU of the positives over
+training, for several assigners; 5 the sampling locations over images.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from assigners.contract import Step
+from assigners.rules.iqdet.iqdet import IQDet
+from harness.analysis.one_image import FIRST_LEVEL, assign, look, mixtures
+from harness.analysis.one_image_sheet import overview, quality_panel
+from harness.core.errors import UserError
+from harness.data.base import ImageSet
+from harness.drawing.charts import INK, SOFT, Canvas, colour, dash
+from harness.drawing.images import Entry, Panel, Pen, sheet
+from harness.drawing.svg import Scale, element, length
+from harness.runs.trained import Trained
+
+Floats = npt.NDArray[np.float64]
+
+PANEL, LEFT, TOP, GAP = 330.0, 52.0, 92.0, 78.0  # px of a chart, before the first, above all, between two
+FOOT = 84.0  # px below the charts
+KEY = 44.0  # px from a chart to the names of its lines
+REACH = 1.6  # half sides of the box that 4(a) shows at each side
+MOST_POINTS = 4000  # that one chart can show; of more, every k-th is drawn
+IMAGE_SIDE = 420  # px of an image of figure 5
+
+
+@dataclass(frozen=True)
+class Components:
+    """Gaussian components of many boxes on their usable levels; n of them.
+
+    Attributes:
+        mu, sigma: ``[n, 2]`` in half sides of the box, mu from its centre.
+        level: ``[n]`` 0 is the finest.
+        share: ``[n]`` of the components of one box and level, in [0, 1].
+        boxes: how many boxes they are of.
+    """
+
+    mu: Floats
+    sigma: Floats
+    level: npt.NDArray[np.int64]
+    share: Floats
+    boxes: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean IoU of positives of one assigner.
+
+    Attributes:
+        name: as ``--assigner`` takes it.
+        seeds: how many runs it is the mean of.
+        step, value: ``[k]``.
+    """
+
+    name: str
+    seeds: int
+    step: tuple[float, ...]
+    value: tuple[float, ...]
+
+
+def components(trained: Trained, images: ImageSet) -> Components:
+    """The quality distributions of every box of a split, as the run's encoder predicts them.
+
+    Raises:
+        UserError: if the run's assigner learns none, or no box reaches it.
+    """
+    if not isinstance(trained.model.assigner, IQDet):
+        raise UserError(
+            f"run {trained.run_id} is of {trained.record['assigner']}, which learns no quality distribution; figure 4 "
+            "needs a run of iqdet, qd or uniform"
+        )
+    parts: list[tuple[Floats, ...]] = []
+    boxes = 0
+    for index in range(len(images)):
+        view = look(trained.model, images, index, trained.protocol)
+        found = mixtures(trained.model, view)
+        if found is None or not view.targets.num_boxes:
+            continue
+        mixture, usable = found
+        box, level = usable.nonzero(as_tuple=True)
+        boxes += usable.shape[0]
+        own = mixture[box, level]
+        share = own.log_pi.softmax(dim=-1)
+        levels = level[:, None].expand(share.shape)
+        parts.append((own.mu.flatten(0, 1).double().numpy(), own.sigma.flatten(0, 1).double().numpy(),
+                      levels.flatten().numpy().astype(np.float64), share.flatten().double().numpy()))  # fmt: skip
+    if not parts:
+        raise UserError(f"no box of split {images.split!r} of {images.title} reaches the assigner; give other data")
+    mu, sigma, level_of, share_of = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Components(mu, sigma, level_of.astype(np.int64), share_of, boxes)
+
+
+def curves(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curve]:
+    """Means over seeds of the mean IoU of positives.
+
+    Args:
+        entries: the traces (`harness.records.details`) of each assigner's runs, by name. Runs without that statistic
+            are left out, and steps that not all of an assigner's runs have.
+    """
+    made = []
+    for name, traces in entries.items():
+        known = [
+            {step: value for step, value in zip(trace["step"], values, strict=True) if value is not None}
+            for trace in traces
+            if (values := trace["statistics"].get("iou_of_positives"))
+        ]
+        steps = sorted(set.intersection(*map(set, known))) if known else []
+        if steps:
+            made.append(Curve(name, len(known), tuple(steps), tuple(fmean(k[s] for k in known) for s in steps)))
+    return sorted(made, key=lambda curve: (-curve.value[-1], curve.name))
+
+
+def figure_4(found: Components, lines: Sequence[Curve], title: str) -> Canvas:
+    """Three charts in a row.
+
+    Args:
+        found: of one run.
+        lines: best first; none leaves (c) empty.
+        title: what it is of.
+    """
+    names = max((length(_label(line)) for line in lines), default=0.0)
+    canvas = Canvas(LEFT + 3 * PANEL + 2 * GAP + max(KEY + names, 24.0), TOP + PANEL + FOOT, f"Figure 4: {title}")
+    canvas.words(LEFT - 40, 28, title, size=14)
+    starts = [LEFT + number * (PANEL + GAP) for number in range(3)]
+    kept = np.arange(len(found.level))[:: max(1, len(found.level) // MOST_POINTS)]
+    _means(canvas, found, kept, starts[0])
+    _widths(canvas, found, kept, starts[1])
+    _training(canvas, lines, starts[2])
+    left = LEFT
+    for level in sorted(set(found.level.tolist())):
+        canvas.dot(left, TOP + PANEL + 62, 4, colour(level))
+        canvas.words(left + 9, TOP + PANEL + 66, f"P{FIRST_LEVEL + level}")
+        left += 48
+    words = f"{len(kept)} components of {found.boxes} boxes on their usable levels; darker: larger share"
+    canvas.words(left + 10, TOP + PANEL + 66, words, ink=SOFT)
+    return canvas
+
+
+def _means(canvas: Canvas, found: Components, kept: npt.NDArray[np.int64], start: float) -> None:
+    """4(a): in the box's own frame, y downwards as in the image; what lies outside is put on the rim."""
+    across = Scale(-REACH, REACH, start, start + PANEL)
+    down = Scale(-REACH, REACH, TOP, TOP + PANEL)
+    canvas.words(start, TOP - 26, "(a) means of the components", size=13)
+    canvas.frame(across, down, "x, half sides from the centre", "y")
+    for index in kept:
+        x, y = across.clipped(float(found.mu[index, 0])), down.clipped(float(found.mu[index, 1]))
+        canvas.dot(x, y, 2.2, colour(int(found.level[index])), 0.12 + 0.5 * float(found.share[index]))
+    corners = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
+    canvas.line([(across(x), down(y)) for x, y in corners], INK, 1.6)
+    canvas.words(across(-1) + 4, down(-1) + 14, "box")
+
+
+def _widths(canvas: Canvas, found: Components, kept: npt.NDArray[np.int64], start: float) -> None:
+    """4(b)."""
+    most = float(np.quantile(found.sigma, 0.995)) * 1.05
+    across, up = Scale(0, most, start, start + PANEL), Scale(0, most, TOP + PANEL, TOP)
+    canvas.words(start, TOP - 26, "(b) standard deviations of the components", size=13)
+    canvas.frame(across, up, "along x, half sides", "along y")
+    for index in kept:
+        x, y = across.clipped(float(found.sigma[index, 0])), up.clipped(float(found.sigma[index, 1]))
+        canvas.dot(x, y, 2.2, colour(int(found.level[index])), 0.12 + 0.5 * float(found.share[index]))
+
+
+def _training(canvas: Canvas, lines: Sequence[Curve], start: float) -> None:
+    """4(c), each line named at the right in the order of its end."""
+    canvas.words(start, TOP - 26, "(c) mean IoU of the positives", size=13)
+    if not lines:
+        canvas.words(start, TOP + PANEL / 2, "no learning curve at hand", ink=SOFT)
+        return
+    values = [value for line in lines for value in line.value]
+    low, high = min(values), max(values)
+    across = Scale(0, max(max(line.step) for line in lines) or 1, start, start + PANEL)
+    up = Scale(low, high if high > low else low + 1, TOP + PANEL, TOP)
+    canvas.frame(across, up, "training step", "IoU")
+    for series, line in enumerate(lines):
+        points = [(across(step), up(value)) for step, value in zip(line.step, line.value, strict=True)]
+        canvas.line(points, colour(series), 1.8, dash(series))
+        y = TOP + 6 + 18 * series
+        canvas.line([(start + PANEL + 14, y), (start + PANEL + KEY - 6, y)], colour(series), 2.4, dash(series))
+        canvas.words(start + PANEL + KEY, y + 4, _label(line), size=11)
+
+
+def _label(line: Curve) -> str:
+    return line.name + (f" ({line.seeds} seeds)" if line.seeds > 1 else "")
+
+
+def figure_5(runs: Sequence[Trained], images: ImageSet, chosen: Sequence[int], title: str) -> Image.Image:
+    """Sampling locations: a row of images for each run, and one of the quality distributions where it learns them.
+
+    Args:
+        runs: with their assigners.
+        images, chosen: which images of which split.
+        title: what it is of.
+    """
+    rows: list[list[Panel]] = []
+    levels: set[int] = set()
+    for trained in runs:
+        places, learnt = [], []
+        for index in chosen:
+            view = look(trained.model, images, index, trained.protocol)
+            step = Step(int(trained.record["seed"]), trained.protocol.schedule.steps, 1.0)
+            drawn = assign(trained.model, view, step, range(view.targets.num_boxes))
+            panel = overview(view, drawn, None, IMAGE_SIDE)
+            panel.title = f"{trained.record['assigner']}, {view.name}"
+            levels |= set(drawn.level.tolist())
+            places.append(panel)
+            if (found := mixtures(trained.model, view)) is not None:
+                learnt.append(quality_panel(view, drawn, *found, IMAGE_SIDE))
+                learnt[-1].title = f"{trained.record['assigner']}: learnt quality"
+        rows += [places, learnt] if learnt else [places]
+    legend = [Entry(partial(_dot, level=level), f"P{FIRST_LEVEL + level}") for level in sorted(levels)]
+    legend.append(Entry(lambda pen, x, y: pen.dot(x, y, 0, 0.0), "dark: soft label 0"))
+    return sheet(rows, title, legend)
+
+
+def most_eccentric(images: ImageSet, count: int) -> list[int]:
+    """The images whose objects have their mass farthest from the box centres, in the mean; `count` of them.
+
+    Raises:
+        UserError: for a set that does not know it.
+    """
+    means = {}
+    for index in range(len(images)):
+        found = images.annotations(index)
+        if len(found) and "eccentricity" in found.attributes:
+            means[index] = float(found.attributes["eccentricity"].mean())
+    if not means:
+        raise UserError(f"{images.title} does not say how eccentric its objects are; shapes does")
+    return sorted(means, key=lambda index: (-means[index], index))[:count]
+
+
+def _dot(pen: Pen, x: float, y: float, *, level: int) -> None:
+    pen.dot(x, y, level, 1.0)
+
+
+def embedded(image: Image.Image, title: str) -> str:
+    """A picture as an SVG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    data = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    size = {"width": image.width, "height": image.height}
+    inside = element("image", href=data, **size)
+    svg = element(
+        "svg", element("title", title), inside, xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {image.width} {image.height}", **size,
+    )  # fmt: skip
+    return f"{svg}\n"

@@ -1,0 +1,167 @@
+"""Paper | ours | gain | verdict, for every row of a table, from the records at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.comparison.board import Entry, gap
+from harness.comparison.intervals import Gap, Interval
+from harness.paper.planning import PlannedRow, TablePlan
+from harness.paper.published import Published, published
+from harness.records.lookup import Recorded
+from harness.records.names import Record
+
+METRIC = "AP"
+
+REFERENCE = "the reference"
+WITHIN = "within the paper's number"
+LOST = "not in the paper"
+NO_GAP = "no gap in the paper"
+SAME, OPPOSITE, UNCLEAR = "same direction", "opposite direction", "not distinguishable"
+INCOMPLETE = "incomplete"
+
+VERDICTS = {
+    WITHIN: "the 95 % interval of our AP holds the paper's; at the paper's own scale and images alone",
+    SAME: "the 95 % interval of our gain lies on the side of zero on which the paper's gain is",
+    OPPOSITE: "it lies on the other side",
+    UNCLEAR: "it holds zero, or one seed tells nothing of training noise",
+    NO_GAP: "ours is a gap where the paper prints equal numbers",
+    LOST: "the paper's gain is unknown, its numbers being lost or not printed",
+    INCOMPLETE: "runs of the row or of its reference are missing",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the finished table.
+
+    Attributes:
+        planned: the row and its runs.
+        paper: the published row.
+        entry: our runs that are through; None for none.
+        missing: seeds without a record.
+        paper_gain: over the reference row, in points as printed; None where unknown.
+        gain: ours, paired by seed; None for the reference itself and where no seed is shared.
+        verdict: one of this module's words.
+    """
+
+    planned: PlannedRow
+    paper: Published
+    entry: Entry | None
+    missing: tuple[int, ...]
+    paper_gain: float | None
+    gain: Gap | None
+    verdict: str
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of our AP."""
+        return self.entry.interval(METRIC) if self.entry is not None else None
+
+
+def verdict(paper_gain: float | None, gain: Gap | None, number: tuple[float, Interval] | None = None) -> str:
+    """What our runs say of a row; `VERDICTS` has each in words. The first that holds is the verdict.
+
+    Args:
+        paper_gain: over the reference row, in points; None where unknown.
+        gain: ours; None for the reference row itself.
+        number: the paper's AP and ours, where these may be compared.
+    """
+    if number is not None:
+        printed, ours = number
+        if ours.low is not None and ours.high is not None and ours.low <= printed <= ours.high:
+            return WITHIN
+    if gain is None:
+        return REFERENCE
+    if paper_gain is None:
+        return LOST
+    if not gain.tested or gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
+        return UNCLEAR
+    if paper_gain == 0:
+        return NO_GAP
+    return SAME if (gain.mean > 0) == (paper_gain > 0) else OPPOSITE
+
+
+def lines(plan: TablePlan, records: Iterable[Record], details: Mapping[str, Mapping[str, Any]]) -> list[Line]:
+    """A line per row.
+
+    Args:
+        plan: the table; rows whose data were not named have no runs here.
+        records: of the store.
+        details: by run id; their replicates widen a gain's interval to images like these.
+    """
+    recorded = Recorded(records)
+    entries = {planned.row.name: _entry(planned, recorded, details) for planned in plan.rows}
+    paper = published(plan.table.number)
+    return [_line(plan, planned, entries, paper) for planned in plan.rows]
+
+
+def answers(plan: TablePlan, records: Iterable[Record]) -> dict[str, list[str]]:
+    """By row the run ids of the records that it is made of."""
+    recorded = Recorded(records)
+    return {
+        planned.row.name: [record["run_id"] for record in _records(planned, recorded).values()] for planned in plan.rows
+    }
+
+
+def _records(planned: PlannedRow, recorded: Recorded) -> dict[int, Record]:
+    found = {run.spec.seed: recorded.answer(run.spec) for run in planned.runs if run.spec.data}
+    return {seed: record for seed, record in found.items() if record is not None}
+
+
+def _entry(planned: PlannedRow, recorded: Recorded, details: Mapping[str, Mapping[str, Any]]) -> Entry | None:
+    by_seed = _records(planned, recorded)
+    if not by_seed:
+        return None
+    first = planned.runs[0]
+    runs = tuple(record for _, record in sorted(by_seed.items()))
+    own_details = tuple(details.get(record["run_id"]) for record in runs)
+    return Entry(first.choice.name, first.spec.assigner, first.spec.options, first.choice.changed, runs, own_details)
+
+
+def _line(
+    plan: TablePlan, planned: PlannedRow, entries: Mapping[str, Entry | None], paper: Mapping[str, Published]
+) -> Line:
+    row, entry = planned.row, entries[planned.row.name]
+    reference, base = plan.row(row.reference), entries[row.reference]
+    own = paper[row.published]
+    paper_gain = _paper_gain(plan, own, paper[reference.row.published])
+    missing = _missing(plan, planned, entry)
+    is_reference = _same_runs(planned, reference)
+    gain = gap(entry, base) if not is_reference and entry and base and _shared(entry, base) else None
+    if planned.obstacle:
+        words = planned.obstacle
+    elif missing or (not is_reference and (gain is None or _missing(plan, reference, base))):
+        words = INCOMPLETE
+    else:
+        compared = plan.scale.full and plan.table.same_images and METRIC in own.metrics and entry is not None
+        words = verdict(paper_gain, gain, (own.metrics[METRIC], entry.interval(METRIC)) if compared and entry else None)
+    return Line(planned, own, entry, missing, None if is_reference else paper_gain, gain, words)
+
+
+def _paper_gain(plan: TablePlan, own: Published, reference: Published) -> float | None:
+    over = reference.metrics.get(METRIC)
+    if over is None and plan.table.base is not None:
+        table, row = plan.table.base
+        over = published(table)[row].metrics[METRIC]
+    # Printed to a tenth of a point, and so is their difference.
+    return round(own.metrics[METRIC] - over, 1) if over is not None and METRIC in own.metrics else None
+
+
+def _missing(plan: TablePlan, planned: PlannedRow, entry: Entry | None) -> tuple[int, ...]:
+    """Seeds without an AP; a row that cannot be run misses none."""
+    known = entry.values(METRIC) if entry is not None else {}
+    return () if planned.obstacle else tuple(seed for seed in plan.seeds if seed not in known)
+
+
+def _same_runs(a: PlannedRow, b: PlannedRow) -> bool:
+    """Whether two rows are one, as Table 3's 7x7 and its RoIAlign."""
+    if a.row.name == b.row.name:
+        return True
+    return bool(a.runs) and [run.spec for run in a.runs] == [run.spec for run in b.runs]
+
+
+def _shared(a: Entry, b: Entry) -> bool:
+    return bool(a.values(METRIC).keys() & b.values(METRIC).keys())

@@ -1,0 +1,208 @@
+"""The runs of a table: each row's assigner and protocol, checked, opened on its data and looked up in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from assigners import registry
+from harness.core.errors import UserError, did_you_mean
+from harness.paper.rows import Kind, Row, Table
+from harness.paper.scales import Scale
+from harness.protocol.protocol import Protocol, load_protocol
+from harness.records.store import ResultsStore, RunSpec
+from harness.sweeps.plan import Choice, Held, Plan, PlannedRun, Tuning, choose, identify
+from harness.sweeps.request import Rerun
+
+if TYPE_CHECKING:
+    from harness.protocol.protocol import DataSection
+
+CommandOf = Callable[["Place", Choice, Tuning, int], str]
+NOT_REGISTERED = "not registered yet"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The data of some rows and the protocol that goes with it.
+
+    Attributes:
+        data: as ``--data`` takes it; None where it was not named.
+        origin: name or file of the protocol.
+    """
+
+    data: str | None
+    origin: str
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """A row at a scale.
+
+    Attributes:
+        row: which one.
+        place: its data and protocol.
+        tuning: its protocol with what it changes.
+        runs: one for each seed; none where the row cannot be run.
+        obstacle: why it cannot; empty where it can. `NOT_REGISTERED` mends itself.
+        wanted: whether it was asked for; other rows are shown as the store has them.
+    """
+
+    row: Row
+    place: Place
+    tuning: Tuning
+    runs: tuple[PlannedRun, ...]
+    obstacle: str
+    wanted: bool
+
+    @property
+    def protocol(self) -> Protocol:
+        """With what the row changes."""
+        return self.tuning.protocol
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """A table at a scale.
+
+    Attributes:
+        table, scale, seeds: what was asked for.
+        rows: in printed order.
+        rerun: which of the runs that ended are run again.
+        problems: one line for each file of the store that cannot be read.
+    """
+
+    table: Table
+    scale: Scale
+    seeds: tuple[int, ...]
+    rows: tuple[PlannedRow, ...]
+    rerun: Rerun
+    problems: tuple[str, ...]
+
+    def row(self, name: str) -> PlannedRow:
+        """By name."""
+        return {planned.row.name: planned for planned in self.rows}[name]
+
+    @property
+    def parts(self) -> dict[Place, Plan]:
+        """What is to be carried out on each data set: the wanted rows' runs, each once, seeds outermost."""
+        made = {}
+        for place in dict.fromkeys(planned.place for planned in self.rows):
+            rows = [planned for planned in self.rows if planned.place == place and planned.wanted and planned.runs]
+            by_seed = zip(*(planned.runs for planned in rows), strict=True)
+            # Rows that come to the same run share it.
+            if runs := {run.run_id: run for same_seed in by_seed for run in same_seed}:
+                made[place] = Plan(tuple(runs.values()), (), (), self.rerun)
+        return made
+
+    def wants(self, run: PlannedRun) -> bool:
+        """Whether a run of a wanted row is to be run."""
+        return Plan((), (), (), self.rerun).wants(run)
+
+    def rows_of(self, run: PlannedRun) -> list[str]:
+        """The rows that a run stands for."""
+        return [planned.row.name for planned in self.rows if any(own.spec == run.spec for own in planned.runs)]
+
+
+def plan_table(
+    table: Table,
+    scale: Scale,
+    seeds: tuple[int, ...],
+    store: ResultsStore,
+    command_of: CommandOf,
+    *,
+    sources: Sequence[str] = (),
+    only: Sequence[str] = (),
+    rerun: Rerun = "never",
+    dry: bool = False,
+    changes: tuple[str, ...] = (),
+) -> TablePlan:
+    """Check every row, open the data once and look every run up.
+
+    Args:
+        table, scale, seeds: what is asked for.
+        store: where runs and failures lie.
+        command_of: the line that repeats one run alone.
+        sources: data as ``--data`` takes it, one for each kind.
+        only: names of the rows to be run; none for all.
+        rerun: which of the runs that ended are run again.
+        dry: do without data that are not named: their rows are listed, and nothing is known of their runs.
+        changes: of every row's protocol, besides its own.
+
+    Raises:
+        UserError, RegistryError: for an unknown row, for data that are missing or of another kind, and for anything
+            else that cannot be run.
+    """
+    places = _places(table, scale, sources)
+    wanted = {table.row(name).name for name in only} or {row.name for row in table.rows}
+    if not dry:
+        _check_named(table, [row for row in table.rows if row.name in wanted], places)
+    registered = {entry.name for entry in registry.catalogue()}
+    held = Held(store)
+    opened: dict[tuple[str, DataSection], dict[str, Any]] = {}
+
+    def planned(row: Row) -> PlannedRow:
+        place = places[row.kind]
+        overrides = (*scale.overrides(row, place.origin), *changes)
+        tuning = Tuning({}, overrides, load_protocol(place.origin, overrides))
+        shown = PlannedRow(row, place, tuning, (), NOT_REGISTERED, row.name in wanted)
+        if registry.parse_spec(row.assigner)[0] not in registered:
+            return shown
+        (choice,) = choose([row.assigner])
+        specs = [RunSpec(tuning.protocol, {}, choice.assigner, choice.options, seed) for seed in seeds]
+        if place.data is None:
+            runs = tuple(PlannedRun(choice, tuning, spec, "", "missing", frozenset()) for spec in specs)
+            return PlannedRow(row, place, tuning, runs, f"needs --data {row.kind}:DIR", row.name in wanted)
+        data = _opened(place.data, tuning.protocol, opened)
+        runs = tuple(
+            held.planned(
+                choice, tuning, RunSpec(spec.protocol, data, spec.assigner, spec.options, spec.seed),
+                command_of(place, choice, tuning, spec.seed),
+            )
+            for spec in specs
+        )  # fmt: skip
+        return PlannedRow(row, place, tuning, runs, "", row.name in wanted)
+
+    return TablePlan(table, scale, seeds, tuple(map(planned, table.rows)), rerun, held.problems)
+
+
+def _places(table: Table, scale: Scale, sources: Sequence[str]) -> dict[Kind, Place]:
+    """Data and protocol for each kind of data that the table's rows have.
+
+    COCO's tables may be made on any one data set; Table 8 is about two of its own.
+    """
+    kinds = list(dict.fromkeys(row.kind for row in table.rows))
+    given = {source.partition(":")[0]: source for source in sources}
+    if len(given) < len(sources):
+        raise UserError(f"--data names one kind twice: {', '.join(sources)}; give one for each")
+    if kinds == ["coco"]:
+        if len(given) > 1:
+            raise UserError(f"table {table.number} is made on one data set, not on {' and '.join(sources)}; give one")
+        data = sources[0] if sources else scale.data
+        kind = data.partition(":")[0] if data is not None else "coco"
+        return {"coco": Place(data, scale.origin(table, kind))}
+    for kind in given:
+        if kind not in kinds:
+            raise UserError(
+                f"table {table.number} is about {' and '.join(kinds)} data, not {kind}{did_you_mean(kind, kinds)}"
+            )
+    return {kind: Place(given.get(kind), scale.origin(table, kind)) for kind in kinds}
+
+
+def _check_named(table: Table, rows: Sequence[Row], places: dict[Kind, Place]) -> None:
+    """That the rows to be run have data."""
+    lacking = [row for row in rows if places[row.kind].data is None]
+    if not lacking:
+        return
+    words = " ".join(f"--data {kind}:DIR" for kind in dict.fromkeys(row.kind for row in lacking))
+    names = ", ".join(row.name for row in lacking)
+    rest = [row.name for row in rows if row not in lacking]
+    or_only = f", or leave them out with --only {','.join(rest)}" if rest else ""
+    raise UserError(f"table {table.number}: rows {names} need data of their own; add {words}{or_only}")
+
+
+def _opened(source: str, protocol: Protocol, known: dict[tuple[str, DataSection], dict[str, Any]]) -> dict[str, Any]:
+    key = source, protocol.data
+    if key not in known:
+        known[key] = identify(source, protocol)
+    return known[key]

@@ -1,0 +1,1 @@
+"""What is equal for all assigners of a comparison, and the weights to start from."""

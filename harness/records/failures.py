@@ -1,0 +1,113 @@
+"""Runs of a sweep that failed: ``results/failed/<run id>.json``, there until the run succeeds."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.core.errors import UserError, reason, shorten
+from harness.records.store import ResultsStore, RunSpec, dump, write_atomically
+
+
+class FailedProtocol(BaseModel):
+    """Name and hash of the protocol."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    hash: str
+
+
+class Failure(BaseModel):
+    """One failed run.
+
+    Attributes:
+        error: what went wrong, in one line.
+        step: the last step in its trace; None where it never got to one.
+        created: UTC.
+        command: the line that runs it again.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    assigner: str
+    options: dict[str, Any]
+    seed: int
+    protocol: FailedProtocol
+    error: str
+    step: int | None
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    command: str
+
+
+def failure_path(store: ResultsStore, run_id: str) -> Path:
+    """Where the failure of a run is written down."""
+    return store.root / "failed" / f"{run_id}.json"
+
+
+def save_failure(store: ResultsStore, spec: RunSpec, error: str, command: str) -> Failure:
+    """Write down that a run failed, in place of an earlier failure of the same run."""
+    failure = Failure(
+        run_id=spec.run_id,
+        assigner=spec.assigner,
+        options=spec.options,
+        seed=spec.seed,
+        protocol=FailedProtocol(name=spec.protocol.name, hash=spec.protocol.digest),
+        error=error,
+        step=last_step(store.work_dir(spec.run_id) / "metrics.jsonl"),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        command=command,
+    )
+    write_atomically(failure_path(store, spec.run_id), dump(failure.model_dump(mode="json", by_alias=True)))
+    return failure
+
+
+def load_failures(store: ResultsStore) -> tuple[list[Failure], list[str]]:
+    """All failures by run id, and one line for each file that is none."""
+    found, problems = [], []
+    for path in sorted((store.root / "failed").glob("[!.]*.json")):
+        try:
+            found.append(_read(path))
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def find_failure(store: ResultsStore, run_id: str) -> Failure | None:
+    """The failure of one run; None if there is none that can be read."""
+    return next((failure for failure in load_failures(store)[0] if failure.run_id == run_id), None)
+
+
+def _read(path: Path) -> Failure:
+    try:
+        failure = Failure.model_validate(json.loads(path.read_text("utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "failure"
+        raise UserError(f"{path} is no failed run's file: {shorten(where)}: {first['msg']}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no readable failed run's file: {shorten(reason(error))}") from error
+    if path.stem != failure.run_id:
+        raise UserError(f"{path} holds the failure of {failure.run_id}; it must lie under its own name")
+    return failure
+
+
+def last_step(trace: Path) -> int | None:
+    """The last step that a trace holds whole; None for none."""
+    try:
+        lines = trace.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue  # cut short by a kill
+        return step if isinstance(step, int) else None
+    return None

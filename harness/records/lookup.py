@@ -1,0 +1,69 @@
+"""Which record answers a question: found by what decides the answer, not by the run id.
+
+A run id covers every option of the assigner, so it changes when an option is added, although a run that leaves the new
+option alone is the run that it was. Here only what differs from today's defaults counts: an option that a record does
+not know stands at its default, which is how the assigner was before it had the option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from assigners import registry
+from harness.protocol.protocol import canonical_hash
+from harness.records.names import Record, newest_attempts
+from harness.records.store import RunSpec
+
+Key = tuple[str, str, str, str, str, int]
+
+
+def answer_key(
+    assigner: str, changed: Mapping[str, Any], protocol_hash: str, data: Mapping[str, Any], seed: int
+) -> Key:
+    """What two runs have in common exactly where one stands for the other.
+
+    Args:
+        assigner: its name.
+        changed: options that differ from today's defaults.
+        protocol_hash: of the protocol.
+        data: as records have it.
+        seed: of the run.
+    """
+    splits = (str(data[role]["checksum"]) for role in ("train", "val"))
+    return (assigner, canonical_hash(dict(changed)), protocol_hash, *splits, seed)  # type: ignore[return-value]
+
+
+class Recorded:
+    """The records of a store, by the question that they answer.
+
+    Args:
+        records: of any protocol; of several answers to one question the newest counts.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records: dict[str, list[Record]] = {}
+        for record in sorted(newest_attempts(records), key=lambda record: (record["created"], record["run_id"])):
+            self._records.setdefault(record["assigner"], []).append(record)
+        self._answers: dict[str, dict[Key, Record]] = {}
+
+    def answer(self, spec: RunSpec) -> Record | None:
+        """The newest record of this run, whatever its run id; None if there is none."""
+        # Only for assigners that are asked about: reading defaults imports the assigner.
+        name = spec.assigner
+        defaults = registry.option_defaults(name)
+        if name not in self._answers:
+            self._answers[name] = {
+                answer_key(
+                    name, _changed(record["options"], defaults), record["protocol"]["hash"], record["data"],
+                    record["seed"],
+                ): record
+                for record in self._records.get(name, ())
+            }  # fmt: skip
+        changed = _changed(spec.options, defaults)
+        return self._answers[name].get(answer_key(name, changed, spec.protocol.digest, spec.data, spec.seed))
+
+
+def _changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Off their defaults. An option that the assigner no longer has stays: such a run answers nothing of today."""
+    return {key: value for key, value in options.items() if key not in defaults or value != defaults[key]}

@@ -1,0 +1,337 @@
+"""The results store: one immutable JSON record per run, and the working files beside them.
+
+    results/runs/<run id>.json     records; a repeat of the same run is <run id>.2.json, .3.json ...
+    results/work/<run id>/         checkpoints, traces and weights of the run; not part of the record
+
+The run id is a function of everything that determines the result, so the same question always finds the same name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from harness.core.errors import InProgress, UserError, did_you_mean, reason, shorten, writing
+from harness.protocol.protocol import Protocol, canonical_hash
+from harness.records.migrations import migrate
+from harness.records.schema import Record
+
+if TYPE_CHECKING:
+    from harness.data.base import ImageSet
+
+# Part of what a run id is the hash of. Raise it if a run's result comes to depend on something new; it is no record's
+# schema: a record may say more of a run without becoming the answer to another question.
+_QUESTION = 1
+
+MOST_LEVELS = 50  # of nesting in a record, which has about six: whoever copies or writes it must not run out of stack
+
+_FILE_NAME = re.compile(r"(?P<run_id>.+?)(?:\.(?P<attempt>[2-9]|[1-9]\d+))?\.json")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that determines a run's result.
+
+    Attributes:
+        protocol: the frozen protocol.
+        data: what `data_identity` gives; of a run that is to leave a record, `data_record`.
+        assigner: its registered name.
+        options: all options of the assigner, defaults included, as plain JSON values.
+        seed: of initialisation, data order, augmentation and assigner noise.
+    """
+
+    protocol: Protocol
+    data: dict[str, Any]
+    assigner: str
+    options: dict[str, Any]
+    seed: int
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What the run's id is the hash of, as plain JSON values."""
+        return {
+            "schema": _QUESTION,
+            "protocol": self.protocol.content(),
+            "data": {
+                "title": self.data["title"],
+                **{role: [self.data[role][key] for key in ("split", "checksum")] for role in ("train", "val")},
+            },
+            "assigner": self.assigner,
+            "options": self.options,
+            "seed": self.seed,
+        }
+
+    @property
+    def run_id(self) -> str:
+        """``assigner-protocol-s<seed>-<hash>``; the hash covers `question`, the words are for people."""
+        base = self.protocol.name.partition("+")[0]  # overrides are long; the hash tells them apart
+        return f"{slug(self.assigner)}-{slug(base)}-s{self.seed}-{canonical_hash(self.question, 10)}"
+
+
+def data_identity(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
+    """Which data a run has, as far as its id and its plan ask: title, classes and both splits with their checksums; no
+    path. No image is described for it, which takes a procedural set a while.
+
+    Args:
+        kind: the reader: ``shapes``, ``coco``, ``voc`` or ``wider``.
+        train: images that are trained on.
+        val: images that are evaluated on.
+    """
+    return _told(kind, train, val, _split_identity)
+
+
+def data_record(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
+    """What a record says of its data: its identity, how many boxes it has and what was left out of it."""
+    return _told(kind, train, val, split_record)
+
+
+def split_record(images: ImageSet) -> dict[str, Any]:
+    """What a record says of one split."""
+    boxes = sum(len(images.annotations(index).boxes) for index in range(len(images)))
+    return {**_split_identity(images), "boxes": boxes, "warnings": dict(images.warnings)}
+
+
+def _told(kind: str, train: ImageSet, val: ImageSet, split: Callable[[ImageSet], dict[str, Any]]) -> dict[str, Any]:
+    common = {"kind": kind, "title": train.title, "classes": list(train.classes)}
+    return {**common, "train": split(train), "val": split(val)}
+
+
+def _split_identity(images: ImageSet) -> dict[str, Any]:
+    return {"split": images.split, "images": len(images), "checksum": images.checksum()}
+
+
+class ResultsStore:
+    """Records and working files under one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.runs_dir = root / "runs"
+
+    def work_dir(self, run_id: str) -> Path:
+        """Where the run keeps its checkpoints, traces and weights. It may not exist yet."""
+        return self.root / "work" / run_id
+
+    def recorded(self, run_id: str) -> bool:
+        """Whether a file lies where a record of the run would, readable or not."""
+        return any(any(self.runs_dir.glob(name)) for name in (f"{run_id}.json", f"{run_id}.*.json"))
+
+    def save(self, record: dict[str, Any]) -> Path:
+        """Write a record that no other ever replaces; a repeat of a run gets the next free number.
+
+        Any number of processes may save at once.
+
+        Returns:
+            The file that was written.
+
+        Raises:
+            ValueError: if the record is not of this schema (a fault of the program, not of the user).
+        """
+        Record.model_validate(record)
+        text = dump(record)  # as given: the model would quietly turn NaN into null
+        run_id = record["run_id"]
+
+        def claim(temporary: Path) -> Path:
+            for attempt in count(1):
+                target = self.runs_dir / (f"{run_id}.json" if attempt == 1 else f"{run_id}.{attempt}.json")
+                try:
+                    os.link(temporary, target)  # unlike a rename, it fails where the name is taken
+                except FileExistsError:
+                    continue
+                temporary.unlink()
+                return target
+            raise AssertionError("unreachable: attempts are endless")
+
+        with writing(self.runs_dir / f"{run_id}.json"):
+            self.runs_dir.mkdir(parents=True, exist_ok=True)
+            return _write(self.runs_dir, text, claim)
+
+    def attempts(self, run_id: str) -> dict[Path, dict[str, Any]]:
+        """The valid records of one run by their files, in this version's schema."""
+        found = {}
+        for path in (*self.runs_dir.glob(f"{run_id}.json"), *self.runs_dir.glob(f"{run_id}.*.json")):
+            with suppress(UserError):  # `load_all` tells of those that are none
+                found[path] = _read(path)
+        return found
+
+    def load_all(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """All valid records, by run id and attempt, in this version's schema; one line for each file that is none."""
+        found, problems = [], []
+        try:
+            paths = sorted(path for path in self.runs_dir.iterdir() if path.suffix == ".json")
+        except FileNotFoundError:
+            return [], []
+        except OSError as error:
+            return [], [f"{self.runs_dir} cannot be read: {reason(error)}"]
+        for path in paths:
+            if path.name.startswith("."):
+                continue  # a record being written
+            try:
+                found.append((_attempt(path), _read(path)))
+            except UserError as error:
+                problems.append(str(error))
+        return [record for _, record in sorted(found, key=lambda pair: pair[0])], problems
+
+    def find(self, run_id: str) -> dict[str, Any]:
+        """The newest record of a run, by its id or an unambiguous beginning of it.
+
+        Raises:
+            UserError: for none or several, or a record of that name that cannot be read.
+        """
+        valid, problems = self.load_all()
+        records = {record["run_id"]: record for record in valid}  # later attempts replace earlier ones
+        matches = [known for known in records if known.startswith(run_id)] if run_id else []
+        chosen = matches[0] if len(matches) == 1 else run_id
+        for problem in problems:
+            if run_id and problem.startswith(str(self.runs_dir / chosen)):
+                raise UserError(f"{problem}; move it out of {self.runs_dir}")
+        if chosen in records:
+            return records[chosen]
+        if matches:
+            raise UserError(f"run {run_id!r} is ambiguous: {', '.join(matches)}; give more of the name")
+        raise UserError(
+            f"no run {run_id!r} under {self.runs_dir}{did_you_mean(run_id, records)}; `harness ls runs` lists them"
+        )
+
+    @contextmanager
+    def lock(self, run_id: str) -> Iterator[None]:
+        """Hold the run's working directory for this process alone.
+
+        Raises:
+            InProgress: if another process holds it.
+        """
+        path = self.work_dir(run_id) / "lock"
+        with ExitStack() as held:
+            try:
+                held.enter_context(exclusively(path, wait=False))
+            except BlockingIOError as error:
+                raise InProgress(
+                    f"run {run_id} is in progress in another process ({path} is held); "
+                    "wait for it, or use another --results directory"
+                ) from error
+            yield
+
+
+@contextmanager
+def exclusively(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock file. The kernel frees it when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: if another process holds it and `wait` is false.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def held(path: Path) -> bool:
+    """Whether another process holds a lock file (`exclusively`); looking keeps nothing and makes no file."""
+    try:
+        file = path.open()
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def dump(value: object) -> str:
+    """JSON as every file of the store has it: sorted keys, two spaces, a final line end, no NaN."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that is there whole or not at all, replacing what was there."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path.parent, content, lambda temporary: temporary.replace(path))
+
+
+def _write(folder: Path, content: str | bytes, publish: Callable[[Path], Path]) -> Path:
+    """Write and sync a temporary file in `folder`, then `publish` it under its name."""
+    temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        path = publish(temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
+    handle = os.open(folder, os.O_RDONLY)  # the name itself must outlive a power cut too
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    shown = f"{path.parent}{os.sep}{_printable(path.name)}"
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device read for ever
+            raise UserError(f"{shown} is no readable record: it is a folder or a device; expected a file")
+        value = json.loads(path.read_text("utf-8"))
+        if _levels(value) > MOST_LEVELS:
+            raise UserError(f"{shown} is no readable record: it is nested more than {MOST_LEVELS} levels deep")
+        dump(value).encode()  # what no file of the store can hold, NaN or half a character, must reach no reader
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{shown} is no readable record: {_printable(shorten(reason(error)))}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{shown} is not a record: a record is a JSON object")
+    try:
+        record = migrate(value)
+        Record.model_validate(record)
+    except UserError as error:
+        raise UserError(f"{shown} {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "record"
+        raise UserError(f"{shown}: {_printable(shorten(where))}: {first['msg']}") from error
+    if record["run_id"] != _attempt(path)[0]:
+        raise UserError(f"{shown} holds the record of {record['run_id']}; a record must lie under its own name")
+    return record
+
+
+def _levels(value: object) -> int:
+    """How deep lists and objects are nested; counted without recursion, which is what deep ones exhaust."""
+    levels, layer = -1, [value]
+    while layer:
+        levels += 1
+        layer = [x for v in layer for x in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
+    return levels
+
+
+def _attempt(path: Path) -> tuple[str, int]:
+    match = _FILE_NAME.fullmatch(path.name)
+    if match is None:
+        raise UserError(f"{path.parent}{os.sep}{_printable(path.name)} is no record")
+    return match["run_id"], int(match["attempt"] or 1)
+
+
+def _printable(text: str) -> str:
+    """`text`, with escapes where a terminal or a line of a log could not hold it."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def slug(text: str) -> str:
+    """A name as part of the name of a file."""
+    """A name as a part of a file's name."""
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")[:48].rstrip("-")

@@ -1,0 +1,286 @@
+"""From trained weights to the record: evaluate, write the record, its details and the leaderboard, clean up.
+
+A run does it when its training ends; `harness eval` does it for a run that could not (`harness.records.pending`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from harness.core.device import computing, default_workers, out_of_memory, pick_device
+from harness.core.distributed import Processes
+from harness.core.environment import environment, source_version
+from harness.core.errors import Interrupted, RunFailed, UserError
+from harness.core.text import counted
+from harness.data import open_data
+from harness.data.base import ImageSet
+from harness.data.check import without_unreadable
+from harness.evaluation.coco_results import needs_coco, write_results
+from harness.evaluation.inference import Detections, detect, judge
+from harness.protocol.protocol import recorded_protocol
+from harness.records.details import make_details, save_details
+from harness.records.failures import failure_path
+from harness.records.leaderboard import write_leaderboard
+from harness.records.pending import (
+    TRAINED_FILE,
+    Pending,
+    clear_pending,
+    completing,
+    is_pending,
+    load_pending,
+    save_pending,
+    trained_file,
+    way_out,
+)
+from harness.records.store import ResultsStore, RunSpec, split_record
+from harness.records.unfinished import state_file
+from harness.runs.recording import now
+from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE, Trained, restore_trained, weights_at_hand
+from harness.training.checkpoint import clear_checkpoint, earlier_code, load_network, save_network
+from harness.training.trainer import TRACE_FILE
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run left behind; on other processes than the main one without a record."""
+
+    record: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+    work_dir: Path = Path()
+    leaderboard: Path = Path()
+
+
+@contextmanager
+def training_kept(work: Path, complete: str, go_on: str) -> Iterator[None]:
+    """Say of whatever goes wrong within the block that the training is kept, and what completes the run.
+
+    Args:
+        work: the work folder.
+        complete: the command for after a fault.
+        go_on: the command for after Ctrl-C.
+
+    Raises:
+        UserError: in place of one.
+        RunFailed: if memory runs out.
+        Interrupted: after Ctrl-C.
+    """
+    told = f"the training is kept in {work}, complete the run with: {complete}"
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {told}") from error
+    except KeyboardInterrupt:
+        raise Interrupted(work / TRAINED_FILE, go_on) from None
+    except Exception as error:
+        if isinstance(error, MemoryError) or out_of_memory(error):
+            raise RunFailed(f"out of memory while evaluating; free memory; {told}") from error
+        error.add_note(told)  # a bug keeps its traceback
+        raise
+
+
+def complete(
+    store: ResultsStore,
+    pending: Pending,
+    images: ImageSet,
+    detections: list[Detections],
+    measured: Mapping[str, float],
+    source: Mapping[str, str | None],
+    *,
+    again: bool,
+) -> RunOutcome:
+    """Write the record, the details and the leaderboard, and remove what only an unfinished run needs.
+
+    Args:
+        pending: the run.
+        images, detections: of its validation split.
+        measured: cost of the evaluation, in a record's terms.
+        source: the code that evaluates (`harness.core.environment.source_version`).
+        again: whether an earlier attempt may have come as far as the record.
+    """
+    known, work = pending.record, store.work_dir(pending.run_id)
+    record = {
+        **known,
+        "created": now(),
+        "metrics": judge(images, detections),
+        "cost": {**known["cost"], **measured},
+        "source": {**source, "earlier": earlier_code(pending.trained_by, source)},
+    }
+    written = _written(store, pending) if again else None
+    path = store.save(record) if written is None else written
+    save_details(store, make_details(pending.run_id, images, detections, work / TRACE_FILE))
+    trained_file(store, pending.run_id).unlink(missing_ok=True)
+    clear_checkpoint(work / "checkpoint", allowed=True)
+    failure_path(store, pending.run_id).unlink(missing_ok=True)
+    return RunOutcome(record, path, work, write_leaderboard(store))
+
+
+def own_images(store: ResultsStore, pending: Pending, data: str, val_split: str | None) -> ImageSet | None:
+    """The validation split that a run's record is to be of, whatever has been mended in it; None if this is another.
+
+    Args:
+        data: as ``--data`` takes it.
+        val_split: another split than the run's own.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    known = pending.record["data"]
+    if data.partition(":")[0] != known["kind"] or val_split not in (None, pending.own_split):
+        return None
+    section = recorded_protocol(pending.record).data
+    images = without_unreadable(open_data(data, section, role="val"), section, store.root, None)
+    same = (images.title, images.split, list(images.classes)) == (known["title"], pending.own_split, known["classes"])
+    return images if same else None
+
+
+def complete_run(
+    store: ResultsStore,
+    run_id: str,
+    images: ImageSet,
+    *,
+    data: str,
+    device: str = "auto",
+    workers: int | None = None,
+    console: Console | None = None,
+    results_json: Path | None = None,
+) -> RunOutcome:
+    """Evaluate a run that is trained, and complete its record as the run itself would have.
+
+    Args:
+        run_id: of the run.
+        images: its validation split (`own_images`). If it is not what it was, the run has another id, and its work
+            folder moves there.
+        data: where that lies, as ``--data`` takes it.
+        results_json: also write the detections as COCO results.
+
+    Raises:
+        UserError: if anything that it needs is missing or damaged, or what the mended data makes of the run is there.
+        InProgress: if another process is at it.
+        RunFailed: if memory runs out.
+        Interrupted: after Ctrl-C.
+    """
+    chosen, source = pick_device(device), source_version()
+    again = completing(run_id, data, store.root)
+    listed = needs_coco(images) if results_json is not None else None
+    with ExitStack() as held:
+        held.enter_context(store.lock(run_id))
+        held.enter_context(computing(chosen, None))
+        pending = load_pending(store, run_id)
+        val = split_record(images)
+        becomes = pending.spec(val).run_id
+        if becomes != run_id:
+            held.enter_context(store.lock(becomes))
+            _expect_room(store, run_id, becomes)
+        trained = restore_pending(store, pending, chosen)
+        say(console, f"{run_id} is trained and waits for its record; evaluating {counted(len(images), 'image')}")
+        with training_kept(store.work_dir(run_id), again, again):
+            loaders = default_workers(workers)
+            found, milliseconds = detect(trained.model, images, trained.protocol, chosen, loaders, Processes(), console)
+            if results_json is not None and listed is not None:
+                write_results(results_json, listed, found)
+        if becomes != run_id:
+            pending, again = relocate(store, pending, val), completing(becomes, data, store.root)
+            say(console, renamed(run_id, becomes))
+        with training_kept(store.work_dir(becomes), again, again):
+            pending = evaluated_on(pending, chosen)
+            return complete(store, pending, images, found, {"eval_ms_per_image": milliseconds}, source, again=True)
+
+
+def evaluated_on(pending: Pending, device: torch.device) -> Pending:
+    """The run with what was otherwise while it was evaluated beside the environment that it was trained in."""
+    known = pending.record["environment"]
+    other = {key: value for key, value in environment(device).items() if value != known.get(key)}
+    told = {**known, "evaluated": other} if other else known
+    return replace(pending, record={**pending.record, "environment": told})
+
+
+def restore_pending(store: ResultsStore, pending: Pending, device: torch.device) -> Trained:
+    """The detector of a run that waits for its record.
+
+    Raises:
+        UserError: if its weights are missing, damaged or of another model.
+    """
+    path = trained_file(store, pending.run_id)
+    if not weights_at_hand(store, pending.record):
+        raise UserError(f"{NETWORK_FILE}, or what the assigner learnt, is missing beside {path}; {way_out(path)}")
+    try:
+        return restore_trained(store, pending.record, device)
+    except UserError as error:
+        raise UserError(f"{str(error).partition('; ')[0]}; {way_out(path)}") from error
+
+
+def renamed(run_id: str, becomes: str) -> str:
+    """What is said of a run whose validation split was mended."""
+    return f"the validation split has changed since the training: the record is that of {becomes}, no longer {run_id}"
+
+
+def free(store: ResultsStore, run_id: str) -> bool:
+    """Whether nothing of a run is there: no record, no checkpoint, no weights."""
+    work = store.work_dir(run_id)
+    there = state_file(work) is not None or (work / NETWORK_FILE).exists() or is_pending(store, run_id)
+    return not there and not store.recorded(run_id)
+
+
+def relocate(store: ResultsStore, pending: Pending, val: dict[str, Any]) -> Pending:
+    """Make a trained run that of another validation split: under its id, in that one's work folder.
+
+    The caller holds the run's lock. A kill on the way leaves at least one of the two complete.
+
+    Args:
+        val: what a record says of the split.
+    """
+    old, spec = pending.run_id, pending.spec(val)
+    source, target = store.work_dir(old), store.work_dir(spec.run_id)
+    about = weights_header(spec, pending.record["data"]["classes"])
+    for name in (NETWORK_FILE, ASSIGNER_FILE):
+        if (source / name).exists():
+            save_network(target / name, load_network(source / name), about)
+    if (source / TRACE_FILE).exists():
+        shutil.copyfile(source / TRACE_FILE, target / TRACE_FILE)
+    moved = replace(pending, record={**pending.record, "run_id": spec.run_id, "data": spec.data})
+    save_pending(store, moved)
+    clear_pending(store, old, allowed=True)
+    clear_checkpoint(source / "checkpoint", allowed=True)
+    failure_path(store, old).unlink(missing_ok=True)
+    if not store.recorded(old):  # else the weights are that record's
+        shutil.rmtree(source, ignore_errors=True)
+    return moved
+
+
+def weights_header(spec: RunSpec, classes: Sequence[str]) -> dict[str, Any]:
+    """What the files of a run's weights say of it."""
+    return {
+        "run_id": spec.run_id, "classes": list(classes), "options": spec.options,
+        "protocol": spec.protocol.model_dump(mode="json"), "assigner": spec.assigner,
+    }  # fmt: skip
+
+
+def say(console: Console | None, text: str) -> None:
+    """One line as it is, where there is a console."""
+    if console is not None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _expect_room(store: ResultsStore, run_id: str, becomes: str) -> None:
+    if not free(store, becomes):
+        lies = "has a record" if store.recorded(becomes) else "lies unfinished"
+        raise UserError(
+            f"the validation split has changed since the training, which makes {run_id} the run {becomes}, and that "
+            f"one {lies} already; remove {store.work_dir(run_id)}, or use another --results directory"
+        )
+
+
+def _written(store: ResultsStore, pending: Pending) -> Path | None:
+    """The record of this very training, if it was written and what follows was not: no two take the same time."""
+    known = pending.record
+    alike = (path for path, record in store.attempts(pending.run_id).items()
+             if record["cost"]["train_s"] == known["cost"]["train_s"])  # fmt: skip
+    return next(alike, None)

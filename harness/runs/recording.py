@@ -1,0 +1,109 @@
+"""What a record says of a run besides its metrics: known when training ends."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from assigners.contract import Assigner, Declares
+from harness.core.device import peak_memory_mb
+from harness.core.environment import environment
+from harness.records.pending import pending_record
+from harness.records.schema import SCHEMA
+from harness.records.store import RunSpec
+from harness.training.checkpoint import earlier_code
+from harness.training.trainer import Trainer
+
+
+def now() -> str:
+    """As records write it, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def unfinished_record(
+    trainer: Trainer,
+    spec: RunSpec,
+    changed: dict[str, Any],
+    source: dict[str, Any],
+    device: torch.device,
+    command: str,
+) -> dict[str, Any]:
+    """The record of a run that is trained and not evaluated (`harness.records.pending.pending_record`).
+
+    Args:
+        trainer: at the last step.
+        spec: of the run.
+        changed: options that differ from the assigner's defaults.
+        source: the code that runs (`harness.core.environment.source_version`).
+        device: that trained.
+        command: the line that repeats the run.
+    """
+    return pending_record({
+        **_about(spec, changed),
+        "cost": _cost(trainer, device),
+        "environment": environment(device),
+        "declares": declared(trainer.model.assigner),
+        "source": {**source, "earlier": earlier_code(trainer.state.trained_by, source)},
+        "equal": {"initial_weights": trainer.state.initial_weights, "batches": _hex(trainer.state.batches)},
+        "command": command,
+        "progress": _progress(trainer),
+    })  # fmt: skip
+
+
+def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of the question that the run answers."""
+    protocol = spec.protocol
+    return {
+        "schema": SCHEMA,
+        "run_id": spec.run_id,
+        "created": now(),
+        "protocol": {
+            "name": protocol.name, "note": protocol.note, "hash": protocol.digest, "content": protocol.content(),
+        },
+        "data": spec.data,
+        "assigner": spec.assigner,
+        "options": spec.options,
+        "changed_options": changed,
+        "seed": spec.seed,
+    }  # fmt: skip
+
+
+def declared(assigner: Assigner | None) -> dict[str, Any]:
+    """What the assigner changes besides the assignment, as JSON values; what it leaves alone is absent."""
+    usual = Declares()
+    declares = usual if assigner is None else assigner.declares
+    changed = {field.name: getattr(declares, field.name) for field in fields(usual)}
+    return {
+        name: sorted(value) if isinstance(value, frozenset) else value
+        for name, value in changed.items()
+        if value != getattr(usual, name)
+    }
+
+
+def _progress(trainer: Trainer) -> dict[str, Any]:
+    """How far training came, and the losses of its last step."""
+    state = trainer.state
+    twin = {} if state.trained_as is None else {"trained_as": state.trained_as}
+    return {"steps": state.step, "curve": state.curve, **twin, **trainer.latest}
+
+
+def _hex(digest: int | None) -> str | None:
+    return None if digest is None else f"{digest:08x}"
+
+
+def _cost(trainer: Trainer, device: torch.device) -> dict[str, float]:
+    """What training cost, in a record's terms."""
+    step_seconds, batch_size = trainer.median_step_seconds, trainer.protocol.schedule.batch_size
+    sizes = {name: parameter.numel() for name, parameter in trainer.model.named_parameters()}
+    assigner = sum(size for name, size in sizes.items() if name.startswith("assigner."))
+    return {
+        "step_ms": 1000 * step_seconds,
+        "images_per_s": batch_size / step_seconds if step_seconds else 0.0,
+        "train_s": trainer.state.seconds,
+        "peak_memory_mb": peak_memory_mb(device),
+        "parameters": sum(sizes.values()) - assigner,
+        "assigner_parameters": assigner,
+    }

@@ -1,1 +1,0 @@
-"""How sure a comparison is: re-weighted AP, intervals, rank groups, and the coverage that they achieve."""

@@ -1,0 +1,1 @@
+"""Many runs: asked for, planned, priced, carried out."""

@@ -1,0 +1,259 @@
+"""What a sweep will cost and how many seeds it needs, from the records at hand; "unknown" where they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean, median
+from types import MappingProxyType
+from typing import Any
+
+from harness.protocol.protocol import canonical_hash
+from harness.records.names import Record, newest_attempts
+from harness.sweeps.plan import Plan, PlannedRun, numeric_keys
+
+Question = tuple[str, str, str]  # protocol hash, checksums of the training and the validation split
+
+# Keys that move the result and not the work: a tuned protocol costs what the protocol itself costs.
+_FREE = {
+    "loss": ("alpha", "gamma", "class_weight", "box_weight", "quality_weight"),
+    "model": ("pixel_mean", "pixel_std"),
+    "schedule": ("lr", "momentum", "weight_decay", "warmup_steps", "warmup_factor", "clip_norm", "ema_ramp"),
+}
+# Keys that say how many images are gone through and not what one costs.
+_AMOUNT = {
+    "data": ("train_split", "val_split", "train_images", "val_images"),
+    "model": ("pretrained", "weights_sha256"),
+    "schedule": ("steps", "batch_size", "decay", "decay_at"),
+    "evaluation": ("batch_size", "every"),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run is expected to take.
+
+    Attributes:
+        seconds: training and evaluation.
+        memory_mb: the peak; None where no record knows it, as with other numbers of images in a step.
+        basis: whose medians these are, for people.
+    """
+
+    seconds: float
+    memory_mb: float | None
+    basis: str
+
+
+@dataclass(frozen=True)
+class _Known:
+    work: dict[str, Any]
+    kind: dict[str, Any]  # of the work, whatever its amount
+    assigner: str
+    device: str
+    seconds: float
+    memory_mb: float | None
+    train_image_s: float
+    eval_image_s: float
+
+    def scaled_to(self, run: PlannedRun) -> float:
+        """Seconds of a run that does the same to other numbers of images; evaluation where its data are known."""
+        content = run.spec.protocol.content()
+        seconds = content["schedule"]["steps"] * content["schedule"]["batch_size"] * self.train_image_s
+        images = run.spec.data["val"]["images"] if run.spec.data else 0
+        return float(seconds + _evaluations(content) * images * self.eval_image_s)
+
+
+class Costs:
+    """Estimates for runs on one device, from records.
+
+    Args:
+        records: of any protocol; those of another amount of work are passed over.
+        device: the model of processor or accelerator, as records name it.
+    """
+
+    def __init__(self, records: Iterable[Record], device: str) -> None:
+        self.device = device
+        self._known: list[_Known] = []
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Take another record into account."""
+        content, cost = record["protocol"]["content"], record["cost"]
+        eval_image_s = cost["eval_ms_per_image"] / 1000
+        evaluating = _evaluations(content) * record["data"]["val"]["images"] * eval_image_s
+        self._known.append(
+            _Known(
+                _work(content), _work(content, _AMOUNT), record["assigner"], record["environment"]["device"],
+                cost["train_s"] + evaluating, cost["peak_memory_mb"],
+                cost["step_ms"] / 1000 / content["schedule"]["batch_size"], eval_image_s,
+            )
+        )  # fmt: skip
+
+    def of(self, run: PlannedRun) -> Cost | None:
+        """Medians over runs of the same work: of this assigner on this device if there are any, else of others.
+
+        Where nothing has done that work, over runs that did the same to fewer or more images, scaled; and where nothing
+        was ever evaluated so, of training alone.
+        """
+        content = run.spec.protocol.content()
+        work, kind = _work(content), _work(content, _AMOUNT)
+        if chosen := self._closest(run, [known for known in self._known if known.work == work]):
+            memory = [known.memory_mb for known in chosen if known.memory_mb is not None]
+            seconds = median(known.seconds for known in chosen)
+            return Cost(seconds, median(memory) if memory else None, self._basis(chosen, run))
+        if chosen := self._closest(run, [known for known in self._known if known.kind == kind]):
+            basis = f"per image as in {self._basis(chosen, run)}"
+            return Cost(median(known.scaled_to(run) for known in chosen), None, basis)
+        training = {**kind, "evaluation": None}
+        if chosen := self._closest(
+            run, [known for known in self._known if {**known.kind, "evaluation": None} == training]
+        ):
+            steps = content["schedule"]["steps"] * content["schedule"]["batch_size"]
+            basis = f"training alone, per image as in {self._basis(chosen, run)}"
+            return Cost(median(steps * known.train_image_s for known in chosen), None, basis)
+        return None
+
+    def _closest(self, run: PlannedRun, pool: list[_Known]) -> list[_Known]:
+        """Of a pool those on this device, if there are any; of these likewise those of the assigner."""
+        pool = [known for known in pool if known.device == self.device] or pool
+        return [known for known in pool if known.assigner == run.spec.assigner] or pool
+
+    def seconds(self, runs: Iterable[PlannedRun]) -> float | None:
+        """Of all these runs one after another; None where one of them is unknown."""
+        total = 0.0
+        for run in runs:
+            cost = self.of(run)
+            if cost is None:
+                return None
+            total += cost.seconds
+        return total
+
+    def _basis(self, chosen: Collection[_Known], run: PlannedRun) -> str:
+        whose = run.spec.assigner if all(known.assigner == run.spec.assigner for known in chosen) else "other assigners"
+        devices = sorted({known.device for known in chosen} - {self.device})
+        where = f" on {', '.join(devices)}" if devices else ""
+        return f"{len(chosen)} run{'s' if len(chosen) > 1 else ''} of {whose}{where}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One assigner's part in a sweep; `seconds` and `memory_mb` are of the runs that are still to be run.
+
+    Attributes:
+        name: as ``--assigner`` takes it.
+        counts: of runs by state.
+        todo: how many are to be run.
+        seconds: of all of these; None if unknown.
+        memory_mb: the largest of theirs; None if unknown.
+        basis: of the estimates.
+    """
+
+    name: str
+    counts: dict[str, int]
+    todo: int
+    seconds: float | None
+    memory_mb: float | None
+    basis: str
+
+
+def rows(plan: Plan, costs: Costs) -> list[Row]:
+    """A row per assigner, in the order of the plan."""
+    made = []
+    for choice in plan.choices:
+        runs = [run for run in plan.runs if run.choice is choice]
+        todo = [run for run in runs if plan.wants(run)]
+        estimates = [costs.of(run) for run in todo]
+        known = [estimate for estimate in estimates if estimate is not None]
+        memory = [estimate.memory_mb for estimate in known if estimate.memory_mb is not None]
+        states = [run.state for run in runs]
+        made.append(
+            Row(
+                choice.name,
+                {state: states.count(state) for state in ("done", "failed", "interrupted", "missing")},
+                len(todo),
+                sum(estimate.seconds for estimate in known) if len(known) == len(todo) else None,
+                max(memory, default=None),
+                "; ".join(dict.fromkeys(estimate.basis for estimate in known)),
+            )
+        )
+    return made
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much seed-paired differences in AP scatter.
+
+    Attributes:
+        sd: in points, pooled over pairs of assigners.
+        pairs: how many pairs share two seeds or more.
+        df: degrees of freedom: seeds of each pair less one, summed. Pairs of one assigner are not independent.
+    """
+
+    sd: float
+    pairs: int
+    df: int
+
+
+def paired_spread(records: Iterable[Record], questions: Collection[Question]) -> Spread | None:
+    """The scatter of seed-paired differences under these questions; None where no two assigners share two seeds."""
+    entries: dict[Question, dict[tuple[str, str], dict[int, float]]] = {}
+    for record in newest_attempts(records):
+        question = question_of(record["protocol"]["hash"], record["data"])
+        if question in questions and record["metrics"]["AP"] is not None:
+            who = record["assigner"], canonical_hash(record["options"])
+            entries.setdefault(question, {}).setdefault(who, {})[record["seed"]] = record["metrics"]["AP"]
+    squares, pairs, df = 0.0, 0, 0
+    for named in entries.values():
+        for first, second in combinations(named.values(), 2):
+            gaps = [first[seed] - second[seed] for seed in first.keys() & second.keys()]
+            if len(gaps) > 1:
+                middle = fmean(gaps)
+                squares, pairs, df = squares + sum((gap - middle) ** 2 for gap in gaps), pairs + 1, df + len(gaps) - 1
+    return Spread((squares / df) ** 0.5, pairs, df) if df else None
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many seeds find a gap with 80 % power by the paired t-test at 5 %; None where a thousand do not."""
+
+    gap: float
+    seeds: int | None
+    spread: Spread
+
+
+def needed_seeds(records: Iterable[Record], plan: Plan, gap: float) -> Need | None:
+    """For a gap in points of AP under the questions of a plan; None where there is nothing to estimate it from."""
+    spread = paired_spread(records, {question_of(run.spec.protocol.digest, run.spec.data) for run in plan.runs})
+    if spread is None:
+        return None
+
+    from harness.comparison.intervals import seeds_needed
+
+    return Need(gap, seeds_needed(gap, spread.sd), spread)
+
+
+def question_of(protocol_hash: str, data: Mapping[str, Any]) -> Question:
+    """The question that runs under a protocol on data answer."""
+    return protocol_hash, data["train"]["checksum"], data["val"]["checksum"]
+
+
+def _work(content: Mapping[str, Any], besides: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> dict[str, Any]:
+    """A protocol's content without the keys that leave the work as it is, and without those named `besides`."""
+    return {
+        section: {
+            key: value
+            for key, value in values.items()
+            if key not in _FREE.get(section, ()) and key not in besides.get(section, ())
+        }
+        for section, values in content.items()
+        if isinstance(values, Mapping)
+    }
+
+
+def _evaluations(content: Mapping[str, Any]) -> int:
+    """How often the validation split is gone through: at the end, and while training where the protocol asks."""
+    numbers = numeric_keys(content)
+    every, steps = int(numbers.get("evaluation.every", 0)), int(numbers.get("schedule.steps", 0))
+    return 1 + ((steps - 1) // every if every else 0)

@@ -1,0 +1,257 @@
+"""Sweeps: a plan carried out run by run, and what a search over the protocol's numbers found.
+
+Any number of processes may carry out one plan on one results directory: each run is claimed before it is begun, and
+what another process has seen to meanwhile is taken as it is.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from statistics import fmean
+from typing import Any, Literal
+
+from assigners.registry import RegistryError
+from harness.core.errors import InProgress, Interrupted, RunFailed, UserError, reason, shorten
+from harness.protocol.protocol import canonical_hash
+from harness.records.failures import failure_path, find_failure, save_failure
+from harness.records.names import Record, changed_options, known_defaults, newest_attempts, row_name
+from harness.records.store import ResultsStore, exclusively, write_atomically
+from harness.sweeps.plan import Plan, PlannedRun, marks, numeric_keys
+
+Outcome = Literal["ran", "failed", "done before", "failed before", "in progress elsewhere"]
+Point = tuple[float, ...]
+
+_OWN_FAULTS = (RunFailed, UserError, RegistryError, MemoryError, OSError)  # anything else is a bug
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one run of a sweep went; `error` is one line where it failed, `record` there where it ran."""
+
+    run: PlannedRun
+    outcome: Outcome
+    error: str | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Now or before."""
+        return self.outcome in ("failed", "failed before")
+
+
+def carry_out(
+    plan: Plan,
+    store: ResultsStore,
+    train: Callable[[PlannedRun], dict[str, Any]],
+    before: Callable[[int, Sequence[PlannedRun]], None],
+    after: Callable[[Result], None],
+) -> list[Result]:
+    """Run what the plan wants, in its order; a run that fails is written down and the next one begins.
+
+    Args:
+        plan: of `make_plan`.
+        store: where records, failures and working files lie.
+        train: trains one run and returns its record.
+        before: told the position of the run that begins, and all runs of this round.
+        after: told how each ended.
+
+    Returns:
+        One result for each run of the plan, in its order.
+
+    Raises:
+        Interrupted: if the user stopped the run; the sweep stops with it.
+    """
+    results = {run.run_id: _found(run, store, run.state == "failed") for run in plan.runs if not plan.wants(run)}
+    waiting: Sequence[PlannedRun] = plan.todo
+    for _ in range(2):  # what another process holds is tried once more at the end
+        for position, run in enumerate(waiting):
+            before(position, waiting)
+            results[run.run_id] = result = _claimed(run, store, train)
+            after(result)
+        waiting = [run for run in waiting if results[run.run_id].outcome == "in progress elsewhere"]
+    return [results[run.run_id] for run in plan.runs]
+
+
+def _claimed(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], dict[str, Any]]) -> Result:
+    """Hold the run against other sweeps while looking whether it is still wanted, and while it is run."""
+    try:
+        with exclusively(store.work_dir(run.run_id) / "claim", wait=False):
+            # Where it ended in another process since the plan was made, it is not run a second time.
+            if fresh := marks(store, run.run_id) - run.marks:
+                return _found(run, store, failed=any(folder == "failed" for folder, *_ in fresh))
+            return _tried(run, store, train)
+    except BlockingIOError:
+        return Result(run, "in progress elsewhere")
+
+
+def _found(run: PlannedRun, store: ResultsStore, failed: bool) -> Result:
+    """A run that is left as it is."""
+    if not failed:
+        return Result(run, "done before")
+    failure = find_failure(store, run.run_id)
+    return Result(run, "failed before", failure.error if failure else None)
+
+
+def _tried(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], dict[str, Any]]) -> Result:
+    """Run it, and write down what goes wrong."""
+    told = store.work_dir(run.run_id) / "error.txt"
+    try:
+        record = train(run)
+    except Interrupted:
+        raise
+    except InProgress:  # by itself rather than in a sweep
+        return Result(run, "in progress elsewhere")
+    except _OWN_FAULTS as error:
+        message = shorten(reason(error), 1000)
+    except Exception as error:
+        message = shorten(f"{type(error).__name__}: {reason(error)}", 1000)
+        write_atomically(told, traceback.format_exc())
+    else:
+        for path in (failure_path(store, run.run_id), told):
+            path.unlink(missing_ok=True)
+        return Result(run, "ran", record=record)
+    finally:
+        gc.collect()  # networks are full of cycles, and the next run needs their memory
+    save_failure(store, run.spec, message, run.command)
+    return Result(run, "failed", message)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """AP of one assigner over a search.
+
+    Attributes:
+        name: as ``--assigner`` takes it.
+        assigner, options: all options, defaults included.
+        aps: AP in points by seed, at each point of the search that has runs.
+    """
+
+    name: str
+    assigner: str
+    options: dict[str, Any]
+    aps: dict[Point, dict[int, float]]
+
+    def mean(self, point: Point) -> float | None:
+        """Over seeds; None where no run is."""
+        values = self.aps.get(point)
+        return fmean(values.values()) if values else None
+
+    @property
+    def best(self) -> Point:
+        """Where the mean is highest; of equals the lowest."""
+        return max(sorted(self.aps), key=lambda point: fmean(self.aps[point].values()))
+
+    @property
+    def spread(self) -> float:
+        """Highest mean minus lowest, in points: what the choice of these numbers decides."""
+        means = [fmean(values.values()) for values in self.aps.values()]
+        return max(means) - min(means)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Runs whose protocols differ in some numbers and nothing else.
+
+    Attributes:
+        keys: the numbers, as ``section.key``.
+        protocol: the shortest name of these protocols.
+        data: title of the data.
+        points: values of `keys`, rising.
+        curves: one per assigner with two points or more, best mean first.
+    """
+
+    keys: tuple[str, ...]
+    protocol: str
+    data: str
+    points: tuple[Point, ...]
+    curves: tuple[Curve, ...]
+
+    def at_edge(self, curve: Curve) -> tuple[str, ...]:
+        """The keys whose best value is the smallest or the largest of the search: the optimum may lie outside."""
+        found = []
+        for key, value, values in zip(self.keys, curve.best, zip(*self.points, strict=True), strict=True):
+            if len({*values}) > 1 and value in (min(values), max(values)):
+                found.append(key)
+        return tuple(found)
+
+
+def sensitivity(records: Iterable[Record], keys: Sequence[str] | None = None) -> list[Search]:
+    """How AP depends on numbers of the protocol, for each assigner.
+
+    Args:
+        records: in the order of `ResultsStore.load_all`.
+        keys: the numbers of one search, varied together; None looks for each real number of the schedule and the loss
+            that protocols differ in, one at a time.
+
+    Returns:
+        A search for each protocol (but for these numbers) and data set with two points or more.
+    """
+    newest = sorted(newest_attempts(records), key=lambda record: (record["created"], record["run_id"]))
+    newest = [record for record in newest if record["metrics"]["AP"] is not None]
+    defaults = known_defaults(newest)
+    found = []
+    for wanted in [tuple(keys)] if keys is not None else _real_numbers(newest):
+        groups: dict[tuple[str, ...], list[Record]] = {}
+        for record, rest in zip(newest, _rests(newest, wanted), strict=True):
+            if rest is not None:
+                data = record["data"]
+                groups.setdefault((rest, data["train"]["checksum"], data["val"]["checksum"]), []).append(record)
+        found += [search for group in groups.values() if (search := _search(wanted, group, defaults)) is not None]
+    return found
+
+
+def _real_numbers(records: Iterable[Record]) -> list[tuple[str]]:
+    """Keys of schedule and loss; whole numbers (steps, images per step) are the size of a run, not its tuning."""
+    values: dict[str, set[float]] = {}
+    for content in _contents(records).values():
+        for key, value in numeric_keys(content).items():
+            if isinstance(value, float) and key.startswith(("schedule.", "loss.")):
+                values.setdefault(key, set()).add(value)
+    return [(key,) for key, known in sorted(values.items()) if len(known) > 1]
+
+
+def _rests(records: Sequence[Record], keys: tuple[str, ...]) -> list[str | None]:
+    """A hash of each record's protocol without `keys`; None where it lacks one of them."""
+
+    @cache
+    def rest(digest: str) -> str | None:
+        content = contents[digest]
+        if not {*keys} <= numeric_keys(content).keys():
+            return None
+        return canonical_hash(
+            {s: {k: v for k, v in values.items() if f"{s}.{k}" not in keys} for s, values in content.items()}
+        )
+
+    contents = _contents(records)
+    return [rest(record["protocol"]["hash"]) for record in records]
+
+
+def _contents(records: Iterable[Record]) -> dict[str, Mapping[str, Any]]:
+    return {record["protocol"]["hash"]: record["protocol"]["content"] for record in records}
+
+
+def _search(
+    keys: tuple[str, ...], records: Sequence[Record], defaults: Mapping[str, Mapping[str, Any]]
+) -> Search | None:
+    """One search from records whose protocols differ in `keys` alone; None if there is nothing to compare."""
+    curves: dict[str, Curve] = {}
+    for record in records:
+        numbers = numeric_keys(record["protocol"]["content"])
+        point = tuple(float(numbers[key]) for key in keys)
+        name = row_name(record["assigner"], changed_options(record, defaults))
+        curve = curves.setdefault(name, Curve(name, record["assigner"], dict(record["options"]), {}))
+        curve.aps.setdefault(point, {})[record["seed"]] = record["metrics"]["AP"]
+    compared = [curve for curve in curves.values() if len(curve.aps) > 1]
+    if not compared:
+        return None
+    return Search(
+        keys,
+        min((record["protocol"]["name"] for record in records), key=lambda name: (len(name), name)),
+        records[0]["data"]["title"],
+        tuple(sorted({point for curve in compared for point in curve.aps})),
+        tuple(sorted(compared, key=lambda curve: (-(curve.mean(curve.best) or 0.0), curve.name))),
+    )

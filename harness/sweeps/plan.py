@@ -1,0 +1,267 @@
+"""What a sweep is to run: assigners x tunings x seeds, every one checked, named and looked up before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
+
+from assigners import registry
+from harness.core.errors import UserError, did_you_mean, shorten
+from harness.protocol.protocol import Protocol, canonical_hash, load_protocol
+from harness.records.failures import failure_path, load_failures
+from harness.records.lookup import Recorded
+from harness.records.names import row_name
+from harness.records.store import ResultsStore, RunSpec, data_identity
+from harness.sweeps.request import SHORT_KEYS, Rerun, SweepRequest, expand
+
+if TYPE_CHECKING:
+    from harness.protocol.protocol import DataSection
+
+State = Literal["done", "failed", "interrupted", "missing"]
+Marks = frozenset[tuple[str, str, int]]  # folder, file name, ns of its last change
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One assigner with its options.
+
+    Attributes:
+        assigner: its registered name.
+        given: the options that were typed, as text.
+        options: all of them, defaults included.
+        changed: those that differ from the defaults.
+    """
+
+    assigner: str
+    given: dict[str, str]
+    options: dict[str, Any]
+    changed: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """``name[key=value,...]`` with what differs from the defaults."""
+        return row_name(self.assigner, dict(sorted(self.changed.items())))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The protocol at one point of the search; `factors` is empty where nothing is tuned."""
+
+    factors: dict[str, float]
+    overrides: tuple[str, ...]
+    protocol: Protocol
+
+    @property
+    def name(self) -> str:
+        """Such as ``schedule.lr x 0.5``."""
+        return ", ".join(f"{key} x {factor:g}" for key, factor in self.factors.items())
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        choice, tuning: what it is.
+        spec: the same as the store knows it.
+        command: the line that repeats it alone.
+        state: what the store held when the plan was made.
+        marks: what `marks` gave at that time.
+        answer: run id of the record that made it done: its own, or another from before an option was added.
+    """
+
+    choice: Choice
+    tuning: Tuning
+    spec: RunSpec
+    command: str
+    state: State
+    marks: Marks
+    answer: str | None = None
+
+    @property
+    def run_id(self) -> str:
+        """Of its records and its working folder."""
+        return self.spec.run_id
+
+    @property
+    def title(self) -> str:
+        """For people: assigner, tuning, seed."""
+        return " ".join(filter(None, (self.choice.name, self.tuning.name, f"seed {self.spec.seed}")))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole sweep.
+
+    Attributes:
+        runs: in their order: seeds outermost, so that a sweep that is stopped leaves a balanced board.
+        choices, tunings: what they are the product of, besides seeds.
+        rerun: which of the runs that ended are run again.
+        problems: one line for each file of the store that is neither a record nor a failed run's.
+    """
+
+    runs: tuple[PlannedRun, ...]
+    choices: tuple[Choice, ...]
+    tunings: tuple[Tuning, ...]
+    rerun: Rerun
+    problems: tuple[str, ...] = ()
+
+    def wants(self, run: PlannedRun) -> bool:
+        """Whether a run is to be run."""
+        ended = {"never": ("done", "failed"), "failed": ("done",), "always": ()}
+        return run.state not in ended[self.rerun]
+
+    @property
+    def todo(self) -> tuple[PlannedRun, ...]:
+        """The runs that are to be run."""
+        return tuple(run for run in self.runs if self.wants(run))
+
+
+def choose(texts: Sequence[str]) -> tuple[Choice, ...]:
+    """Expand and check assigners; those that come to the same options are one.
+
+    Raises:
+        UserError, RegistryError: for a malformed text, an unknown name or option, a value that does not fit.
+    """
+    asked = [pair for text in texts for pair in expand(text)]
+    if not asked:
+        raise UserError(f"no assigner in {shorten(','.join(texts))!r}; name some, such as -a atss,paa")
+    for name, _ in asked:
+        registry.find(name)  # a wrong name is told before torch is loaded
+
+    from harness.training.build import resolve_assigner
+
+    chosen: dict[tuple[str, str], Choice] = {}
+    for name, given in asked:
+        options, changed = resolve_assigner(name, dict(given))
+        chosen.setdefault((name, canonical_hash(options)), Choice(name, given, options, changed))
+    return tuple(chosen.values())
+
+
+def tunings(origin: str, overrides: tuple[str, ...], tune: Mapping[str, Sequence[float]]) -> tuple[Tuning, ...]:
+    """The protocol at every point of the search: each factor of each key with each other.
+
+    A factor of 1 leaves the key alone, so that its runs are those of a sweep without a search.
+
+    Raises:
+        UserError: for an unknown protocol or key, or a factor that leads out of the key's range.
+    """
+    base = load_protocol(origin, overrides)
+    numbers = numeric_keys(base.content())
+    for key in tune:
+        if key not in numbers:
+            known = [*SHORT_KEYS, *numbers]
+            raise UserError(
+                f"tune: protocol {base.name} has no number {key!r}{did_you_mean(key, known)}; known: {', '.join(known)}"
+            )
+        if numbers[key] == 0:
+            raise UserError(f"tune: {key} is 0 in protocol {base.name}, which no factor changes; set it first")
+    made = []
+    for values in product(*tune.values()):
+        factors = dict(zip(tune, values, strict=True))
+        changed = {key: _scaled(key, numbers[key], factor) for key, factor in factors.items() if factor != 1}
+        kept = [text for text in overrides if text.partition("=")[0].strip() not in changed]
+        texts = (*kept, *(f"{key}={value!r}" for key, value in changed.items()))
+        made.append(Tuning(factors, texts, load_protocol(origin, texts)))
+    return tuple(made)
+
+
+def numeric_keys(content: Mapping[str, Any]) -> dict[str, int | float]:
+    """The numbers of a protocol's content by ``section.key``."""
+    return {
+        f"{section}.{key}": value
+        for section, values in content.items()
+        if isinstance(values, Mapping)
+        for key, value in values.items()
+        if type(value) in (int, float)
+    }
+
+
+def make_plan(
+    request: SweepRequest, store: ResultsStore, origin: str, command_of: Callable[[Choice, Tuning, int], str]
+) -> Plan:
+    """Check everything, open the data once and look every run up in the store.
+
+    Args:
+        request: what was asked for.
+        store: where runs and failures lie.
+        origin: name or file of the protocol.
+        command_of: the line that repeats one run alone.
+
+    Raises:
+        UserError, RegistryError: for anything that cannot be run.
+    """
+    choices = choose(request.assigners)
+    searched = tunings(origin, request.overrides, request.tune)
+
+    data: dict[DataSection, dict[str, Any]] = {}
+    for tuning in searched:
+        if tuning.protocol.data not in data:
+            data[tuning.protocol.data] = identify(request.data, tuning.protocol)
+    held = Held(store)
+    runs = []
+    for seed, tuning, choice in product(request.seeds, searched, choices):
+        spec = RunSpec(tuning.protocol, data[tuning.protocol.data], choice.assigner, choice.options, seed)
+        runs.append(held.planned(choice, tuning, spec, command_of(choice, tuning, seed)))
+    return Plan(tuple(runs), choices, searched, request.rerun, held.problems)
+
+
+class Held:
+    """What a store holds when a plan is made.
+
+    Args:
+        store: where runs and failures lie.
+
+    Attributes:
+        problems: one line for each file that is neither a record nor a failed run's.
+    """
+
+    def __init__(self, store: ResultsStore) -> None:
+        records, problems = store.load_all()
+        failures, more = load_failures(store)
+        self._store, self._recorded = store, Recorded(records)
+        self._failed = {failure.run_id for failure in failures}
+        self.problems = (*problems, *more)
+
+    def planned(self, choice: Choice, tuning: Tuning, spec: RunSpec, command: str) -> PlannedRun:
+        """A run with its state."""
+        found = self._recorded.answer(spec)
+        answer = found["run_id"] if found is not None else None
+        state = "done" if answer is not None else self._unanswered(spec.run_id)
+        return PlannedRun(choice, tuning, spec, command, state, marks(self._store, spec.run_id), answer)
+
+    def _unanswered(self, run_id: str) -> State:
+        from harness.training.checkpoint import find_checkpoint
+
+        if run_id in self._failed:
+            return "failed"
+        return "interrupted" if find_checkpoint(self._store.work_dir(run_id) / "checkpoint") else "missing"
+
+
+def marks(store: ResultsStore, run_id: str) -> Marks:
+    """What tells whether a run ended between two looks: its records and its failure, with their times."""
+    paths = [*store.runs_dir.glob(f"{run_id}.json"), *store.runs_dir.glob(f"{run_id}.*.json")]
+    failure = failure_path(store, run_id)
+    return frozenset((p.parent.name, p.name, p.stat().st_mtime_ns) for p in (*paths, failure) if p.exists())
+
+
+def identify(source: str, protocol: Protocol) -> dict[str, Any]:
+    """Open the data that the protocol trains and evaluates on, and say which it is (`data_identity`).
+
+    Raises:
+        UserError: for data that cannot be read.
+    """
+    from harness.data.splits import open_splits
+
+    return data_identity(source.partition(":")[0], *open_splits(source, protocol))
+
+
+def _scaled(key: str, value: int | float, factor: float) -> int | float:
+    scaled = value * factor
+    if isinstance(value, float):
+        return float(f"{scaled:.12g}")  # 0.003 x 0.1 is meant to be 0.0003
+    if abs(scaled - round(scaled)) > 1e-9 * scaled:
+        raise UserError(f"tune: {key} is {value} and must stay whole; a factor of {factor:g} makes it {scaled:g}")
+    return round(scaled)

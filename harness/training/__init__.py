@@ -1,0 +1,1 @@
+"""One detector with its assigner: built, optimised, kept."""

@@ -1,0 +1,172 @@
+"""From a protocol to a detector with its assigner, and to an optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import cos, pi
+from typing import Any
+
+import torch
+from torch import nn
+
+import assigners
+from assigners.contract import Assigner
+from detector import FCOS, InferenceSettings, LossSettings
+from detector.backbone import BackboneError
+from harness.core.errors import UserError
+from harness.protocol.protocol import EvaluationSection, LossSection, Protocol, ScheduleSection, canonical_hash
+from harness.protocol.weights import read_weights
+
+
+def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train: bool = True) -> FCOS:
+    """The shared detector; the same seed gives every assigner the same initial weights.
+
+    Args:
+        to_train: with the weights to start from, where the protocol has some; a run's own weights need none below.
+
+    Raises:
+        UserError: for a backbone that cannot be built, or weights that are not at hand.
+    """
+    model, evaluation = protocol.model, protocol.evaluation
+    weights = _weights(protocol) if to_train and model.weights_sha256 else None
+    with _seeded(seed, "detector"):
+        try:
+            return FCOS(
+                num_classes,
+                backbone=model.backbone,
+                pretrained=model.pretrained and to_train,
+                frozen_stages=model.frozen_stages,
+                frozen_bn=model.frozen_bn,
+                deformable_stages=model.deformable_stages,
+                weights=weights,
+                channels=model.channels,
+                head_depth=model.head_depth,
+                point_offset=model.point_offset,
+                pixel_mean=model.pixel_mean,
+                pixel_std=model.pixel_std,
+                loss=_loss(protocol.loss, model.quality),
+                inference=_inference(evaluation),
+            )
+        except BackboneError as error:
+            of_file = f", file {model.weights}" if weights is not None else ""
+            raise UserError(f"protocol {protocol.name}{of_file}: {error}") from error
+
+
+def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: int) -> Assigner:
+    """Build the assigner for this detector, in its own stream of randomness, and give it the detector to train.
+
+    What the assigner declares about score rule, quality branch, normaliser, NMS and voting overrides the protocol.
+
+    Raises:
+        ValueError: if an assigner without a target for the quality branch does not replace that branch's loss.
+    """
+    with _seeded(seed, f"assigner:{name}"):
+        assigner = assigners.create(name, detector.head_info, **options)
+    declares = assigner.declares
+    if declares.quality == "objectness" and "quality" not in declares.replaces:
+        raise ValueError(f"assigner {name!r} declares objectness, which has no target, but does not replace its loss")
+    detector.attach(assigner)
+    detector.loss_settings = replace(
+        detector.loss_settings,
+        quality=declares.quality or detector.loss_settings.quality,
+        normaliser=declares.normaliser or detector.loss_settings.normaliser,
+    )
+    detector.inference = replace(
+        detector.inference,
+        nms_iou=detector.inference.nms_iou if declares.nms else None,
+        score=declares.score or detector.inference.score,
+        score_voting=declares.score_voting,
+    )
+    return assigner
+
+
+def resolve_assigner(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All options of an assigner, and those that differ from its defaults.
+
+    Raises:
+        UserError: for an unknown name or option, or a value that does not fit.
+    """
+    try:
+        resolved = assigners.resolve_options(name, options)
+        assigners.create(name, assigners.HeadInfo(num_classes=1, channels=1), **resolved)  # checks ranges too
+    except (assigners.RegistryError, ValueError) as error:
+        raise UserError(str(error)) from error
+    defaults = assigners.resolve_options(name, {})
+    return resolved, {key: value for key, value in resolved.items() if value != defaults[key]}
+
+
+def build_optimizer(schedule: ScheduleSection, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW over everything that trains, the assigner's parameters included; no decay on norms and biases.
+
+    The fused kernels take a device-side flag that skips a step, so a non-finite loss needs no synchronisation.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=schedule.lr, fused=True)
+
+
+def learning_rate(schedule: ScheduleSection, step: int) -> float:
+    """The rate of a step: linear warm-up, then step or cosine decay. A pure function, so there is nothing to save."""
+    rate = schedule.lr
+    if step < schedule.warmup_steps:
+        rate *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / schedule.warmup_steps
+    progress = step / schedule.steps
+    if schedule.decay == "cosine":
+        return rate * 0.5 * (1 + cos(pi * progress))
+    return rate * 0.1 ** sum(progress >= at for at in schedule.decay_at)
+
+
+def ema_decay(schedule: ScheduleSection, updates: int) -> float:
+    """The decay of the average after so many updates: with the ramp (1 + t) / (10 + t), until that exceeds `ema`.
+
+    Without it, a run of few steps is averaged with what the network was at the beginning. A pure function, as above.
+    """
+    return min(schedule.ema, (1 + updates) / (10 + updates)) if schedule.ema_ramp else schedule.ema
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed for one purpose, from the run's seed and the purpose's name."""
+    return int(canonical_hash([str(part) for part in parts], 15), 16)
+
+
+class _seeded:  # noqa: N801 - reads as a statement
+    """Run a block in a stream of randomness of its own, leaving the global one as it was."""
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        self.seed = derived_seed(seed, purpose)
+        self.fork = torch.random.fork_rng(devices=[])
+
+    def __enter__(self) -> None:
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *details: Any) -> None:
+        self.fork.__exit__(*details)
+
+
+def _weights(protocol: Protocol) -> dict[str, torch.Tensor]:
+    model = protocol.model
+    if not model.weights:
+        raise UserError(
+            f"protocol {protocol.name} starts from weights of SHA-256 {model.weights_sha256}; name the file of them "
+            "with --set model.weights=FILE"
+        )
+    return read_weights(model.weights, model.weights_sha256)
+
+
+def _loss(section: LossSection, quality: Any) -> LossSettings:
+    return LossSettings(quality=quality, **section.model_dump())
+
+
+def _inference(section: EvaluationSection) -> InferenceSettings:
+    return InferenceSettings(
+        score_threshold=section.score_threshold,
+        candidates_per_level=section.candidates_per_level,
+        nms_iou=section.nms_iou,
+        detections=section.detections,
+    )

@@ -1,0 +1,311 @@
+"""The training loop: one step after another, and nothing that waits for the device inside a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from assigners.contract import Step
+from detector import FCOS, ImageBatch
+from harness.core.distributed import Processes
+from harness.core.errors import RunFailed, writing
+from harness.core.progress import Reporter
+from harness.data.loader import Batch
+from harness.protocol.protocol import Protocol
+from harness.training.beginning import WATCHED, count, expect_something_to_learn
+from harness.training.build import build_optimizer, derived_seed, ema_decay, learning_rate
+from harness.training.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+
+TRACE_FILE = "metrics.jsonl"  # a line per logged step
+TRACE_LINES = 2000  # per run, at most
+KEPT_STEP_TIMES = 1000  # the median step time is over the latest of them
+
+
+class StopRequested(Exception):  # noqa: N818
+    """Ctrl-C or SIGTERM, taken at the end of a step."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A step whose numbers are still on their way to the host."""
+
+    step: int
+    names: tuple[str, ...]  # of losses, then of statistics
+    num_losses: int
+    values: Tensor  # losses, statistics' sums, their counts, and last the non-finite flag
+    images: tuple[int, ...]
+    arrived: torch.cuda.Event | None
+
+
+@dataclass
+class Trainer:
+    """Trains a detector with its assigner and keeps its checkpoints and trace.
+
+    Attributes:
+        model: with an assigner attached, on `device`.
+        folder: for the checkpoint and ``metrics.jsonl``.
+        name_of: names the image at a position of the training set, for messages.
+        checkpoint_seconds: between checkpoints.
+        source: of the data, as ``--data`` takes it, for messages.
+        question: what the run's id is the hash of, for its checkpoints.
+    """
+
+    model: FCOS
+    protocol: Protocol
+    run_id: str
+    seed: int
+    device: torch.device
+    group: Processes
+    folder: Path
+    name_of: Callable[[int], str]
+    checkpoint_seconds: float = 30.0
+    source: str = "SPEC"
+    question: dict[str, Any] | None = None
+    state: TrainState = field(init=False)
+    latest: dict[str, dict[str, float]] = field(default_factory=dict)  # losses and statistics of the last logged step
+
+    def __post_init__(self) -> None:
+        schedule = self.protocol.schedule
+        digest = weights_digest(self.model.network_state())
+        self.state = TrainState(self.run_id, initial_weights=digest, question=self.question)
+        self.optimizer = build_optimizer(schedule, self.model)
+        self.ema: AveragedModel | None = None
+        if schedule.ema:
+            self.ema = AveragedModel(self.model, use_buffers=True)
+        self.parallel: nn.Module = self.model
+        if self.group.world > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.parallel = nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
+        self.trace_path = self.folder / TRACE_FILE
+        self.trace_every = max(1, schedule.steps // TRACE_LINES)
+        self.step_seconds: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoint lies."""
+        return self.folder / "checkpoint"
+
+    @property
+    def evaluated(self) -> FCOS:
+        """The network to evaluate: the average if there is one."""
+        if self.ema is not None:
+            assert isinstance(self.ema.module, FCOS)
+            return self.ema.module
+        return self.model
+
+    @property
+    def median_step_seconds(self) -> float:
+        """Wall time of a step, loading included."""
+        return median(self.step_seconds) if self.step_seconds else 0.0
+
+    def resume(self) -> bool:
+        """Go back to the last checkpoint, if there is one."""
+        found = find_checkpoint(self.checkpoint_folder)
+        if found is None:
+            return False
+        self.state = load_checkpoint(found, self.run_id, self.model, self.optimizer, self.ema)
+        self.step_seconds.extend(self.state.step_seconds)
+        self.latest = self.state.latest
+        self.state.question = self.question
+        return True
+
+    def fit(
+        self, batches: Iterator[Batch], reporter: Reporter, evaluate: Callable[[], dict[str, float | None]]
+    ) -> None:
+        """Train from the current step to the last.
+
+        Args:
+            batches: from the current step on.
+            reporter: shows progress.
+            evaluate: scores the network while training, where the protocol asks for it.
+
+        Raises:
+            RunFailed: on a non-finite loss or gradient (the parameters keep their last finite values), or if the first
+                steps had nothing to learn from.
+            StopRequested: after a signal; a checkpoint has been saved.
+        """
+        every = self.protocol.evaluation.every
+        pending: _Pending | None = None
+        last_saved = perf_counter()
+        self.model.train()
+        with self._trace() as trace, stop_signal(self.group.main) as stopped:
+            start = perf_counter()
+            for batch in batches:
+                step = self.state.step
+                logged = step % self.trace_every == 0 or step + 1 == self.protocol.schedule.steps
+                sent = self._step(batch, step, logged)
+                if pending is not None:
+                    self._receive(pending, trace, reporter)
+                pending = sent
+                self.state.step = step + 1
+                if self.state.batches is not None:
+                    self.state.batches = zlib.crc32(batch.digest.to_bytes(4), self.state.batches)
+                now = perf_counter()
+                self.step_seconds.append(now - start)
+                self.state.seconds += now - start
+                start = now
+                due = now - last_saved > self.checkpoint_seconds
+                evaluating = (
+                    bool(every) and self.state.step % every == 0 < self.protocol.schedule.steps - self.state.step
+                )
+                if stopped() or due or evaluating:
+                    self._receive(pending, trace, reporter)  # nothing non-finite may reach a checkpoint
+                    pending = None
+                    if evaluating:
+                        self.state.curve[str(self.state.step)] = evaluate()
+                    self._save(trace)
+                    if stopped():
+                        raise StopRequested
+                    last_saved = start = perf_counter()
+            if pending is not None:
+                self._receive(pending, trace, reporter)
+            self._save(trace)
+
+    def _step(self, batch: Batch, step: int, logged: bool) -> _Pending:
+        schedule = self.protocol.schedule
+        # Dropout and the like, where a backbone has them, become a function of (seed, step) too.
+        torch.manual_seed(derived_seed(self.seed, "step", step, self.group.rank))
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = learning_rate(schedule, step)
+        pixels = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
+            losses = self.parallel(
+                ImageBatch(pixels, tuple(batch.sizes)), batch.targets, Step(self.seed, step, step / schedule.steps)
+            )
+        total = torch.stack(list(losses.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_norm or float("inf"), foreach=True)
+        broken = (~torch.isfinite(total.detach() + norm)).float()
+        self.optimizer.found_inf = broken  # type: ignore[attr-defined]  # the fused kernels skip the step on 1
+        self.optimizer.step()
+        if self.ema is not None:
+            # Of the step, which the host knows: torch's own count comes as a tensor on the device. The first is a copy.
+            self.ema.multi_avg_fn = get_ema_multi_avg_fn(ema_decay(schedule, step))
+            self.ema.update_parameters(self.model)
+        return self._send(step, losses, broken, tuple(batch.indices), logged)
+
+    def _send(
+        self, step: int, losses: dict[str, Tensor], broken: Tensor, images: tuple[int, ...], logged: bool
+    ) -> _Pending:
+        """Start the copy of a step's numbers to the host; they are read one step later."""
+        statistics = self.model.statistics
+        sums = [total.detach().float() for total, _ in statistics.values()]
+        counts = [count.detach().float() for _, count in statistics.values()]
+        values = torch.stack([*(loss.detach() for loss in losses.values()), *sums, *counts])
+        if self.group.world > 1 and (logged or step < WATCHED):
+            dist.all_reduce(values)
+            values[: len(losses)] /= self.group.world
+        values = torch.cat((values, broken[None]))
+        arrived = None
+        if self.device.type == "cuda":
+            values = values.to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        return _Pending(step, (*losses, *statistics), len(losses), values, images, arrived)
+
+    def _receive(self, pending: _Pending, trace: Any, reporter: Reporter) -> None:
+        if pending.arrived is not None:
+            pending.arrived.synchronize()
+        values = pending.values.tolist()
+        losses = dict(zip(pending.names, values[: pending.num_losses], strict=False))
+        if values[-1]:
+            named = ", ".join(self.name_of(index) for index in pending.images)
+            shown = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+            raise RunFailed(
+                f"non-finite loss or gradient at step {pending.step} ({shown}) on images {named}; "
+                "lower schedule.lr or set schedule.clip_norm, or look at these images"
+            )
+        names = pending.names[pending.num_losses :]
+        sums, counts = values[pending.num_losses : -1][: len(names)], values[pending.num_losses : -1][len(names) :]
+        statistics = {n: s / c if c else 0.0 for n, s, c in zip(names, sums, counts, strict=True)}
+        self.latest = {"losses": losses, "statistics": statistics}
+        reporter.update(pending.step + 1, losses, statistics)
+        if trace is not None and (
+            pending.step % self.trace_every == 0 or pending.step + 1 == self.protocol.schedule.steps
+        ):
+            line = {"step": pending.step, "lr": learning_rate(self.protocol.schedule, pending.step), **self.latest}
+            with writing(self.trace_path):
+                trace.write(json.dumps(line) + "\n")
+        self._watch(pending.step, dict(zip(names, sums, strict=True)), dict(zip(names, counts, strict=True)))
+
+    def _watch(self, step: int, sums: dict[str, float], counts: dict[str, float]) -> None:
+        """Count what the first steps learn from; all processes have the same numbers and stop together."""
+        seen, watched = self.state.beginning, min(WATCHED, self.protocol.schedule.steps)
+        if seen is None or step >= watched:
+            return
+        assigner = self.model.assigner
+        count(seen, sums, counts, assigner.declares.replaces if assigner is not None else frozenset())
+        if step + 1 == watched:
+            expect_something_to_learn(seen, watched, self.protocol.data.short_edge, self.source)
+
+    def _save(self, trace: Any) -> None:
+        if not self.group.main:
+            return
+        with writing(self.trace_path):
+            trace.flush()
+            os.fsync(trace.fileno())
+            self.state.trace_bytes = trace.tell()
+        self.state.step_seconds = list(self.step_seconds)
+        self.state.latest = self.latest
+        save_checkpoint(self.checkpoint_folder, self.state, self.model, self.optimizer, self.ema)
+
+    @contextmanager
+    def _trace(self) -> Iterator[Any]:
+        """The metrics file, cut back to what the checkpoint knows; None on other processes than the main one."""
+        if not self.group.main:
+            yield None
+            return
+        with writing(self.trace_path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            trace = self.trace_path.open("a", encoding="utf-8")
+        try:
+            with writing(self.trace_path):
+                trace.truncate(self.state.trace_bytes)
+                trace.seek(0, os.SEEK_END)
+            yield trace
+        finally:
+            with writing(self.trace_path):
+                trace.close()
+                if self.trace_path.stat().st_size == 0:  # stopped before the first step: nothing to leave behind
+                    self.trace_path.unlink()
+
+
+@contextmanager
+def stop_signal(active: bool) -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question asked between steps; a second Ctrl-C stops at once.
+
+    Processes other than the main one ignore them: the main one saves, and its end ends the group.
+    """
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if received and active:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous: dict[signal.Signals, Any] = {}
+    with suppress(ValueError):  # not in the main thread: signals are somebody else's business
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, note)
+    try:
+        yield lambda: active and bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""What every assigner owes its contract."""

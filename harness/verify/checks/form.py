@@ -1,0 +1,228 @@
+"""What an answer looks like, whatever the rule: shapes, ranges, finite numbers, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from assigners.contract import Assigner, Assignment, Predictions
+from assigners.ops.boxes import decode
+from harness.verify.answers import (
+    TAUGHT,
+    Factory,
+    expect,
+    expect_connected,
+    expect_finite,
+    expect_positives,
+    map_tensors,
+    pixels,
+    run,
+)
+from harness.verify.scenes import Scene
+
+FIELDS = (
+    ("gt", torch.int64, ()), ("level", torch.int64, ()), ("uv", torch.float32, (2,)), ("ok", torch.bool, ()),
+    ("positive", torch.bool, ()), ("label", torch.float32, ()), ("class_weight", torch.float32, ()),
+    ("box_weight", torch.float32, ()), ("quality_weight", torch.float32, ()),
+)  # fmt: skip
+WEIGHTED = ("label", "class_weight", "box_weight", "quality_weight")
+POISONS = (float("nan"), float("inf"), float("-inf"))
+
+
+def expect_sound(answer: Assignment, scene: Scene, *, terms: bool = True) -> None:
+    """Everything that `assigners.contract` says of an answer, but for where the positives lie.
+
+    Args:
+        terms: losses and statistics too.
+    """
+    targets, grid, s = scene.targets(), scene.grid, answer.samples
+    count = s.gt.shape[0]
+    for name, dtype, trailing in FIELDS:
+        value = getattr(s, name)
+        expect(
+            (value.dtype, tuple(value.shape)) == (dtype, (count, *trailing)),
+            f"samples.{name}: expected {dtype} {(count, *trailing)}, got {value.dtype} {tuple(value.shape)}",
+        )
+    expect_finite(answer, "an answer", terms=terms)
+    expect(not (s.positive & ~s.ok).any(), "samples.positive: expected a subset of samples.ok")
+    for name in WEIGHTED:
+        value = getattr(s, name)
+        expect((value >= 0).all(), f"samples.{name}: expected >= 0, got {_smallest(value):g}")
+        expect((value[~s.ok] == 0).all(), f"samples.{name}: expected 0 in rows that do not exist (ok is false)")
+    expect((s.label <= 1).all(), "samples.label: expected <= 1")
+    if targets.num_boxes:
+        known = (s.gt >= 0) & (s.gt < targets.num_boxes)
+        expect(known.all(), f"samples.gt: expected an index into the {targets.num_boxes} boxes, also in dummy rows")
+        expect(((s.level >= 0) & (s.level < grid.num_levels)).all(), "samples.level: expected a level of the grid")
+        limit = torch.stack((grid.level_width[s.level], grid.level_height[s.level]), dim=1) - 1
+        expect(((s.uv >= 0) & (s.uv <= limit)).all(), "samples.uv: expected coordinates within [0, W-1] x [0, H-1]")
+        if s.on_grid:
+            expect((s.uv == s.uv.round()).all(), "samples.on_grid promises integer coordinates")
+    else:
+        expect(not s.ok.any(), "expected no sample where there is no box")
+    negative = answer.negative_weight
+    shape = (scene.num_images, grid.num_locations)
+    got = f"got {negative.dtype} {tuple(negative.shape)}"
+    expect(tuple(negative.shape) == shape and negative.dtype == torch.float32,
+           f"negative_weight: expected float32 {shape}, {got}")  # fmt: skip
+    expect(((negative >= 0) & (negative <= 1)).all(), "negative_weight: expected within [0, 1]")
+    if terms:
+        _expect_terms(answer)
+
+
+def _expect_terms(answer: Assignment) -> None:
+    for terms in (answer.losses, answer.statistics):
+        for key, (total, divisor) in terms.items():
+            expect(total.ndim == divisor.ndim == 0, f"{key!r}: expected a 0-dim sum and a 0-dim count")
+            expect(divisor >= 0, f"{key!r}: expected a count >= 0, got {divisor.item():g}")
+    for key, (total, _) in answer.losses.items():
+        expect(total >= 0, f"loss {key!r}: expected >= 0, got {total.item():g}")
+    for key, term in answer.statistics.items():
+        expect(not any(part.requires_grad for part in term), f"statistic {key!r}: expected a detached value")
+
+
+def _smallest(value: Tensor) -> float:
+    return float(value.min()) if value.numel() else 0.0
+
+
+def shapes_types_and_ranges(factory: Factory, scene: Scene) -> None:
+    """At the beginning, in the middle and at the end of training."""
+    assigner = factory(scene)
+    for progress in (0.5, 0.0, 1.0):
+        maps = scene.predictions(grads=assigner.needs.grads)
+        expect_sound(assigner(scene.grid, scene.targets(), maps, scene.step(progress=progress)), scene)
+    _expect_consistent(assigner)
+
+
+def _expect_consistent(assigner: Assigner) -> None:
+    """What it declares goes together with what it needs."""
+    declares, needs = assigner.declares, assigner.needs
+    expect(declares.replaces <= TAUGHT.keys(), f"declares.replaces: expected some of {sorted(TAUGHT)}")
+    expect(needs.grads or not declares.replaces, "it replaces shared terms, so it must declare needs.grads")
+    expect(needs.predictions or not needs.grads, "needs.grads goes with needs.predictions")
+    supervised = declares.quality != "objectness" or "quality" in declares.replaces
+    expect(supervised, "it declares objectness, which has no target, but does not replace the quality term")
+
+
+def positives_lie_inside(factory: Factory, scene: Scene) -> None:
+    """Only a box that holds no location at all may be read beside itself, at the nearest place the map has."""
+    targets, answer = scene.targets(), run(factory(scene), scene)
+    s = answer.samples
+    boxes = targets.boxes.double()[s.gt]
+    xy = pixels(answer, scene)
+    inside = ((xy > boxes[:, :2]) & (xy < boxes[:, 2:])).all(dim=1)
+    points = scene.grid.points.double()
+    for k in torch.nonzero(s.positive & ~inside).flatten().tolist():
+        box = boxes[k]
+        what = f"box {int(s.gt[k])} has a positive at {xy[k].tolist()} px, not strictly inside {box.tolist()}"
+        held = ((points > box[:2]) & (points < box[2:])).all(dim=1).any()
+        expect(not held and not s.on_grid, what)
+        beside = torch.maximum(box[:2] - xy[k], xy[k] - box[2:]).max()
+        expect(beside <= scene.strides[0] / 2, f"{what}, and not beside it either")
+
+
+def batch_without_boxes(factory: Factory, scene: Scene) -> None:
+    """No samples; every location is a negative; losses still reach parameters and the maps that they teach.
+
+    Losses are zero, but for an assigner that replaces the class term: its negatives are in them.
+    """
+    assigner = factory(scene)
+    maps = scene.predictions(grads=assigner.needs.grads)
+    answer = assigner(scene.grid, scene.targets(), maps, scene.step())
+    expect_sound(answer, scene)
+    if "class" in assigner.declares.replaces:
+        again = assigner(scene.grid, scene.targets(), maps, scene.step())
+        total = torch.stack([total for total, _ in again.losses.values()]).sum()
+        pushed = torch.autograd.grad(total, maps.logits)[0] > 0
+        expect(
+            pushed.any(dim=2).all(), "expected the losses to push a logit down at every location, also without boxes"
+        )
+    else:
+        expect((answer.negative_weight == 1).all(), "expected weight 1 at every location as a negative")
+        for key, (loss, _) in answer.losses.items():
+            expect(loss == 0, f"loss {key!r}: expected 0 without boxes, got {loss.item():g}")
+    expect_connected(assigner, answer, maps)
+
+
+def every_parameter_is_reached(factory: Factory, scene: Scene) -> None:
+    """By a finite gradient; and every map whose shared term the assigner replaces."""
+    assigner = factory(scene)
+    maps = scene.predictions(grads=assigner.needs.grads)
+    expect_connected(assigner, assigner(scene.grid, scene.targets(), maps, scene.step()), maps)
+
+
+def assignment_carries_no_gradient(factory: Factory, scene: Scene) -> None:
+    """Parameters learn from the losses alone."""
+    answer = run(factory(scene), scene)
+    for name in ("uv", *WEIGHTED):
+        expect(not getattr(answer.samples, name).requires_grad, f"samples.{name}: expected a detached value")
+    expect(not answer.negative_weight.requires_grad, "negative_weight: expected a detached value")
+
+
+def wild_predictions(factory: Factory, scene: Scene) -> None:
+    """Logits of +-50 and boxes without area."""
+    assigner, predictions = factory(scene), scene.predictions()
+    none = torch.zeros_like(predictions.distances).requires_grad_(assigner.needs.grads)
+    wild = replace(
+        predictions,
+        logits=(50 * predictions.logits.sign()).requires_grad_(assigner.needs.grads),
+        quality=(-50 * predictions.quality.sign()).requires_grad_(assigner.needs.grads),
+        distances=none,
+        boxes=decode(scene.grid.points, none),
+    )
+    answer = assigner(scene.grid, scene.targets(), wild, scene.step())
+    expect_sound(answer, scene)
+    expect_connected(assigner, answer, wild)
+
+
+def broken_predictions(factory: Factory, scene: Scene) -> None:
+    """A diverging detector: NaN and infinities here and there, then everywhere.
+
+    Samples and negative weights stay sound. A loss that is taken over what is broken must show it instead, or training
+    would go on with a broken network; features stay finite, so that the loss over them stays, too.
+    """
+    assigner = factory(scene)
+    rng = np.random.default_rng((scene.seed, 11))
+
+    def here_and_there(value: Tensor) -> Tensor:
+        poison = torch.from_numpy(rng.choice(np.array([*POISONS, 0.0, 0.0, 0.0], np.float32), tuple(value.shape)))
+        return torch.where(poison == 0, value, poison)
+
+    def everywhere(poison: float) -> Callable[[Tensor], Tensor]:
+        return lambda value: torch.full_like(value, poison)
+
+    for spoil in (here_and_there, *(everywhere(poison) for poison in POISONS)):
+        predictions = scene.predictions()
+        broken = Predictions(
+            logits=spoil(predictions.logits), quality=spoil(predictions.quality),
+            distances=spoil(predictions.distances), boxes=spoil(predictions.boxes), features=predictions.features,
+        )  # fmt: skip
+        answer = assigner(scene.grid, scene.targets(), broken, scene.step())
+        expect_sound(answer, scene, terms=not assigner.needs.grads)
+    if assigner.declares.replaces:
+        nan = map_tensors(scene.predictions(), lambda t: torch.full_like(t, torch.nan))
+        terms = assigner(scene.grid, scene.targets(), nan, scene.step()).losses.values()
+        shown = any(not torch.isfinite(total) for total, _ in terms)
+        expect(shown, "all predictions are NaN: expected a loss over them that is not finite, or nobody would notice")
+
+
+def any_number_of_classes(factory: Factory, scene: Scene) -> None:
+    """One class, or a thousand."""
+    assigner = factory(scene)
+    maps = scene.predictions(grads=assigner.needs.grads)
+    answer = assigner(scene.grid, scene.targets(), maps, scene.step())
+    expect_sound(answer, scene)
+    expect_connected(assigner, answer, maps)
+
+
+def any_pyramid(factory: Factory, scene: Scene) -> None:
+    """Other strides and uneven maps than the usual five."""
+    assigner, targets = factory(scene), scene.targets()
+    maps = scene.predictions(grads=assigner.needs.grads)
+    answer = assigner(scene.grid, targets, maps, scene.step())
+    expect_sound(answer, scene)
+    expect_positives(assigner, answer, maps, targets.num_boxes)

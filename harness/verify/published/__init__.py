@@ -1,0 +1,1 @@
+"""Answers of published implementations and of slow oracles."""

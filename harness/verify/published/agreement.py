@@ -1,0 +1,101 @@
+"""Counting where two answers agree, and the first place where they do not, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assigners.contract import Grid, Term
+from harness.verify.published.cases import IntArray
+
+FLOOR = 1e-7  # of a loss: what float32 leaves of the logarithm of a probability of nearly 1
+LOSS_TOLERANCE = 1e-4  # of an assigner's loss terms, relative
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many points or numbers were compared, and how many were equal."""
+
+    compared: int
+    equal: int
+
+    @property
+    def all_equal(self) -> bool:
+        """No difference."""
+        return self.compared == self.equal
+
+
+@dataclass(frozen=True)
+class Found:
+    """A count, and what differs first; None where nothing does."""
+
+    count: Count
+    difference: str | None = None
+
+
+def boxes(ours: IntArray, theirs: IntArray, where: NDArray[np.bool_]) -> Count:
+    """Locations of `where` that learn the same box."""
+    return Count(int(where.sum()), int((where & (ours == theirs)).sum()))
+
+
+def first_box(grid: Grid, one: str, a: IntArray, other: str, b: IntArray, where: NDArray[np.bool_]) -> str:
+    """The first location of `where` that learns another box."""
+    places = np.flatnonzero(where & (a != b))
+    place = int(places[0])
+    x, y = grid.points[place].tolist()
+    return (
+        f"{len(places)} differ, first location {place} (level {int(grid.level[place])}, x {x:g}, y {y:g}): "
+        f"{one} says {_word(int(a[place]))}, {other} {_word(int(b[place]))}"
+    )
+
+
+def _word(box: int) -> str:
+    return {-1: "background", -2: "ignored", -3: "several boxes"}.get(box, f"box {box}")
+
+
+def array(name: str, ours: Any, theirs: NDArray[Any], comparable: NDArray[np.bool_], tolerance: float) -> Found:
+    """A peer's array against the oracle's: integers equal, losses within `tolerance` relatively, others absolutely.
+
+    Args:
+        comparable: ``[R]``; of an array over all locations, those alone are looked at.
+    """
+    mine = np.asarray(ours)
+    if mine.shape != theirs.shape:
+        return Found(Count(1, 0), f"{name}: the oracle has the shape {mine.shape}, the peer {theirs.shape}")
+    if theirs.dtype.kind in "iub":
+        near = mine == theirs
+    elif "loss" in name:
+        near = np.isclose(mine, theirs, rtol=tolerance, atol=FLOOR)
+    else:
+        near = np.isclose(mine, theirs, rtol=0, atol=tolerance)
+    looked = comparable if theirs.shape == comparable.shape else np.ones(theirs.shape, np.bool_)
+    wrong = np.argwhere(looked & ~near)
+    count = Count(int(looked.sum()), int((looked & near).sum()))
+    if not len(wrong):
+        return Found(count)
+    at = tuple(wrong[0].tolist())
+    place = f"{name}[{', '.join(map(str, at))}]" if at else name
+    many = f"{len(wrong)} of {count.compared} numbers differ, first " if count.compared > 1 else ""
+    told = f"{many}{place}: the oracle with the peer's conventions says {mine[at]:.7g}, the peer {theirs[at]:.7g}"
+    return Found(count, told)
+
+
+def losses(title: str, ours: Mapping[str, Term], expected: Mapping[str, tuple[float, float]]) -> Found:
+    """An assigner's loss terms against its oracle's: sums and counts."""
+    if ours.keys() != expected.keys():
+        return Found(
+            Count(max(len(ours), len(expected)), len(ours.keys() & expected.keys())),
+            f"{title} has the losses {sorted(ours)}, its oracle {sorted(expected)}",
+        )
+    differing = []
+    for name, pair in expected.items():
+        mine = tuple(float(part.detach()) for part in ours[name])
+        if not np.allclose(mine, pair, rtol=LOSS_TOLERANCE, atol=FLOOR):
+            told, wanted = (f"{total:.7g} / {count:.7g}" for total, count in (mine, pair))
+            differing.append(f"loss {name!r}: {title} says {told}, its oracle {wanted}")
+    count = Count(len(expected), len(expected) - len(differing))
+    return Found(count, differing[0] if differing else None)

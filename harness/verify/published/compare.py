@@ -1,0 +1,277 @@
+"""An assigner against the answers of published implementations, case by case and peer by peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assigners.contract import Assignment, Step
+from harness.records.names import row_name
+from harness.verify.published import agreement
+from harness.verify.published.agreement import Count, Found
+from harness.verify.published.cases import Case, IntArray, PeerAnswer, hard_assignment, soft_labels
+from harness.verify.published.oracles import OracleInput, Oracles, Peer
+from harness.verify.published.peers import PEERS, ZOO
+from harness.verify.subject import Subject
+
+JITTERS = 16  # times that inputs are moved to see where rounding decides; each has an even chance to miss a tie
+Status = Literal["agrees", "differs", "information", "not covered"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One peer in one case.
+
+    Attributes:
+        assigner: title of the one in question, with options.
+        points: locations of the case.
+        zoo: the assigner, with its own conventions, against the peer.
+        oracle: the oracle, with the peer's conventions, against the peer; None without an oracle.
+        product: the assigner against the oracle with the zoo's conventions; None without an oracle.
+        further: numbers by name: soft labels that both yield, arrays of the peer that its oracle imitates.
+        losses: terms of the assigner's own losses, against the oracle with the zoo's conventions.
+        reason: what differs first, or why nothing was compared.
+    """
+
+    case: str
+    peer: str
+    assigner: str
+    status: Status
+    points: int = 0
+    zoo: Count | None = None
+    oracle: Count | None = None
+    product: Count | None = None
+    further: dict[str, Count] = field(default_factory=dict)
+    losses: Count | None = None
+    reason: str | None = None
+
+
+def compare(subject: Subject, case: Case, oracles: Oracles, only: Sequence[str] = ()) -> Iterator[Verdict]:
+    """Compare an assigner with every peer of a case, or with the peers named in `only` alone.
+
+    An assigner of which no peer is known meets all of them, for information; one that it is to equal is named in
+    `only`.
+    """
+    seen = _Seen(subject, case, oracles)
+    for answer in case.peers:
+        if not only or answer.name in only:
+            yield _verdict(seen, answer, named=bool(only))
+
+
+def _verdict(seen: _Seen, answer: PeerAnswer, named: bool) -> Verdict:
+    subject, case = seen.subject, seen.case
+    row = PEERS.get(answer.name)
+    changed = {key: value for key, value in subject.options.items() if value != subject.defaults.get(key)}
+    title = row_name(subject.title, changed)
+    told = Verdict(case.name, answer.name, title, "not covered", case.grid.num_locations)
+    if answer.error is not None:
+        return replace(told, reason=f"the peer has no answer: {answer.error}")
+    if (apart := _apart(subject, row, answer)) is not None:
+        if subject.name in ZOO and not named:
+            return replace(told, reason=apart)
+        row = None
+    if seen.obstacle is not None:
+        return replace(told, reason=seen.obstacle)
+    if seen.crash is not None:
+        return replace(told, status="differs", reason=seen.crash)
+    if seen.assigned is None:
+        return replace(told, reason="its samples lie off the grid: there is nothing to compare location by location")
+    if row is None and not answer.by_boxes:
+        return replace(told, reason="the peer gives losses alone, no assignment")
+    return _compared(seen, answer, row, told, binding=named or row is not None)
+
+
+def _apart(subject: Subject, row: Peer | None, answer: PeerAnswer) -> str | None:
+    """Why the peer does not answer for this assigner with these options; None where it does."""
+    if row is None:
+        return "no assigner is known for it"
+    if row.assigner != subject.name:
+        return f"answers for {row.assigner}"
+    asked = {**subject.defaults, **row.asked(answer.hyper)}
+    other = {key: value for key, value in asked.items() if value != subject.options.get(key)}
+    return f"answers for {row_name(row.assigner, other)}" if other else None
+
+
+def peer_options(subject: Subject, cases: Iterable[Case]) -> list[dict[str, Any]]:
+    """The options, beside the defaults, under which the peers of `cases` answer for an assigner; each set once."""
+    found: list[dict[str, Any]] = []
+    for answer in (answer for case in cases for answer in case.peers):
+        row = PEERS.get(answer.name)
+        if row is not None and row.assigner == subject.name:
+            asked = row.asked(answer.hyper)
+            changed = {key: value for key, value in asked.items() if value != subject.defaults.get(key)}
+            if changed not in found:
+                found.append(changed)
+    return found
+
+
+def _compared(seen: _Seen, answer: PeerAnswer, row: Peer | None, told: Verdict, binding: bool) -> Verdict:
+    """The verdict on two answers that can be compared; a difference counts where the peer is `binding`."""
+    assert seen.assigned is not None
+    zoo = agreement.boxes(seen.assigned, answer.assigned, answer.comparable) if seen.by_boxes else None
+    oracle, product, differences = _boxes(seen, answer, row, zoo, binding)
+    further = _further(seen, answer, row) if row is not None else {}
+    losses = seen.losses if row is not None else None
+    if zoo is None and oracle is None and not further and losses is None:
+        return replace(told, reason="it gives no samples: only an oracle can tell its losses from the peer's")
+    differences += [found.difference for found in (*further.values(), losses) if found is not None]
+    difference = next((text for text in differences if text is not None), None)
+    return replace(
+        told,
+        status="differs" if difference is not None else "agrees" if binding else "information",
+        zoo=zoo,
+        oracle=oracle,
+        product=product,
+        further={name: found.count for name, found in further.items()},
+        losses=losses.count if losses is not None else None,
+        reason=difference,
+    )
+
+
+def _boxes(
+    seen: _Seen, answer: PeerAnswer, row: Peer | None, zoo: Count | None, binding: bool
+) -> tuple[Count | None, Count | None, list[str | None]]:
+    """Oracle against peer, assigner against oracle, location by location; and where they differ."""
+    if row is not None and row.imitate is not None and (witness := seen.ask(row)) is not None:
+        where = answer.comparable
+        oracle = agreement.boxes(witness, answer.assigned, where)
+        imitation = "the oracle with the peer's conventions"
+        apart = None if oracle.all_equal else seen.where(imitation, witness, "the peer", answer.assigned, where)
+        return oracle, seen.product, [apart, seen.difference]
+    answers_by_numbers = row is not None and row.numbers is not None
+    if zoo is None or zoo.all_equal or not binding or answers_by_numbers:
+        return None, None, []
+    assert seen.assigned is not None
+    return None, None, [seen.where(seen.subject.title, seen.assigned, "the peer", answer.assigned, answer.comparable)]
+
+
+def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Found]:
+    """Soft labels where both learn the same box, and the arrays that the oracle yields."""
+    found = {}
+    assert seen.answer is not None
+    assert seen.assigned is not None
+    if row.soft and seen.by_boxes and answer.arrays.get("soft", np.zeros(0)).shape == answer.assigned.shape:
+        same = answer.comparable & (seen.assigned == answer.assigned) & (answer.assigned >= 0)
+        near = np.abs(soft_labels(seen.case, seen.answer) - answer.arrays["soft"]) <= row.soft_tolerance
+        count = Count(int(same.sum()), int((same & near).sum()))
+        told = f"soft: {count.compared - count.equal} of {count.compared} numbers differ"
+        found["soft"] = Found(count, None if count.all_equal else told)
+    for name, ours in seen.measure(row, answer).items():
+        if (theirs := answer.arrays.get(name)) is None:
+            found[name] = Found(Count(1, 0), f"{name}: the oracle yields it, the peer does not")
+        else:
+            found[name] = agreement.array(name, ours, theirs, answer.comparable, row.tolerance)
+    return found
+
+
+class _Seen:
+    """What one case needs once, whichever peers it has."""
+
+    def __init__(self, subject: Subject, case: Case, oracles: Oracles) -> None:
+        self.subject, self.case, self.oracles = subject, case, oracles
+        self.obstacle: str | None = None
+        self.crash: str | None = None
+        self.answer = self._run()
+        self.assigned = hard_assignment(case, self.answer) if self.answer is not None else None
+
+    def _run(self) -> Assignment | None:
+        """The assigner's answer. A crash is a difference, not the user's mistake: the contract allows every case."""
+        assigner = self.subject.build(self.case.head)
+        if assigner.needs.features:
+            self.obstacle = "it needs feature maps, which golden cases do not hold"
+        elif assigner.needs.predictions and self.case.predictions is None:
+            self.obstacle = "the case has no predictions"
+        if self.obstacle is not None:
+            return None
+        try:
+            with torch.no_grad():
+                answer: Assignment = assigner(
+                    self.case.grid, self.case.targets(), self.case.predictions, Step(progress=1.0)
+                )
+        except Exception as error:
+            self.crash = f"crashed: {type(error).__name__}: {' '.join(str(error).split())}"
+            return None
+        return answer
+
+    @cached_property
+    def input(self) -> OracleInput:
+        """The case for oracles."""
+        return OracleInput(self.case, self.subject.options, self.oracles.points(self.case))
+
+    @cached_property
+    def by_boxes(self) -> bool:
+        """Whether the assigner gives samples; one that is a likelihood answers by its losses alone."""
+        return self.subject.name not in ZOO or ZOO[self.subject.name].zoo is not None
+
+    def ask(self, row: Peer) -> IntArray | None:
+        """The oracle with the peer's conventions, where there is one."""
+        module = self.oracles.load(ZOO[row.assigner].module)
+        return row.imitate(module, self.input) if module is not None and row.imitate is not None else None
+
+    def measure(self, row: Peer, answer: PeerAnswer) -> Mapping[str, Any]:
+        """The peer's further arrays as the oracle has them, where there is one."""
+        module = self.oracles.load(ZOO[row.assigner].module) if row.numbers is not None else None
+        return row.numbers(module, self.input, answer.arrays) if module is not None and row.numbers is not None else {}
+
+    @cached_property
+    def losses(self) -> Found | None:
+        """The assigner's loss terms against the oracle's, where both are there."""
+        oracle = ZOO[str(self.subject.name)]
+        module = self.oracles.load(oracle.module) if oracle.losses is not None else None
+        if module is None or oracle.losses is None or self.answer is None:
+            return None
+        return agreement.losses(self.subject.title, self.answer.losses, oracle.losses(module, self.input))
+
+    @cached_property
+    def _zoo(self) -> tuple[IntArray, NDArray[np.bool_]] | None:
+        """The oracle with the zoo's conventions, and where rounding does not decide."""
+        oracle = ZOO[str(self.subject.name)]
+        module = self.oracles.load(oracle.module)
+        if module is None or oracle.zoo is None:
+            return None
+        expected: IntArray = oracle.zoo(module, self.input)
+        firm = np.ones(len(expected), dtype=np.bool_)
+        if oracle.jitter and (expected != self.assigned).any():
+            for seed in range(JITTERS):
+                firm &= oracle.zoo(module, replace(self.input, case=_moved(self.case, oracle.jitter, seed))) == expected
+        return expected, firm
+
+    @cached_property
+    def product(self) -> Count | None:
+        """The assigner against the oracle with the zoo's conventions, where rounding does not decide."""
+        assert self.assigned is not None
+        return agreement.boxes(self.assigned, *self._zoo) if self._zoo is not None else None
+
+    @cached_property
+    def difference(self) -> str | None:
+        """Where these two differ first."""
+        if self._zoo is None or self.product is None or self.product.all_equal:
+            return None
+        expected, firm = self._zoo
+        assert self.assigned is not None
+        return self.where(self.subject.title, self.assigned, "its oracle", expected, firm)
+
+    def where(self, one: str, a: IntArray, other: str, b: IntArray, comparable: NDArray[np.bool_]) -> str:
+        """The first difference of two answers, in words."""
+        return agreement.first_box(self.case.grid, one, a, other, b, comparable)
+
+
+def _moved(case: Case, reach: float, seed: int) -> Case:
+    """The case with boxes and predicted boxes moved by up to `reach` px, and logits by a tenth of that."""
+    rng = np.random.default_rng(seed)
+    predictions = case.predictions
+    if predictions is not None:
+
+        def near(value: torch.Tensor, by: float) -> torch.Tensor:
+            return value.double() + torch.from_numpy(rng.uniform(-by, by, tuple(value.shape)))
+
+        predictions = replace(
+            predictions, boxes=near(predictions.boxes, reach), logits=near(predictions.logits, reach / 10)
+        )
+    return replace(case, boxes=case.boxes + rng.uniform(-reach, reach, case.boxes.shape), predictions=predictions)
