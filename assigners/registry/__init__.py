@@ -252,3 +252,9 @@ def _convert(value: object, hint: Any, where: str) -> object:
     elif hint is str:
         return str(value)
     raise BadOption(f"{where} is {value!r}; it must be of type {getattr(hint, '__name__', hint)}")
+
+
+def row_name(assigner: str, changed: Mapping[str, Any]) -> str:
+    """As ``--assigner`` takes it: ``iqdet[positives=8,select=joint]``."""
+    inside = ",".join(f"{key}={value}" for key, value in changed.items())
+    return f"{assigner}[{inside}]" if inside else assigner

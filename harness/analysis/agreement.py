@@ -18,6 +18,7 @@ from torch import Tensor
 
 from assigners import registry
 from assigners.contract import Assigner, Assignment, Grid, Predictions, Step, Targets
+from assigners.registry import row_name
 from detector import FCOS, pad_images
 from harness.analysis.measures import (
     Floats,
@@ -38,7 +39,6 @@ from harness.data.base import ImageSet
 from harness.data.transforms import make_sample
 from harness.evaluation.coco_metrics import BINS
 from harness.protocol.protocol import Protocol
-from harness.records.names import row_name
 from harness.runs.trained import Trained
 from harness.training.build import attach_assigner, resolve_assigner
 

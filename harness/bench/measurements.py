@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.bench.batches import Row
 from harness.core.errors import UserError, reason, writing
-from harness.records.store import write_atomically
+from harness.core.files import write_atomically
 
 Line = dict[str, str]
 

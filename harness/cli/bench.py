@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
+from assigners.registry import row_name
 from harness.cli.console.output import console, emit, json_option, results_option, say
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.core.text import counted
 from harness.protocol.protocol import load_protocol
-from harness.records.names import row_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -252,8 +252,9 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
     from harness.bench.measurements import read_lines
     from harness.comparison.board import boards
     from harness.comparison.cost_benefit import benefits, draw
+    from harness.core.files import write_atomically
     from harness.drawing.images import save_png
-    from harness.records.store import ResultsStore, write_atomically
+    from harness.records.store import ResultsStore
 
     lines = [line for line in read_lines(results / "bench" / FILE) if line["size"] == size_text(size)]
     places = sorted({(line["device"], line["threads"], line["torch"]) for line in lines})
@@ -346,8 +347,8 @@ def _draw(path: Path, told: dict[str, Any], size: tuple[int, int]) -> list[Path]
     from harness.bench.batches import size_text
     from harness.bench.chart import draw
     from harness.bench.measurements import read_lines
+    from harness.core.files import write_atomically
     from harness.drawing.images import save_png
-    from harness.records.store import write_atomically
 
     here = {"device": told["device"], "threads": str(told["threads"]), "size": size_text(size)}
     lines = [line for line in read_lines(path) if all(line[key] == value for key, value in here.items())]

@@ -11,7 +11,8 @@ import click
 from harness.cli.console.output import console, emit, json_option, results_option, say
 from harness.core.again import aimed_at, aimed_record
 from harness.core.errors import UserError
-from harness.records.store import ResultsStore, write_atomically
+from harness.core.files import write_atomically
+from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -164,8 +165,9 @@ def _figure_4(
 
 def _traces(store: ResultsStore, first: Mapping[str, Any], asked: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Learning curves by assigner: of several runs asked for, or of all at their defaults under the question of one."""
+    from assigners.registry import row_name
     from harness.records.details import learning_curves, load_details
-    from harness.records.names import changed_options, known_defaults, newest_attempts, row_name
+    from harness.records.names import changed_options, known_defaults, newest_attempts
     from harness.training.trainer import TRACE_FILE
 
     records = newest_attempts(store.load_all()[0])

@@ -17,7 +17,8 @@ from harness.cli.console.output import console, emit, json_option, points, resul
 from harness.cli.console.tables import fits, show
 from harness.cli.run import portable
 from harness.core.errors import UserError
-from harness.records.store import ResultsStore, dump, write_atomically
+from harness.core.files import dump, write_atomically
+from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -100,8 +100,8 @@ def _boards_of(store: ResultsStore, records: list[dict[str, Any]]) -> list[Board
 
 def _draw(store: ResultsStore, board: Board) -> None:
     from harness.comparison.board_picture import draw, file_name
+    from harness.core.files import write_atomically
     from harness.drawing.images import save_png
-    from harness.records.store import write_atomically
 
     if not any(board.letters):
         return  # no entry has an AP

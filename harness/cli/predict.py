@@ -11,8 +11,9 @@ from rich.text import Text
 
 from harness.cli.console.output import console, emit, json_option, points, results_option, say
 from harness.core.errors import UserError, shorten
+from harness.core.files import dump, write_atomically
 from harness.core.text import counted
-from harness.records.store import ResultsStore, dump, write_atomically
+from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

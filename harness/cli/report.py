@@ -8,7 +8,8 @@ import click
 
 from harness.cli.console.output import console, emit, first_process, json_option, results_option, say
 from harness.core.errors import UserError
-from harness.records.store import ResultsStore, write_atomically
+from harness.core.files import write_atomically
+from harness.records.store import ResultsStore
 
 FILE = "report.html"
 

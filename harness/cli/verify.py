@@ -171,7 +171,7 @@ def _no_oracles() -> str | None:
 
 def _examined(name: str, cases: Sequence[Case], examples: int, progress: Console) -> Finding:
     """One assigner of all: the contract under its defaults, and each peer under the options it answers for."""
-    from harness.records.names import row_name
+    from assigners.registry import row_name
     from harness.verify.published.compare import peer_options
     from harness.verify.subject import find_subject
 

@@ -17,9 +17,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from assigners.registry import row_name
 from harness.comparison.intervals import Gap, Interval, holm, letters, mean_interval, paired_gap, resolvable_gap
 from harness.records.leaderboard import data_hash
-from harness.records.names import Record, changed_options, known_defaults, newest_attempts, row_name
+from harness.records.names import Record, changed_options, known_defaults, newest_attempts
 
 Kind = Literal["fair", "paper"]
 Part = Literal["everything", "defaults", "variants"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from harness.comparison.board import METRIC, Board, Entry
 from harness.comparison.intervals import Gap
 from harness.comparison.noise import noise
+from harness.core.files import slug
 from harness.drawing.charts import INK, RULE, SOFT, Canvas, colour
 from harness.drawing.svg import MINUS, Scale, length, number
-from harness.records.store import slug
 
 REFERENCE = "center"  # that the gaps are to, where it is on the board; else the best
 WIDTH, ROW = 330.0, 24.0  # px of a plot, of a line

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.comparison.intervals import Gap, half_width, paired_gap, squared_errors
+from harness.core.files import write_atomically
 from harness.data.shapes.shapes import ShapesSet
 from harness.evaluation.bootstrap import image_weights
 from harness.evaluation.coco_metrics import Detections
 from harness.evaluation.match_table import MatchTable
-from harness.records.store import write_atomically
 
 Floats = NDArray[np.float64]
 

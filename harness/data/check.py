@@ -14,6 +14,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
 from harness.core.errors import UserError
+from harness.core.files import exclusively, write_atomically
 from harness.core.progress import tracked
 from harness.core.text import counted
 from harness.data.base import ImageSet, Oddities
@@ -21,7 +22,6 @@ from harness.data.decoding import AS_STORED, UNCONFIRMED, inspect
 from harness.data.loader import leave_interrupts_to_the_main_process
 from harness.data.readers.folder import FolderSet
 from harness.protocol.protocol import DataSection
-from harness.records.store import exclusively, write_atomically
 
 VERSION = 2  # raise it when the check finds more, so that what was checked before is checked again
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError, shorten
+from harness.core.files import held
 from harness.core.text import counted
 from harness.doctor.rows import Row, from_error
 from harness.protocol.protocol import recorded_protocol
 from harness.records.failures import Failure
 from harness.records.pending import completing, is_pending, load_pending, pending_runs
-from harness.records.store import ResultsStore, RunSpec, held
+from harness.records.store import ResultsStore, RunSpec
 from harness.records.unfinished import state_file, unfinished_run
 
 LOCKS = ("lock", "claim")  # of a run, and of a sweep that has it run

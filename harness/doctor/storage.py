@@ -13,10 +13,11 @@ from pathlib import Path
 
 from harness.core.again import aimed_at
 from harness.core.errors import UserError, reason, shorten
+from harness.core.files import held
 from harness.doctor import leftovers
 from harness.doctor.rows import Row, State, from_error
 from harness.records.failures import Failure, load_failures
-from harness.records.store import ResultsStore, held
+from harness.records.store import ResultsStore
 
 GIB = 2**30
 LITTLE_DISK = 2 * GIB  # a ResNet-50 and its optimiser's state, twice while a checkpoint takes another's place

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.records.store import write_atomically
+from harness.core.files import write_atomically
 
 Colour = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]

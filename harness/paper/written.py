@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.comparison.intervals import Gap, Interval
+from harness.core.files import write_atomically
 from harness.paper.outcome import VERDICTS, Line
 from harness.paper.planning import NOT_REGISTERED, TablePlan
 from harness.paper.published import METRICS, source
-from harness.records.store import ResultsStore, write_atomically
+from harness.records.store import ResultsStore
 
 MINUS, PLUS_MINUS = "\u2212", "\u00b1"
 _OURS = ("AP", "AP50", "AP75")

@@ -77,7 +77,7 @@ def read_weights(path: str, sha256: str) -> dict[str, Tensor]:
     Raises:
         UserError: if the file cannot be read, has changed, is damaged, or holds anything but tensors by name.
     """
-    from harness.training.checkpoint import DAMAGE
+    from harness.core.files import DAMAGE
 
     try:
         content = Path(path).read_bytes()

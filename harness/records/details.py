@@ -17,12 +17,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.core.errors import UserError, reason
+from harness.core.files import dump, write_atomically
 from harness.data.base import ImageSet
 from harness.evaluation.bootstrap import replicates
 from harness.evaluation.coco_metrics import Detections
 from harness.evaluation.error_types import error_types
 from harness.evaluation.match_table import MatchTable
-from harness.records.store import ResultsStore, dump, write_atomically
+from harness.records.store import ResultsStore
 
 SCHEMA = 1
 TRACE_POINTS = 100  # of a learning curve, at most

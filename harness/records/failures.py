@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.core.errors import UserError, reason, shorten
-from harness.records.store import ResultsStore, RunSpec, dump, write_atomically
+from harness.core.files import dump, write_atomically
+from harness.records.store import ResultsStore, RunSpec
 
 
 class FailedProtocol(BaseModel):

@@ -12,9 +12,10 @@ import pandas as pd
 
 from harness.core.again import aimed_at
 from harness.core.errors import UserError
+from harness.core.files import exclusively, write_atomically
 from harness.protocol.protocol import canonical_hash
 from harness.records.names import changed_options, known_defaults, newest_attempts
-from harness.records.store import ResultsStore, exclusively, write_atomically
+from harness.records.store import ResultsStore
 
 # Columns in order; floats carry their number of decimals, so that the file does not depend on a library's taste.
 COLUMNS: dict[str, int | None] = {

@@ -40,9 +40,3 @@ def changed_options(record: Record, defaults: Mapping[str, Mapping[str, Any]]) -
         for key, value in sorted(record["options"].items())
         if (value != usual[key] if key in usual else key in changed)
     }
-
-
-def row_name(assigner: str, changed: Mapping[str, Any]) -> str:
-    """As ``--assigner`` takes it: ``iqdet[positives=8,select=joint]``."""
-    inside = ",".join(f"{key}={value}" for key, value in changed.items())
-    return f"{assigner}[{inside}]" if inside else assigner

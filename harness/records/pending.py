@@ -17,10 +17,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.core.errors import UserError, reason, shorten
+from harness.core.files import dump, write_atomically
 from harness.protocol.protocol import recorded_protocol
 from harness.records.migrations import migrate
 from harness.records.schema import Record
-from harness.records.store import ResultsStore, RunSpec, dump, write_atomically
+from harness.records.store import ResultsStore, RunSpec
 
 TRAINED_FILE = "trained.json"
 

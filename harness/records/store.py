@@ -8,11 +8,9 @@ The run id is a function of everything that determines the result, so the same q
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from harness.core.errors import InProgress, UserError, did_you_mean, reason, shorten, writing
+from harness.core.files import dump, exclusively, printable, publish_file, slug
 from harness.protocol.protocol import Protocol, canonical_hash
 from harness.records.migrations import migrate
 from harness.records.schema import Record
@@ -155,7 +154,7 @@ class ResultsStore:
 
         with writing(self.runs_dir / f"{run_id}.json"):
             self.runs_dir.mkdir(parents=True, exist_ok=True)
-            return _write(self.runs_dir, text, claim)
+            return publish_file(self.runs_dir, text, claim)
 
     def attempts(self, run_id: str) -> dict[Path, dict[str, Any]]:
         """The valid records of one run by their files, in this version's schema."""
@@ -223,68 +222,8 @@ class ResultsStore:
             yield
 
 
-@contextmanager
-def exclusively(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a lock file. The kernel frees it when the process ends, however it ends.
-
-    Raises:
-        BlockingIOError: if another process holds it and `wait` is false.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
-def held(path: Path) -> bool:
-    """Whether another process holds a lock file (`exclusively`); looking keeps nothing and makes no file."""
-    try:
-        file = path.open()
-    except FileNotFoundError:
-        return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def dump(value: object) -> str:
-    """JSON as every file of the store has it: sorted keys, two spaces, a final line end, no NaN."""
-    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that is there whole or not at all, replacing what was there."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path.parent, content, lambda temporary: temporary.replace(path))
-
-
-def _write(folder: Path, content: str | bytes, publish: Callable[[Path], Path]) -> Path:
-    """Write and sync a temporary file in `folder`, then `publish` it under its name."""
-    temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        path = publish(temporary)
-    finally:
-        temporary.unlink(missing_ok=True)
-    handle = os.open(folder, os.O_RDONLY)  # the name itself must outlive a power cut too
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    return path
-
-
 def _read(path: Path) -> dict[str, Any]:
-    shown = f"{path.parent}{os.sep}{_printable(path.name)}"
+    shown = f"{path.parent}{os.sep}{printable(path.name)}"
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device read for ever
             raise UserError(f"{shown} is no readable record: it is a folder or a device; expected a file")
@@ -293,7 +232,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise UserError(f"{shown} is no readable record: it is nested more than {MOST_LEVELS} levels deep")
         dump(value).encode()  # what no file of the store can hold, NaN or half a character, must reach no reader
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{shown} is no readable record: {_printable(shorten(reason(error)))}") from error
+        raise UserError(f"{shown} is no readable record: {printable(shorten(reason(error)))}") from error
     if not isinstance(value, dict):
         raise UserError(f"{shown} is not a record: a record is a JSON object")
     try:
@@ -304,7 +243,7 @@ def _read(path: Path) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "record"
-        raise UserError(f"{shown}: {_printable(shorten(where))}: {first['msg']}") from error
+        raise UserError(f"{shown}: {printable(shorten(where))}: {first['msg']}") from error
     if record["run_id"] != _attempt(path)[0]:
         raise UserError(f"{shown} holds the record of {record['run_id']}; a record must lie under its own name")
     return record
@@ -322,16 +261,5 @@ def _levels(value: object) -> int:
 def _attempt(path: Path) -> tuple[str, int]:
     match = _FILE_NAME.fullmatch(path.name)
     if match is None:
-        raise UserError(f"{path.parent}{os.sep}{_printable(path.name)} is no record")
+        raise UserError(f"{path.parent}{os.sep}{printable(path.name)} is no record")
     return match["run_id"], int(match["attempt"] or 1)
-
-
-def _printable(text: str) -> str:
-    """`text`, with escapes where a terminal or a line of a log could not hold it."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def slug(text: str) -> str:
-    """A name as part of the name of a file."""
-    """A name as a part of a file's name."""
-    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")[:48].rstrip("-")

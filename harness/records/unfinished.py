@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError, shorten
+from harness.core.files import held
 from harness.core.text import counted
 from harness.records.pending import is_pending, load_pending
-from harness.records.store import ResultsStore, RunSpec, held
+from harness.records.store import ResultsStore, RunSpec
 
 ROLES = {"train": "training", "val": "validation"}
 

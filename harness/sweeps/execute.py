@@ -14,12 +14,13 @@ from functools import cache
 from statistics import fmean
 from typing import Any, Literal
 
-from assigners.registry import RegistryError
+from assigners.registry import RegistryError, row_name
 from harness.core.errors import InProgress, Interrupted, RunFailed, UserError, reason, shorten
+from harness.core.files import exclusively, write_atomically
 from harness.protocol.protocol import canonical_hash
 from harness.records.failures import failure_path, find_failure, save_failure
-from harness.records.names import Record, changed_options, known_defaults, newest_attempts, row_name
-from harness.records.store import ResultsStore, exclusively, write_atomically
+from harness.records.names import Record, changed_options, known_defaults, newest_attempts
+from harness.records.store import ResultsStore
 from harness.sweeps.plan import Plan, PlannedRun, marks, numeric_keys
 
 Outcome = Literal["ran", "failed", "done before", "failed before", "in progress elsewhere"]

@@ -8,11 +8,11 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from assigners import registry
+from assigners.registry import row_name
 from harness.core.errors import UserError, did_you_mean, shorten
 from harness.protocol.protocol import Protocol, canonical_hash, load_protocol
 from harness.records.failures import failure_path, load_failures
 from harness.records.lookup import Recorded
-from harness.records.names import row_name
 from harness.records.store import ResultsStore, RunSpec, data_identity
 from harness.sweeps.request import SHORT_KEYS, Rerun, SweepRequest, expand
 

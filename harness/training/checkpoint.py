@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,13 +22,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from harness.core.errors import UserError, reason, shorten, writing
+from harness.core.files import DAMAGE
 from harness.training.beginning import unseen
-
-# What the readers raise for a file that is missing, cut short or overwritten; the unpickler knows many ways.
-DAMAGE = (
-    OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, UnpicklingError,
-    SafetensorError,
-)  # fmt: skip
 
 
 @dataclass

@@ -313,7 +313,7 @@ def test_a_leaderboard_that_cannot_be_written_is_shown(call, engine, monkeypatch
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr("harness.records.store._write", refuse)
+    monkeypatch.setattr("harness.core.files.publish_file", refuse)
     for words in ([], ["--json"]):
         result = call("leaderboard", *words)
         assert result.exit_code == 0

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.core.errors import UserError
+from harness.core.files import dump
 from harness.data.check import CHECKED
 from harness.data.shapes.shapes import ShapesSet
 from harness.data.splits import UNLEARNT
@@ -25,7 +26,7 @@ from harness.protocol.protocol import load_protocol
 from harness.records.failures import save_failure
 from harness.records.leaderboard import write_leaderboard
 from harness.records.pending import Pending, load_pending, pending_record, save_pending
-from harness.records.store import ResultsStore, RunSpec, dump
+from harness.records.store import ResultsStore, RunSpec
 from tests.harness.data.folders import coco_document, write_coco
 from tests.harness.data.test_shapes import DIGEST_OF_32
 from tests.harness.fakes import make_record

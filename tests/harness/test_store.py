@@ -10,9 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from harness.core.errors import UserError
+from harness.core.files import dump, write_atomically
 from harness.protocol.protocol import load_protocol
 from harness.records.leaderboard import check_leaderboard, write_leaderboard
-from harness.records.store import ResultsStore, RunSpec, data_identity, data_record, dump, write_atomically
+from harness.records.store import ResultsStore, RunSpec, data_identity, data_record
 from tests.harness.fakes import DATA, MemorySet, make_record, objects
 
 

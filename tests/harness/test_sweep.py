@@ -17,9 +17,10 @@ import harness.runs.run
 from harness.cli import main
 from harness.comparison.intervals import seeds_needed
 from harness.core.errors import Interrupted, RunFailed, UserError
+from harness.core.files import exclusively
 from harness.protocol.protocol import load_protocol
 from harness.records.failures import load_failures
-from harness.records.store import ResultsStore, RunSpec, data_record, exclusively
+from harness.records.store import ResultsStore, RunSpec, data_record
 from harness.runs.run import RunOutcome
 from harness.sweeps.execute import carry_out
 from harness.sweeps.plan import make_plan

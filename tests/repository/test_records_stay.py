@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.files import dump
 from harness.protocol.protocol import recorded_protocol
-from harness.records.store import RunSpec, dump
+from harness.records.store import RunSpec
 
 RUNS = Path(__file__).parents[2] / "results" / "runs"
 FILES = sorted(RUNS.glob("*.json"))

@@ -19,7 +19,7 @@ from rich.text import Text
 from harness.cli.console.streams import Stream
 from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import is_text
-from harness.records.store import dump
+from harness.core.files import dump
 
 PIPED_WIDTH = 200  # columns; a table in a file or a pipe must not be cut to 80
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from assigners.contract import Assignment, Step
-from harness.records.names import row_name
+from assigners.registry import row_name
 from harness.verify.published import agreement
 from harness.verify.published.agreement import Count, Found
 from harness.verify.published.cases import Case, IntArray, PeerAnswer, hard_assignment, soft_labels

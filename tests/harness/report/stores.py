@@ -4,9 +4,10 @@ from copy import deepcopy
 
 import numpy as np
 
+from harness.core.files import dump, write_atomically
 from harness.protocol.protocol import load_protocol
 from harness.records.details import save_details
-from harness.records.store import ResultsStore, dump, write_atomically
+from harness.records.store import ResultsStore
 from tests.harness.fakes import DATA, make_record
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">&"\''
