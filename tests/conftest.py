@@ -41,3 +41,20 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data at {root}; set ASSIGNER_ZOO_DATA to run this test")
     return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A function: the outcome of a small run of an assigner under a small protocol, run at most once. Read only."""
+    from tests.support.runs import request, run, small_protocol
+
+    known = {}
+
+    def outcome(assigner="iqdet", protocol=None):
+        protocol = protocol or small_protocol()
+        key = assigner, protocol.digest
+        if key not in known:
+            known[key] = run(request(tmp_path_factory.mktemp("undisturbed"), assigner, protocol))
+        return known[key]
+
+    return outcome

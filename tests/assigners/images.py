@@ -10,7 +10,7 @@ import torch
 
 from assigners.contract import Predictions
 from tests.oracles import test_golden as golden
-from tests.strategies import Scene, draw_box
+from tests.support.strategies import Scene, draw_box
 
 HARD = ["tiny", "nested", "duplicate", "flat", "border"]  # kinds of `hard_images`
 

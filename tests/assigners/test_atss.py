@@ -13,7 +13,7 @@ from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import atss
 from tests.oracles.geometry import area
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-5  # of IoU
 

@@ -26,7 +26,7 @@ from tests.assigners.images import one_image
 from tests.assigners.test_free_anchor import fitting
 from tests.oracles import auto_assign
 from tests.oracles.test_golden import GOLDEN
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 RECORDED = ["p01_one_256", "p02_empty_256", "p06_tiny_512", "p10_classes80_256", "p12_aligned_320"]
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 6}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import fcos
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 RADII = st.sampled_from([0.0, 0.75, 1.5, 2.5])
 

@@ -17,8 +17,8 @@ from detector.loss import LossSettings, detection_losses
 from tests.assigners.common import build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import centernet
-from tests.rounding import assert_close_in_ulps
-from tests.strategies import Scene, scenes
+from tests.support.rounding import assert_close_in_ulps
+from tests.support.strategies import Scene, scenes
 
 OPTIONS = st.sampled_from([{}, {"beta": 0.0}, {"beta": 1.5, "min_overlap": 0.5}, {"min_radius": 12.0}])
 SMALL = {"max_images": 2, "max_boxes": 8, "sides": (128, 256)}

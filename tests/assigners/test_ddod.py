@@ -14,7 +14,7 @@ from assigners.contract import Predictions, Step
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import golden_image, one_image
 from tests.oracles import ddod
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-6  # of a fit
 SMALL = {"sides": (128, 256), "max_images": 2}

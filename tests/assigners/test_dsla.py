@@ -24,7 +24,7 @@ from tests.assigners.test_dynamic_k import rounding_decides, trained
 from tests.oracles import dsla
 from tests.oracles.sim_ota import Result
 from tests.oracles.test_golden import GOLDEN
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 SMALL = {"sides": (128, 256), "max_boxes": 8}
 

@@ -16,7 +16,7 @@ from detector.loss import LossSettings, detection_losses
 from tests.assigners.common import build
 from tests.assigners.images import one_image
 from tests.oracles import dw
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 6}
 Row = tuple[int, int]  # location, box of the batch

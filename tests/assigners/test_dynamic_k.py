@@ -16,7 +16,7 @@ from assigners.ops.boxes import decode
 from assigners.parts.conflicts import box_rank
 from assigners.parts.dynamic_k import HOPELESS, cheapest, dynamic_k, finite, settle
 from tests.oracles.sim_ota import Result, match
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-5  # of a cost, relative to 1 + cost; a tenth of it of an overlap
 JITTERS = 16  # each has an even chance to miss a tie

@@ -16,7 +16,7 @@ from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import foveabox
 from tests.oracles.geometry import area
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 OPTIONS = st.fixed_dictionaries({"sigma": st.sampled_from([0.25, 0.4, 1.0]), "eta": st.sampled_from([1.0, 2.0, 3.0])})
 SMALL = {"max_images": 2, "max_boxes": 8, "sides": (128, 256)}

@@ -23,7 +23,7 @@ from tests.assigners.common import assert_close_rows, build, permuted, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import free_anchor
 from tests.oracles.test_golden import GOLDEN
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 RECORDED = ["p01_one_256", "p02_empty_256", "p03_seven_320x416", "p10_classes80_256", "p12_aligned_320"]
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 6}

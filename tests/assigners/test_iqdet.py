@@ -16,7 +16,7 @@ from assigners.rules.iqdet.iqdet import IQDet
 from tests.assigners.common import build, permuted, pixels, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import iqdet
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 GATES = st.sampled_from(["contains_grid", "contains_cell", "none", "fcos_range"])
 EVERY_POINT = 48  # columns of the largest map: the lattice of L_IQ then is the whole grid

@@ -16,7 +16,7 @@ from assigners.registry import create
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import HARD, hard_images, image_of_classes, one_image
 from tests.oracles import lla
-from tests.strategies import Scene, draw_box, scenes
+from tests.support.strategies import Scene, draw_box, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 8}
 ROUNDING = 2e-5  # of a cost, relative to 1 + cost

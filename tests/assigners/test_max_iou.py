@@ -18,7 +18,7 @@ from tests.assigners.images import one_image
 from tests.oracles import max_iou
 from tests.oracles import test_golden as golden
 from tests.oracles.geometry import area, sides
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-6  # of IoU
 BACKGROUND, IGNORED = max_iou.BACKGROUND, max_iou.IGNORED

@@ -20,7 +20,7 @@ from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import HARD, golden_image, hard_images, image_of_classes, one_image
 from tests.oracles import ota
 from tests.oracles import test_golden as golden
-from tests.strategies import Scene, draw_box, scenes
+from tests.support.strategies import Scene, draw_box, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 8}
 ROUNDING = 1e-5  # px and logits, by which inputs move to see where rounding decides

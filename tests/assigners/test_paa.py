@@ -15,7 +15,7 @@ from assigners.contract import Predictions
 from tests.assigners.common import assigned, build, map_tensors, permuted, rows, run
 from tests.assigners.images import HARD, golden_image, hard_images, image_of_classes, one_image
 from tests.oracles import paa
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 SCORE_ROUNDING = 1e-5  # of a score, relative to 1 + score
 OVERLAP_ROUNDING = 1e-6  # of an anchor's IoU

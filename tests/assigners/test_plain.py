@@ -15,7 +15,7 @@ from assigners import Assigner, Assignment, HeadInfo, Needs, Samples, assign
 from assigners.contract import negatives_outside_ignore
 from assigners.registry import UnknownName, create
 from tests.assigners.common import assigned, build, run
-from tests.strategies import STRIDES, scenes
+from tests.support.strategies import STRIDES, scenes
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "mmdet_style_head.py"
 ROWS = ("level", "uv", "positive", "label", "class_weight", "box_weight", "quality_weight")

@@ -16,7 +16,7 @@ from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import poto
 from tests.oracles import test_golden as golden
-from tests.strategies import KINDS, Scene, draw_box, scenes
+from tests.support.strategies import KINDS, Scene, draw_box, scenes
 
 ROUNDING = 1e-6  # of a quality, relative
 JITTERS = 16  # each has an even chance to miss a tie

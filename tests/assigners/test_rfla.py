@@ -14,7 +14,7 @@ from assigners.rules.rfla import receptive_field
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.oracles import rfla
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-5
 

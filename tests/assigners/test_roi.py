@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision.ops import roi_align, roi_pool
 
 from assigners.parts.roi_features import box_features, roi_align_levels, roi_pool_levels
-from tests.strategies import CHANNELS, scenes
+from tests.support.strategies import CHANNELS, scenes
 
 
 @given(scenes(), st.sampled_from([1, 3, 7]), st.sampled_from([1, 2]))

@@ -20,7 +20,7 @@ from tests.assigners.images import one_image
 from tests.assigners.test_iqdet import Seen, assert_masks_equal_the_oracle
 from tests.oracles import iqdet
 from tests.oracles import quality_sampling as oracle
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 LEARNED = ("iqdet", "qd", "uniform")
 ROUNDED = ("qd", "uniform")

@@ -15,7 +15,7 @@ from assigners.parts import level_selection as feature_selection
 from tests.assigners.common import assigned, build, rows
 from tests.assigners.images import one_image
 from tests.oracles import sapd
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 EARLY, LATE = 0.25, 0.5  # of training; the warm-up ends at half of it
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 6}

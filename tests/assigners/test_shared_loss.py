@@ -15,7 +15,7 @@ from tests.assigners.common import build, pixels, run
 from tests.oracles.geometry import iou
 from tests.oracles.iqdet import bce, bilinear_read
 from tests.oracles.loss import Sample, class_loss, giou
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 SMALL = {"sides": (128,), "max_images": 2, "max_boxes": 4}
 VARIANTS = [

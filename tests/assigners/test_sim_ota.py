@@ -23,7 +23,7 @@ from tests.assigners.images import HARD, hard_images, one_image
 from tests.assigners.test_dynamic_k import rounding_decides, trained
 from tests.oracles import sim_ota
 from tests.oracles.test_golden import GOLDEN
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 8}
 

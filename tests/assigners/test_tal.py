@@ -17,7 +17,7 @@ from tests.assigners.common import assert_close_rows, assigned, build, rows, run
 from tests.assigners.images import golden_image, one_image
 from tests.oracles import tal
 from tests.oracles.geometry import iou
-from tests.strategies import Scene, scenes
+from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-6  # of a logit or of a predicted coordinate, relative
 LABEL = 1e-5

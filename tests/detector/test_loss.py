@@ -26,7 +26,7 @@ from tests.detector.common import (
     make_targets,
 )
 from tests.oracles.loss import Sample, class_loss
-from tests.rounding import assert_close_in_ulps
+from tests.support.rounding import assert_close_in_ulps
 
 FORMS = ("focal", "sigmoid_focal", "qfl", "focal_pt", "varifocal", "weighted")
 ON_GRID = (Row(0, 0, 1, 2), Row(0, 0, 2, 2), Row(1, 0, 2, 2, 0.4, 0.5), Row(1, 1, 2, 1), Row(2, 0, 3, 0, 0.9))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from tests.strategies import KINDS, LATTICE, draw_box, scenes
+from tests.support.strategies import KINDS, LATTICE, draw_box, scenes
 
 
 @given(scenes())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.runs import environment
+from tests.support.runs import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,342 @@
+"""Kills, Ctrl-C and damaged checkpoints: a run goes on to the same bits, or says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+import torch
+from rich.console import Console
+
+from harness.core.errors import RunFailed, UserError
+from harness.records.store import ResultsStore
+from harness.runs import run as engine
+from harness.training.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from harness.training.trainer import Trainer
+from tests.support.runs import DEADLINE, environment, files_of, request, run, small_protocol
+
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from harness.training.trainer import Trainer
+from tests.support.runs import request, run
+
+original = Trainer._step
+def step(self, batch, index, logged):
+    if index == {at}:
+        Path({flag!r}).touch()
+        time.sleep({deadline})
+    return original(self, batch, index, logged)
+Trainer._step = step
+run(request(Path({results!r}), "iqdet", checkpoint_seconds=0.0))
+"""
+
+
+def wait_for(ready, child):
+    limit = time.monotonic() + DEADLINE
+    while not ready():
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < limit, "the child process did not get there"
+        time.sleep(0.02)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, undisturbed):
+    flag, results = tmp_path / "flag", tmp_path / "results"
+    script = SLOWLY.format(at=5, flag=str(flag), results=str(results), deadline=DEADLINE)
+    child = subprocess.Popen([sys.executable, "-c", script], env=environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(flag.exists, child)
+    finally:
+        child.kill()
+        child.communicate()
+    clean = undisturbed("iqdet")
+    work = results / "work" / clean.record["run_id"]
+    assert json.loads((work / "checkpoint" / "state.json").read_text())["step"] == 5
+    # What a dying process may leave behind: a trace beyond the checkpoint, a checkpoint half written.
+    with (work / "metrics.jsonl").open("a") as trace:
+        trace.write('{"step": 5, "lo')
+    (work / "checkpoint.new").mkdir()
+    (work / "checkpoint.new" / "model.safetensors").write_bytes(b"half")
+    resumed = run(request(results, "iqdet", resume=True))
+    assert files_of(resumed) == files_of(clean)
+    assert resumed.record["metrics"] == clean.record["metrics"]
+    assert resumed.record["progress"] == clean.record["progress"]
+    assert not list(work.glob("checkpoint*"))
+
+
+def test_ctrl_c_on_the_command_line(tmp_path):
+    """Exit code 130, where the checkpoint lies and the command that goes on, in two lines."""
+    lines = []
+    for section, values in small_protocol(schedule={"steps": 5000}, evaluation={"every": 2}).content().items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items() if v is not None)]
+    (tmp_path / "small.toml").write_text("\n".join(lines))
+    words = ["run", "-a", "center", "--protocol", "small.toml", "--device", "cpu", "--threads", "1", "--workers", "1"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *words], cwd=tmp_path, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: list(tmp_path.glob("results/work/*/checkpoint/state.json")), child)
+        os.killpg(child.pid, signal.SIGINT)  # the whole group, as a terminal does
+        _, errors = child.communicate(timeout=DEADLINE)
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+    assert child.returncode == 130, errors
+    (checkpoint,) = tmp_path.glob("results/work/*/checkpoint")
+    first, second = errors.strip().splitlines()[-2:]
+    assert first == f"interrupted; checkpoint: {checkpoint.relative_to(tmp_path)}"
+    assert second.startswith("go on with: harness run --assigner center --data shapes --protocol small.toml")
+    assert second.endswith("--resume")
+    assert "Traceback" not in errors
+    state = json.loads((checkpoint / "state.json").read_text())
+    assert state["step"] >= 2
+    assert second == f"go on with: {state['command']}"  # for whoever finds the checkpoint later
+
+
+@pytest.fixture(scope="module")
+def dead_run(tmp_path_factory):
+    """The results of a run that died at step 5 with a checkpoint."""
+    original = Trainer._step
+    results = tmp_path_factory.mktemp("dead")
+
+    def step(self, batch, index, logged):
+        if index == 5:
+            raise RunFailed("power cut")
+        return original(self, batch, index, logged)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        with pytest.raises(RunFailed):
+            run(request(results, "iqdet", checkpoint_seconds=0.0))
+    return results
+
+
+@pytest.fixture
+def checkpointed(tmp_path, dead_run):
+    """A copy of it: the working directory, and what to ask to go on."""
+    shutil.copytree(dead_run, tmp_path / "results")
+    (work,) = (tmp_path / "results" / "work").iterdir()
+    return work, request(tmp_path / "results", "iqdet", resume=True)
+
+
+def test_a_kill_between_two_renames_loses_nothing(checkpointed, undisturbed):
+    work, asked = checkpointed
+    (work / "checkpoint").rename(work / "checkpoint.old")
+    assert files_of(run(asked)) == files_of(undisturbed("iqdet"))
+
+
+FILES = ("model.safetensors", "ema.safetensors", "optimizer.pt", "state.json")
+DAMAGES = [
+    (name, how) for name in FILES for how in ("cut", "rubbish", "empty", "gone") if (name, how) != (FILES[3], "gone")
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_a_damaged_checkpoint_is_named_with_the_way_out(checkpointed, name, damage):
+    work, asked = checkpointed
+    path = work / "checkpoint" / name
+    if damage == "gone":
+        path.unlink()
+    else:
+        whole = path.read_bytes()
+        path.write_bytes({"cut": whole[: len(whole) // 2], "rubbish": b"rubbish" * 40, "empty": b""}[damage])
+    with pytest.raises(UserError, match=r"checkpoint .* cannot be restored .*--restart") as mistake:
+        run(asked)
+    assert str(work / "checkpoint") in str(mistake.value)
+    assert path.exists() or damage == "gone"  # nothing is thrown away behind the user's back
+
+
+def test_a_checkpoint_of_another_run_is_refused(checkpointed):
+    work, asked = checkpointed
+    state = json.loads((work / "checkpoint" / "state.json").read_text())
+    (work / "checkpoint" / "state.json").write_text(json.dumps({**state, "run_id": "another"}))
+    with pytest.raises(UserError, match="is of run another, not iqdet-"):
+        run(asked)
+
+
+def test_an_unfinished_run_is_not_thrown_away_unasked(checkpointed, undisturbed):
+    work, asked = checkpointed
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="--resume to go on, or --restart") as mistake:
+        run(replace(asked, resume=False))
+    assert str(work / "checkpoint") in str(mistake.value)
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
+    assert files_of(run(asked)) == files_of(undisturbed("iqdet"))
+
+
+def test_restart_begins_anew(checkpointed, undisturbed):
+    _, asked = checkpointed
+    assert files_of(run(replace(asked, resume=False, restart=True))) == files_of(undisturbed("iqdet"))
+
+
+def test_resume_without_a_checkpoint_starts_anew(tmp_path, undisturbed):
+    assert files_of(run(request(tmp_path, "atss", resume=True))) == files_of(undisturbed("atss"))
+
+
+def test_a_resume_with_nothing_there_says_nothing(tmp_path, undisturbed):
+    assert files_of(undisturbed("center")) == files_of(run(request(tmp_path / "silent", "center", resume=True)))
+    assert not [line for line in lines_of(request(tmp_path, "center", resume=True)) if "begins" in line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"protocol": small_protocol(schedule={"lr": 1e-3})}, "schedule.lr 0.003, not 0.001"),
+        ({"options": {"positives": 8}}, "positives 12, not 8"),
+        (
+            {"protocol": small_protocol(data={"train_images": 5, "val_images": 3})},
+            "other images or annotations in the training split; other images or annotations in the validation split; "
+            "data.train_images 6, not 5; data.val_images 4, not 3",
+        ),
+        ({"protocol": small_protocol(data={"val_split": "train"})}, "validation split val, not train; data.val_split "),
+        (None, "an older version left it, which took no note of what it is"),
+    ],
+)
+def test_a_resume_names_the_unfinished_run_that_is_another(checkpointed, changes, differs):
+    work, asked = checkpointed
+    if changes is None:
+        path = work / "checkpoint" / "state.json"
+        state = json.loads(path.read_text())
+        assert state.pop("question")["seed"] == 0
+        path.write_text(json.dumps(state))
+        changes = {"options": {"positives": 8}}
+    (line,) = [line for line in lines_of(replace(asked, **changes)) if "begins" in line]
+    assert line.startswith(f"begins at step 1; {work.name} (stopped after 5 steps) is another run: {differs}")
+    assert (work / "checkpoint" / "state.json").exists()
+
+
+def test_runs_of_another_seed_or_in_progress_are_not_named(checkpointed):
+    work, asked = checkpointed
+    assert not [line for line in lines_of(replace(asked, seed=1)) if "begins" in line]
+    with ResultsStore(asked.results).lock(work.name):
+        changed = replace(asked, options={"positives": 8})
+        assert not [line for line in lines_of(changed) if "begins" in line]
+
+
+def test_the_nearest_of_several_unfinished_runs_is_named(checkpointed):
+    work, asked = checkpointed
+    for number in range(3):
+        other = work.with_name(f"{work.name.rpartition('-')[0]}-{number:010d}")
+        shutil.copytree(work, other)
+        path = other / "checkpoint" / "state.json"
+        state = json.loads(path.read_text())
+        state["question"]["seed" if number else "options"] = {} if not number else 0
+        path.write_text({0: json.dumps(state), 1: "[]", 2: "{"}[number])
+    (line,) = [line for line in lines_of(replace(asked, options={"positives": 8})) if "begins" in line]
+    assert f"{work.name} (stopped after 5 steps) is another run: positives 12, not 8" in line
+
+
+def lines_of(asked):
+    """What a run says."""
+    screen = Console(file=StringIO(), width=80)
+    run(replace(asked, console=screen))
+    return screen.file.getvalue().splitlines()
+
+
+def told(asked):
+    """The record of a run that goes on, and the warnings on the way."""
+    screen = Console(file=StringIO(), width=80)
+    outcome = run(replace(asked, console=screen))
+    return outcome.record, [line for line in screen.file.getvalue().splitlines() if line.startswith("warning: ")]
+
+
+def code(commit, torch_version=torch.__version__):
+    return {"commit": commit, "version": "0.1.0", "torch": str(torch_version)}
+
+
+OLDER, OLD, NOW = "a" * 40, "b" * 40, "c" * 40
+
+
+@pytest.mark.parametrize(
+    ("trained_by", "earlier"),
+    [
+        ([code(NOW)], []),
+        ([code(OLD)], [OLD]),
+        ([code(OLDER), code(OLD), code(NOW)], [OLDER, OLD]),
+        ([code(NOW, "2.11.0")], [f"{NOW} with torch 2.11.0"]),
+        ([code(None)], ["version 0.1.0"]),
+        ([], ["an earlier version"]),
+        (None, ["an earlier version"]),
+    ],
+)
+def test_other_code_that_trained_a_part_is_said_and_recorded(checkpointed, monkeypatch, trained_by, earlier):
+    work, asked = checkpointed
+    path = work / "checkpoint" / "state.json"
+    state = json.loads(path.read_text())
+    assert state.pop("trained_by"), "the dead run took note"
+    assert state.pop("command") == "harness run --resume"
+    path.write_text(json.dumps(state if trained_by is None else {**state, "trained_by": trained_by}))
+    monkeypatch.setattr(engine, "source_version", lambda: {"commit": NOW, "version": "0.1.0"})
+    record, warnings = told(asked)
+    assert record["source"] == {"commit": NOW, "version": "0.1.0", "earlier": earlier}
+    assert len(warnings) == bool(earlier)
+    for name in (*earlier, *([NOW] if earlier else [])):
+        assert name in warnings[0]
+
+
+def test_code_is_noted_again_in_the_next_checkpoint(checkpointed, monkeypatch):
+    """Stopped a second time, by a third commit: all three are known."""
+    work, asked = checkpointed
+    path = work / "checkpoint" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "trained_by": [code(OLDER)]}))
+    original = Trainer._step
+
+    def step(self, batch, index, logged):
+        if index == 7:
+            raise RunFailed("power cut")
+        return original(self, batch, index, logged)
+
+    monkeypatch.setattr(engine, "source_version", lambda: {"commit": OLD, "version": "0.1.0"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        with pytest.raises(RunFailed, match="power cut"):
+            run(replace(asked, checkpoint_seconds=0.0, again="harness run --here --resume"))
+    state = json.loads(path.read_text())
+    assert state["trained_by"] == [code(OLDER), code(OLD)]
+    assert state["command"] == "harness run --here --resume"
+    monkeypatch.setattr(engine, "source_version", lambda: {"commit": NOW, "version": "0.1.0"})
+    record, (warning,) = told(asked)
+    assert record["source"]["earlier"] == [OLDER, OLD]
+    assert f"{OLDER}, {OLD}; this is {NOW}" in warning
+
+
+def test_a_run_in_one_piece_has_no_earlier_code(undisturbed):
+    assert undisturbed("iqdet").record["source"]["earlier"] == []
+
+
+def tiny_parts():
+    model = torch.nn.Linear(2, 2)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def test_a_checkpoint_is_there_whole_after_a_second_kill(tmp_path, monkeypatch):
+    """Killed between the renames, resumed, killed while writing: the first checkpoint is still there."""
+    folder = tmp_path / "checkpoint"
+    model, optimizer = tiny_parts()
+    save_checkpoint(folder, TrainState("run", step=3), model, optimizer, None)
+    folder.rename(tmp_path / "checkpoint.old")
+    assert find_checkpoint(folder) == tmp_path / "checkpoint.old"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(folder, TrainState("run", step=4), model, optimizer, None)
+    found = find_checkpoint(folder)
+    assert found is not None
+    assert load_checkpoint(found, "run", *tiny_parts(), None).step == 3
+    save_checkpoint(folder, TrainState("run", step=5), model, optimizer, None)
+    assert load_checkpoint(folder, "run", *tiny_parts(), None).step == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

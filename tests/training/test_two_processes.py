@@ -1,0 +1,129 @@
+"""Two processes under torchrun train as one does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from harness.records.store import ResultsStore
+from tests.support.runs import DEADLINE, environment, request, run, trace_of, unshared_protocol, write_coco
+
+SCRIPT = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+import torch
+from harness.runs import run as engine
+from tests.support.runs import request, run, unshared_protocol
+
+torch.set_num_threads(1)
+with engine.processes("cpu") as group:
+    engine.processes = lambda _: nullcontext(group)  # one group for all runs: torch cannot make it a second time
+    for name in sys.argv[3:]:
+        run(request(Path(sys.argv[1]), name, unshared_protocol(), data=sys.argv[2]))
+"""
+NAMES = ("atss", "iqdet")
+
+# Of few logged steps: those that are not are reduced for this alone. `one` has boxes on the first process only, `none`
+# has no box at all. What every process says is written down.
+WATCHED = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+import torch
+from harness.runs import run as engine
+from harness.training import trainer
+from harness.data import splits
+from harness.core.errors import RunFailed
+from tests.support.runs import request, run, unshared_protocol
+
+torch.set_num_threads(1)
+trainer.TRACE_LINES = 1
+splits._examine = lambda *_: None  # else data without an object is refused
+with engine.processes("cpu") as group:
+    engine.processes = lambda _: nullcontext(group)
+    for data in ("one", "none"):
+        try:
+            record = run(request(Path("results"), "atss", unshared_protocol(), data=f"coco:{data}")).record
+            said = "finished"
+        except RunFailed as failure:
+            said = str(failure)
+        Path(f"{data}{group.rank}").write_text(said)
+"""
+
+
+def together(folder, text, *words):
+    """Run a script as two processes in a folder."""
+    script = folder / "shared.py"
+    script.write_text(text)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    group = subprocess.Popen(
+        [*start, str(script), *words], env=environment(), text=True, cwd=folder,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        _, errors = group.communicate(timeout=DEADLINE)
+    finally:
+        group.terminate()  # torchrun ends its processes with itself; where it has ended this does nothing
+    assert group.returncode == 0, errors[-3000:]
+
+
+def test_two_processes_stop_together_where_neither_has_an_object(tmp_path):
+    for name in ("one", "none"):
+        path = write_coco(tmp_path / name) / "annotations" / "instances_train.json"
+        content = json.loads(path.read_text())
+        kept = [each for each in content["annotations"] if name == "one" and each["image_id"] == 1]
+        path.write_text(json.dumps({**content, "annotations": kept}))
+    together(tmp_path, WATCHED)
+    assert [(tmp_path / f"one{rank}").read_text() for rank in range(2)] == ["finished"] * 2
+    said = [(tmp_path / f"none{rank}").read_text() for rank in range(2)]
+    assert said[0] == said[1]
+    assert said[0].startswith("the first 6 steps had no object")
+
+
+FAULT = """
+import os
+from pathlib import Path
+from harness.runs import run as engine
+from harness.core.errors import UserError
+from tests.support.runs import request, run, unshared_protocol
+
+rank, said = os.environ["RANK"], "nothing"
+engine.checked = lambda images, *_: images  # as if it broke after it was looked at
+try:
+    run(request(Path("results"), "center", unshared_protocol(), data="coco:data"))
+except UserError as error:
+    said = str(error)
+Path(f"said{rank}").write_text(said)
+"""
+
+
+def test_the_main_process_tells_of_an_image_that_the_other_cannot_read(tmp_path):
+    images = sorted((write_coco(tmp_path / "data") / "val").iterdir())
+    images[4].write_bytes(images[4].read_bytes()[:300])  # the second batch of four, so that of the second process
+    together(tmp_path, FAULT)
+    assert (tmp_path / "said1").read_text() == "nothing"
+    told = (tmp_path / "said0").read_text()
+    assert told.startswith("image data/val/4.png cannot be decoded: ")
+    assert "; the training is kept in results/work/center-small-test-s0-" in told
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path):
+    data = f"coco:{write_coco(tmp_path / 'data')}"
+    together(tmp_path, SCRIPT, str(tmp_path / "two"), data, *NAMES)
+    records = {record["assigner"]: record for record in ResultsStore(tmp_path / "two").load_all()[0]}
+    for name in NAMES:
+        one, two = run(request(tmp_path / "one", name, unshared_protocol(), data=data)), records[name]
+        assert two["run_id"] == one.record["run_id"]
+        first, second = trace_of(one.work_dir), trace_of(tmp_path / "two" / "work" / two["run_id"])
+        assert len(first) == len(second) == 6
+        positives = [line["statistics"]["positives_per_box"] for line in first]
+        assert any(positives)
+        assert not all(positives)  # some steps have no box at all, more have none on one side
+        for a, b in zip(first, second, strict=True):
+            assert b["losses"] == pytest.approx(a["losses"], rel=1e-4, abs=1e-6)
+            assert b["statistics"] == pytest.approx(a["statistics"], rel=1e-3, abs=1e-5)
+        assert two["metrics"]["AP"] == pytest.approx(one.record["metrics"]["AP"], abs=0.5)
