@@ -112,8 +112,7 @@ def assigners_command(
 
     Both are called in turns in one process, so that their ratio holds on any machine; what is shown are medians of
     forward (with backward, where an assigner has losses of its own) and the peak of one call's memory. On one CPU
-    thread a time is that of computing, without waiting for other processes. The dense versions are part of a source
-    checkout; without it there are no ratios.
+    thread a time is that of computing, without waiting for other processes.
 
     Boxes, images and classes vary one at a time, around 30 boxes an image, 2 images and 80 classes; 5000 boxes come
     in one image. Where any of the three is given, all combinations of those are measured.
@@ -132,22 +131,20 @@ def assigners_command(
     screen, progress = console(as_json, files=True), console(as_json=True)
 
     from harness.bench.batches import Bench, Limits, choose_cells
-    from harness.bench.dense_versions import dense_rules
+    from harness.bench.dense.rules import RULES
     from harness.core.device import computing, pick_device
 
     if quick:
         boxes, images, classes = boxes or QUICK[0], images or QUICK[1], classes or QUICK[2]
     cells = choose_cells(boxes, images, classes)
     where = pick_device(device)
-    rules, missing = dense_rules() if dense else ({}, None)
+    rules = RULES if dense else {}
     limits = Limits(QUICK_SECONDS if quick else SECONDS, dense_memory, dense_seconds)
     subjects = [_subject(*spec) for spec in specs]
     with computing(where, threads):
         told = _environment(where)
         rows = _measure(Bench(rules, where, limits, size), cells, subjects, results / "bench" / FILE, told, progress)
     show(screen, _assigners_table(rows), ("note", "passes", "dense MiB", "dense ms"))
-    if missing is not None:
-        say(screen, f"note: {missing}")
     for path in _draw(results / "bench" / FILE, told, size):
         say(screen, f"picture {path}")
     say(screen, f"rows in {results / 'bench' / FILE}")

@@ -132,7 +132,7 @@ def _one(
     if not cases:
         return Finding(subject, outcomes)
     verdicts = _compare(subject, cases, peers, progress)
-    tables.show_golden(screen, subject, verdicts, _no_oracles())
+    tables.show_golden(screen, subject, verdicts)
     return Finding(subject, outcomes, verdicts)
 
 
@@ -151,22 +151,13 @@ def _contract(subject: Subject, examples: int, progress: Console | None) -> list
 
 def _compare(subject: Subject, cases: Sequence[Case], peers: Sequence[str], progress: Console | None) -> list[Verdict]:
     from harness.verify.published.compare import compare
-    from harness.verify.published.oracles import Oracles
 
-    oracles = Oracles()
     verdicts: list[Verdict] = []
     for index, case in enumerate(cases, start=1):
-        verdicts += compare(subject, case, oracles, peers)
+        verdicts += compare(subject, case, peers)
         if progress is not None:
             say(progress, f"[{index}/{len(cases)}] {case.name}")
     return verdicts
-
-
-def _no_oracles() -> str | None:
-    """Why this installation has none."""
-    from harness.verify.published.oracles import Oracles
-
-    return Oracles().missing
 
 
 def _examined(name: str, cases: Sequence[Case], examples: int, progress: Console) -> Finding:
@@ -195,8 +186,6 @@ def _show_all(screen: Console, findings: Sequence[Finding], cases: Sequence[Case
     if cases:
         verdicts = [verdict for finding in findings for verdict in finding.verdicts]
         tables.show_peers(screen, verdicts, sorted({peer.name for case in cases for peer in case.peers}))
-        if (missing := _no_oracles()) is not None:
-            say(screen, f"note: {missing}")
     wrong = [f"{finding.subject.title}: {finding.complaint}" for finding in findings if finding.complaint]
     return "; ".join(wrong) or None
 
@@ -209,11 +198,8 @@ def _named(verdicts: Sequence[Verdict], most: int = 3) -> str:
 def _report(finding: Finding, golden: Path | None) -> dict[str, Any]:
     compared: Mapping[str, Any] | None = None
     if golden is not None:
-        missing = _no_oracles()
         compared = {
             "folder": golden.name,
-            "oracles": missing is None,
-            "note": missing,
             "peers": tables.peers_json(finding.verdicts),
             "verdicts": [tables.verdict_json(verdict) for verdict in finding.verdicts],
         }

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from assigners.contract import Predictions
-from tests.oracles import test_golden as golden
+from harness.verify.published.oracles import test_golden as golden
 from tests.support.strategies import Scene, draw_box
 
 HARD = ["tiny", "nested", "duplicate", "flat", "border"]  # kinds of `hard_images`

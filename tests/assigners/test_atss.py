@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from harness.verify.published.oracles import atss
+from harness.verify.published.oracles.geometry import area
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import atss
-from tests.oracles.geometry import area
 from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-5  # of IoU

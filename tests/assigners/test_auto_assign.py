@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from harness.verify.published.oracles.test_golden import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,13 +20,11 @@ from detector.loss import LossSettings, detection_losses
 from harness.verify.answers import WEIGHTS
 from harness.verify.published.cases import read_case
 from harness.verify.published.compare import compare
-from harness.verify.published.oracles import Oracles
+from harness.verify.published.oracles import auto_assign
 from harness.verify.subject import find_subject
 from tests.assigners.common import assert_close_rows, build, permuted, rows
 from tests.assigners.images import one_image
 from tests.assigners.test_free_anchor import fitting
-from tests.oracles import auto_assign
-from tests.oracles.test_golden import GOLDEN
 from tests.support.strategies import Scene, scenes
 
 RECORDED = ["p01_one_256", "p02_empty_256", "p06_tiny_512", "p10_classes80_256", "p12_aligned_320"]
@@ -99,7 +98,7 @@ def test_losses_equal_the_slow_version(scene, options):
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_answers(name):
     """The slow version gives the published losses and weights; with the zoo's conventions, it gives ours."""
-    verdicts = compare(find_subject("auto_assign"), read_case(GOLDEN / f"{name}.npz"), Oracles(), ["mmdet_autoassign"])
+    verdicts = compare(find_subject("auto_assign"), read_case(GOLDEN / f"{name}.npz"), ["mmdet_autoassign"])
     (verdict,) = verdicts
     assert verdict.status == "agrees", verdict.reason
     assert verdict.further.keys() == {"soft", "wneg", "loss_pos", "loss_neg", "loss_center"}

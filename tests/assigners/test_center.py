@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from harness.verify.published.oracles import fcos
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import fcos
 from tests.support.strategies import Scene, scenes
 
 RADII = st.sampled_from([0.0, 0.75, 1.5, 2.5])

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from assigners.parts.map_reader import flat_location
 from assigners.rules.centernet import consecutive
 from detector.loss import LossSettings, detection_losses
+from harness.verify.published.oracles import centernet
 from tests.assigners.common import build, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import centernet
 from tests.support.rounding import assert_close_in_ulps
 from tests.support.strategies import Scene, scenes
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigners.contract import Predictions, Step
+from harness.verify.published.oracles import ddod
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import golden_image, one_image
-from tests.oracles import ddod
 from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-6  # of a fit

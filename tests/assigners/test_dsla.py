@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from harness.verify.published.oracles.test_golden import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -16,14 +17,12 @@ from assigners.contract import Declares, Predictions
 from assigners.rules.dsla import soft_class_cost
 from harness.verify.published.cases import golden_files, read_case
 from harness.verify.published.compare import compare
-from harness.verify.published.oracles import Oracles
+from harness.verify.published.oracles import dsla
+from harness.verify.published.oracles.sim_ota import Result
 from harness.verify.subject import find_subject
 from tests.assigners.common import assigned, build
 from tests.assigners.images import HARD, hard_images, one_image
 from tests.assigners.test_dynamic_k import rounding_decides, trained
-from tests.oracles import dsla
-from tests.oracles.sim_ota import Result
-from tests.oracles.test_golden import GOLDEN
 from tests.support.strategies import Scene, scenes
 
 SMALL = {"sides": (128, 256), "max_boxes": 8}
@@ -100,9 +99,9 @@ def test_hard_boxes_equal_brute_force(kind):
 
 def test_published_answers():
     """The oracle with the peer's conventions is the peer, and the assigner is the oracle with the zoo's."""
-    subject, oracles = find_subject("dsla"), Oracles()
+    subject = find_subject("dsla")
     for path in golden_files(GOLDEN):
-        (verdict,) = compare(subject, read_case(path), oracles, only=["mmdet_dynsoft"])
+        (verdict,) = compare(subject, read_case(path), only=["mmdet_dynsoft"])
         assert verdict.status == "agrees", verdict
         assert verdict.oracle is not None
         assert verdict.product is not None

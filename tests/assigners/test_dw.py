@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from assigners.contract import Assignment, Predictions, Step
 from assigners.ops.boxes import decode, ltrb
 from detector.loss import LossSettings, detection_losses
+from harness.verify.published.oracles import dw
 from tests.assigners.common import build
 from tests.assigners.images import one_image
-from tests.oracles import dw
 from tests.support.strategies import Scene, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 6}

@@ -15,7 +15,7 @@ from assigners.contract import Predictions
 from assigners.ops.boxes import decode
 from assigners.parts.conflicts import box_rank
 from assigners.parts.dynamic_k import HOPELESS, cheapest, dynamic_k, finite, settle
-from tests.oracles.sim_ota import Result, match
+from harness.verify.published.oracles.sim_ota import Result, match
 from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-5  # of a cost, relative to 1 + cost; a tenth of it of an overlap

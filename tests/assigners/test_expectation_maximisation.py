@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigners.parts.gaussian_split import split
-from tests.oracles import paa
+from harness.verify.published.oracles import paa
 
 SHAPES = ("uniform", "clusters", "heavy", "near", "equal", "steps", "spread")
 LAST_BITS = 1e-9  # of a log density

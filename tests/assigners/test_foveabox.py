@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from assigners.contract import Grid, HeadInfo
 from assigners.rules.foveabox import FoveaBox
+from harness.verify.published.oracles import foveabox
+from harness.verify.published.oracles.geometry import area
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import foveabox
-from tests.oracles.geometry import area
 from tests.support.strategies import Scene, scenes
 
 OPTIONS = st.fixed_dictionaries({"sigma": st.sampled_from([0.25, 0.4, 1.0]), "eta": st.sampled_from([1.0, 2.0, 3.0])})

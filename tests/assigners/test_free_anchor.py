@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from harness.verify.published.oracles.test_golden import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,12 +18,10 @@ from detector.loss import LossSettings, detection_losses
 from harness.verify.answers import WEIGHTS
 from harness.verify.published.cases import read_case
 from harness.verify.published.compare import compare
-from harness.verify.published.oracles import Oracles
+from harness.verify.published.oracles import free_anchor
 from harness.verify.subject import find_subject
 from tests.assigners.common import assert_close_rows, build, permuted, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import free_anchor
-from tests.oracles.test_golden import GOLDEN
 from tests.support.strategies import Scene, scenes
 
 RECORDED = ["p01_one_256", "p02_empty_256", "p03_seven_320x416", "p10_classes80_256", "p12_aligned_320"]
@@ -79,7 +78,7 @@ def test_losses_equal_the_slow_version(scene, options):
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_answers(name):
     """The slow version gives the published losses, bags and matches; with the zoo's conventions, it gives ours."""
-    verdicts = compare(find_subject("free_anchor"), read_case(GOLDEN / f"{name}.npz"), Oracles(), ["mmdet_freeanchor"])
+    verdicts = compare(find_subject("free_anchor"), read_case(GOLDEN / f"{name}.npz"), ["mmdet_freeanchor"])
     (verdict,) = verdicts
     assert verdict.status == "agrees", verdict.reason
     assert verdict.further.keys() >= {"positive_loss", "negative_loss_sum", "bag_prob", "box_prob"}

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from assigners.contract import Assignment
 from assigners.rules.iqdet.encoder import Mixture
 from assigners.rules.iqdet.iqdet import IQDet
+from harness.verify.published.oracles import iqdet
 from tests.assigners.common import build, permuted, pixels, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import iqdet
 from tests.support.strategies import Scene, scenes
 
 GATES = st.sampled_from(["contains_grid", "contains_cell", "none", "fcos_range"])

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from assigners.contract import HeadInfo, Predictions
 from assigners.registry import create
+from harness.verify.published.oracles import lla
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import HARD, hard_images, image_of_classes, one_image
-from tests.oracles import lla
 from tests.support.strategies import Scene, draw_box, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 8}

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from assigners.contract import Grid
 from assigners.ops.boxes import aligned_iou, square_anchors
 from assigners.rules.max_iou import most_overlapping, overlapping_range
+from harness.verify.published.oracles import max_iou
+from harness.verify.published.oracles import test_golden as golden
+from harness.verify.published.oracles.geometry import area, sides
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import max_iou
-from tests.oracles import test_golden as golden
-from tests.oracles.geometry import area, sides
 from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-6  # of IoU

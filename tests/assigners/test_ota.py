@@ -16,10 +16,10 @@ from assigners.parts.candidates import near_center
 from assigners.parts.sinkhorn import transport
 from assigners.registry import create
 from assigners.rules.ota import OTA
+from harness.verify.published.oracles import ota
+from harness.verify.published.oracles import test_golden as golden
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import HARD, golden_image, hard_images, image_of_classes, one_image
-from tests.oracles import ota
-from tests.oracles import test_golden as golden
 from tests.support.strategies import Scene, draw_box, scenes
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 8}

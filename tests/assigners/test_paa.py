@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigners.contract import Predictions
+from harness.verify.published.oracles import paa
 from tests.assigners.common import assigned, build, map_tensors, permuted, rows, run
 from tests.assigners.images import HARD, golden_image, hard_images, image_of_classes, one_image
-from tests.oracles import paa
 from tests.support.strategies import Scene, scenes
 
 SCORE_ROUNDING = 1e-5  # of a score, relative to 1 + score

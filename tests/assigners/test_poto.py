@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from assigners.contract import Declares, Predictions, Step
 from assigners.rules.poto import match
+from harness.verify.published.oracles import poto
+from harness.verify.published.oracles import test_golden as golden
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import poto
-from tests.oracles import test_golden as golden
 from tests.support.strategies import KINDS, Scene, draw_box, scenes
 
 ROUNDING = 1e-6  # of a quality, relative

@@ -16,7 +16,7 @@ from assigners.rules.iqdet import encoder as quality_distribution
 from assigners.rules.iqdet.box_points import offset_in_half_sides
 from assigners.rules.iqdet.encoder import Mixture, QualityDistributionEncoder, quality_loss
 from assigners.rules.iqdet.mixture_sampler import component_mass, sample_truncated
-from tests.oracles import iqdet
+from harness.verify.published.oracles import iqdet
 from tests.support.strategies import CHANNELS, MixtureParameters, mixtures, scenes
 
 SEEDS = st.integers(0, 2**16)

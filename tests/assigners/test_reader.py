@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from assigners.contract import Grid, Samples
 from assigners.parts.map_reader import corners, read, read_channel
-from tests.oracles.iqdet import bilinear_read, corner_weights
+from harness.verify.published.oracles.iqdet import bilinear_read, corner_weights
 from tests.support.rounding import assert_close_in_ulps
 
 SHAPES = ((6, 9), (3, 5), (1, 1))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigners.rules.rfla import receptive_field
+from harness.verify.published.oracles import rfla
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
-from tests.oracles import rfla
 from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-5

@@ -15,11 +15,11 @@ from assigners.contract import Assignment
 from assigners.rules.iqdet.box_points import BoxPoints, quantise
 from assigners.rules.iqdet.grid_variants import UniformSampling
 from harness.verify.answers import ROUNDING
+from harness.verify.published.oracles import iqdet
+from harness.verify.published.oracles import quality_sampling as oracle
 from tests.assigners.common import assert_close_rows, build, map_tensors, permuted, pixels, rows, run
 from tests.assigners.images import one_image
 from tests.assigners.test_iqdet import Seen, assert_masks_equal_the_oracle
-from tests.oracles import iqdet
-from tests.oracles import quality_sampling as oracle
 from tests.support.strategies import Scene, scenes
 
 LEARNED = ("iqdet", "qd", "uniform")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from assigners.contract import Assignment, Step
 from assigners.parts import level_selection as feature_selection
+from harness.verify.published.oracles import sapd
 from tests.assigners.common import assigned, build, rows
 from tests.assigners.images import one_image
-from tests.oracles import sapd
 from tests.support.strategies import Scene, scenes
 
 EARLY, LATE = 0.25, 0.5  # of training; the warm-up ends at half of it

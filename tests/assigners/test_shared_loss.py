@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from assigners.contract import Assignment, Predictions
 from detector.loss import LossSettings, detection_losses
+from harness.verify.published.oracles.geometry import iou
+from harness.verify.published.oracles.iqdet import bce, bilinear_read
+from harness.verify.published.oracles.loss import Sample, class_loss, giou
 from tests.assigners.common import build, pixels, run
-from tests.oracles.geometry import iou
-from tests.oracles.iqdet import bce, bilinear_read
-from tests.oracles.loss import Sample, class_loss, giou
 from tests.support.strategies import Scene, scenes
 
 SMALL = {"sides": (128,), "max_images": 2, "max_boxes": 4}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from assigners.parts.sinkhorn import Plan, transport
-from tests.oracles.ota import sinkhorn
+from harness.verify.published.oracles.ota import sinkhorn
 
 
 @dataclass(frozen=True)

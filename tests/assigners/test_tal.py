@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from assigners.contract import Assignment, Declares, Predictions, Step
 from assigners.rules import tal as module
 from harness.verify.answers import WEIGHTS, expect_equal
+from harness.verify.published.oracles import tal
+from harness.verify.published.oracles.geometry import iou
 from tests.assigners.common import assert_close_rows, assigned, build, rows, run
 from tests.assigners.images import golden_image, one_image
-from tests.oracles import tal
-from tests.oracles.geometry import iou
 from tests.support.strategies import Scene, scenes
 
 ROUNDING = 1e-6  # of a logit or of a predicted coordinate, relative

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 import torch
@@ -18,7 +16,7 @@ from assigners.ops.boxes import aligned_iou, ltrb
 from harness.bench import batches as module
 from harness.bench.batches import BOXES, CLASSES, IMAGES, Bench, Cell, Limits, Row, Subject, assigner_call, choose_cells
 from harness.bench.chart import draw, series
-from harness.bench.dense_versions import dense_rules
+from harness.bench.dense.rules import RULES
 from harness.bench.markdown import summary
 from harness.bench.measure import in_turns, peak_bytes
 from harness.bench.measurements import columns, merge, read_lines, to_line, write_lines
@@ -133,8 +131,7 @@ def test_a_call_runs_backward_where_the_assigner_has_losses():
 
 
 def test_a_row_beside_its_dense_version():
-    rules, missing = dense_rules()
-    assert missing is None
+    rules = RULES
     found = measured(bench(rules), "atss")
     assert (found.assigner, found.images, found.boxes, found.classes, found.size) == ("atss", 2, 3, 2, "64x96")
     assert found.ratio == pytest.approx(found.dense_ms / found.ms)
@@ -151,7 +148,7 @@ def test_a_row_without_a_dense_version():
 
 
 def test_a_dense_version_that_would_need_too_much_memory_is_not_run():
-    rules, _ = dense_rules()
+    rules = RULES
     called = []
     rules = {"dsla": replace(rules["dsla"], answer=lambda picture: called.append(picture))}
     found = measured(bench(rules, dense_mib=0.001), "dsla")
@@ -163,7 +160,7 @@ def test_a_dense_version_that_would_need_too_much_memory_is_not_run():
 
 
 def test_a_dense_version_that_would_take_too_long_is_not_run():
-    made = bench(dense_rules()[0], dense_seconds=0.0)
+    made = bench(RULES, dense_seconds=0.0)
     assert measured(made, "atss").dense_ms > 0  # nothing is known of its speed yet
     later = measured(made, "atss", Cell(6, 2, 2))
     assert later.dense_ms is None
@@ -188,18 +185,6 @@ def test_a_fault_of_an_assigner_is_not_hidden(monkeypatch):
     monkeypatch.setattr(module, "create", lambda name, head, **options: Broken())
     with pytest.raises(RuntimeError, match="a fault"):
         measured(bench(), "broken")
-
-
-def test_without_a_checkout_there_are_no_dense_versions(tmp_path, monkeypatch):
-    rules, missing = dense_rules(tmp_path)
-    assert not rules
-    assert "source checkout" in missing
-    foreign = ModuleType("tests")
-    foreign.__path__ = [str(tmp_path)]
-    monkeypatch.setitem(sys.modules, "tests", foreign)
-    rules, missing = dense_rules()
-    assert not rules
-    assert "another package named tests" in missing
 
 
 # --- the file ----------------------------------------------------------------------------------------------------

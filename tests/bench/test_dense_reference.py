@@ -9,11 +9,11 @@ import torch
 
 from assigners import Targets, catalogue, create
 from harness.bench.batches import dense_call
+from harness.bench.dense import likelihood
+from harness.bench.dense.picture import IGNORED, NEGATIVE, pictures
+from harness.bench.dense.rules import RULES
 from harness.bench.measure import peak_bytes
 from harness.bench.scene import STEP, make_scene
-from tests.bench.dense import likelihood
-from tests.bench.dense.picture import IGNORED, NEGATIVE, pictures
-from tests.bench.dense_reference import RULES
 
 CLASSES, SIZE = 5, (256, 320)
 HARD = [name for name, rule in RULES.items() if not rule.losses]

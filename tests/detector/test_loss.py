@@ -16,6 +16,7 @@ from assigners.ops.boxes import aligned_iou, decode, giou_loss
 from assigners.parts.map_reader import read
 from detector import LossSettings, loss
 from detector.loss import centerness, detection_losses
+from harness.verify.published.oracles.loss import Sample, class_loss
 from tests.detector.common import (
     CLASSES,
     SHAPES,
@@ -25,7 +26,6 @@ from tests.detector.common import (
     make_predictions,
     make_targets,
 )
-from tests.oracles.loss import Sample, class_loss
 from tests.support.rounding import assert_close_in_ulps
 
 FORMS = ("focal", "sigmoid_focal", "qfl", "focal_pt", "varifocal", "weighted")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from harness.verify import scenes as shipped
+from harness.verify.published.oracles.geometry import Points, make_points
 from harness.verify.scenes import CHANNELS, KINDS, LATTICE, SIDES, STRIDES, draw_box
-from tests.oracles.geometry import Points, make_points
 
 __all__ = [
     "CHANNELS", "KINDS", "LATTICE", "SIDES", "STRIDES", "MixtureParameters", "Scene", "draw_box", "mixtures", "scenes",

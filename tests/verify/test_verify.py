@@ -21,7 +21,6 @@ from harness.core.errors import UserError
 from harness.verify.checks.catalogue import CHECKS, EXAMPLES, run_check
 from harness.verify.published.cases import golden_files, hard_assignment, read_case
 from harness.verify.published.compare import compare
-from harness.verify.published.oracles import Oracles
 from harness.verify.published.peers import PEERS, ZOO
 from harness.verify.subject import find_subject
 from tests.support.runs import environment
@@ -210,12 +209,11 @@ def test_building_leaves_the_global_generator_alone():
 
 @pytest.mark.parametrize("assigner", ["center[radius=0]", *sorted({row.assigner for row in PEERS.values()})])
 def test_assigners_agree_with_their_peers(assigner):
-    subject, oracles = find_subject(assigner), Oracles()
-    assert oracles.missing is None
+    subject = find_subject(assigner)
     binding = 0
     for path in (GOLDEN / name for name in FEW):
         case = read_case(path)
-        for verdict in compare(subject, case, oracles):
+        for verdict in compare(subject, case):
             assert verdict.status in ("agrees", "not covered"), verdict
             if verdict.status == "agrees":
                 binding += 1
@@ -246,7 +244,6 @@ def test_the_command_prints_points_per_case_and_peer(verify, golden):
     assert rows["mmdet_atss"]["own_conventions"] == {"compared": 1364, "equal": 1364}
     assert rows["official_atss"]["oracle_and_peer"] == {"compared": 1364, "equal": 1364}
     assert rows["mmdet_fcos"]["status"] == "not covered"
-    assert report["oracles"] is True
     shown = verify("atss", "--golden", golden, *QUICK).stdout
     assert "mmdet_atss" in shown
     assert "1364/1364" in shown
@@ -271,7 +268,7 @@ def test_a_difference_at_a_tie_or_fragile_point_does_not_count(golden, kind):
     changed = np.load(path)["mmdet_atss/assigned"].copy()
     changed[7] = 0
     rewrite(path, **{"mmdet_atss__assigned": changed, f"mmdet_atss__{kind}": np.array([7])})
-    verdict = next(v for v in compare(find_subject("atss"), read_case(path), Oracles()) if v.peer == "mmdet_atss")
+    verdict = next(v for v in compare(find_subject("atss"), read_case(path)) if v.peer == "mmdet_atss")
     assert verdict.status == "agrees"
     assert (verdict.zoo.compared, verdict.zoo.equal) == (1363, 1363)
 
@@ -286,22 +283,21 @@ def test_a_product_that_differs_from_its_oracle_is_caught(golden, monkeypatch):
         return forward(self, grid, targets, predictions, step)
 
     monkeypatch.setattr(CenterSampling, "forward", shifted)
-    verdicts = list(compare(find_subject("center"), read_case(golden / SMALL), Oracles()))
+    verdicts = list(compare(find_subject("center"), read_case(golden / SMALL)))
     differing = {v.peer for v in verdicts if v.status == "differs"}
     assert differing == {"mmdet_fcos", "tv_fcos", "official_fcos"}
     assert all(v.oracle.all_equal and not v.product.all_equal for v in verdicts if v.peer in differing)
 
 
-def test_without_oracles_the_assigner_meets_the_peer_itself(golden, tmp_path):
-    oracles = Oracles(root=tmp_path)
-    assert "part of a source checkout" in oracles.missing
-    rows = {v.peer: v for v in compare(find_subject("atss"), read_case(golden / SMALL), oracles)}
+def test_without_an_oracle_the_assigner_meets_the_peer_itself(golden, monkeypatch):
+    monkeypatch.setattr("harness.verify.published.compare.load_oracle", lambda module: None)
+    rows = {v.peer: v for v in compare(find_subject("atss"), read_case(golden / SMALL))}
     assert rows["mmdet_atss"].status == "agrees"
     assert rows["mmdet_atss"].oracle is None
     changed = np.load(golden / SMALL)["mmdet_atss/assigned"].copy()
     changed[np.flatnonzero(changed == 0)[0]] = -1
     rewrite(golden / SMALL, mmdet_atss__assigned=changed)
-    rows = {v.peer: v for v in compare(find_subject("atss"), read_case(golden / SMALL), oracles)}
+    rows = {v.peer: v for v in compare(find_subject("atss"), read_case(golden / SMALL))}
     assert rows["mmdet_atss"].status == "differs"
 
 
@@ -310,9 +306,9 @@ def test_peers_are_matched_by_what_they_ran_with(golden):
     info = json.loads(str(np.load(path)["info"]))
     info["peers"]["mmdet_atss"]["hyper_parameters"]["topk"] = 4
     rewrite(path, info=np.array(json.dumps(info)))
-    rows = {v.peer: v for v in compare(find_subject("atss"), read_case(path), Oracles())}
+    rows = {v.peer: v for v in compare(find_subject("atss"), read_case(path))}
     assert rows["mmdet_atss"].reason == "answers for atss[topk=4]"
-    rows = {v.peer: v for v in compare(find_subject("atss[topk=4]"), read_case(path), Oracles())}
+    rows = {v.peer: v for v in compare(find_subject("atss[topk=4]"), read_case(path))}
     assert rows["mmdet_atss"].status == "differs"  # it says 4, and answers with 9
     assert rows["official_atss"].status == "not covered"
 
@@ -320,12 +316,12 @@ def test_peers_are_matched_by_what_they_ran_with(golden):
 def test_somebody_elses_assigner_is_informed_and_held_to_what_it_names(tmp_path, golden):
     subject = find_subject(str(own(tmp_path)))
     case = read_case(golden / SMALL)
-    rows = {v.peer: v for v in compare(subject, case, Oracles())}
+    rows = {v.peer: v for v in compare(subject, case)}
     assert rows.pop("mmdet_freeanchor").status == "not covered"  # it assigns nothing
     assert {v.status for v in rows.values()} == {"information"}
     assert rows["mmdet_fcos"].zoo.all_equal
     assert not rows["mmdet_atss"].zoo.all_equal
-    held = {v.peer: v.status for v in compare(subject, case, Oracles(), only=["mmdet_fcos", "mmdet_atss"])}
+    held = {v.peer: v.status for v in compare(subject, case, only=["mmdet_fcos", "mmdet_atss"])}
     assert held == {"mmdet_fcos": "agrees", "mmdet_atss": "differs"}
 
 
@@ -337,12 +333,12 @@ def test_what_a_case_lacks_is_said_and_harms_nothing(golden):
     answer = np.load(path)["mmdet_paa/assigned"]
     gone = dict.fromkeys(("cls_q", "obj_q", "ltrb_q", "mmdet_paa__assigned"))
     rewrite(path, info=np.array(json.dumps(info)), stranger__assigned=answer, **gone)
-    rows = {v.peer: v for v in compare(find_subject("paa"), read_case(path), Oracles())}
+    rows = {v.peer: v for v in compare(find_subject("paa"), read_case(path))}
     assert rows["mmdet_paa"].reason == "the peer has no answer: ValueError: no candidates"
     assert rows["official_paa"].reason == "the case has no predictions"
     assert rows["stranger"].reason == "no assigner is known for it"
     assert {v.status for v in rows.values()} == {"not covered"}
-    learned = {v.peer: v for v in compare(find_subject("iqdet"), read_case(path), Oracles())}
+    learned = {v.peer: v for v in compare(find_subject("iqdet"), read_case(path))}
     assert "feature maps" in learned["mmdet_fcos"].reason
 
 
@@ -358,7 +354,7 @@ def test_other_pyramids_and_no_boxes(golden):
         gt_labels=np.zeros(0, np.int64), mmdet_fcos__assigned=np.full(count, -1), info=np.array(json.dumps(info)),
         **arrays, **gone,
     )  # fmt: skip
-    (verdict,) = compare(find_subject("center"), read_case(path), Oracles())
+    (verdict,) = compare(find_subject("center"), read_case(path))
     assert verdict.status == "agrees"
     assert verdict.zoo.compared == verdict.product.compared == count
 

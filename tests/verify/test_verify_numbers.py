@@ -13,7 +13,7 @@ import torch
 from assigners.contract import Assignment, Samples
 from harness.verify.published import agreement, compare
 from harness.verify.published.cases import read_case
-from harness.verify.published.oracles import Oracle, Oracles, Peer
+from harness.verify.published.imitation import Oracle, Peer
 from harness.verify.subject import find_subject
 
 CASE = Path(__file__).resolve().parents[1] / "golden" / "p01_one_256.npz"
@@ -37,7 +37,7 @@ class Likelihood:
 def verdict(monkeypatch):
     """The verdict on `mmdet_autoassign` of a row that asks an oracle for `numbers`, and for an assigner's losses."""
 
-    def ask(numbers, *, losses=LOSSES, expected=LOSSES, oracles=None, **row):
+    def ask(numbers, *, losses=LOSSES, expected=LOSSES, **row):
         from assigners.rules.center import CenterSampling
 
         answer = Likelihood(losses)
@@ -45,7 +45,7 @@ def verdict(monkeypatch):
         monkeypatch.setitem(compare.ZOO, "center", Oracle("fcos", losses=lambda oracle, x: expected))
         monkeypatch.setitem(compare.PEERS, "mmdet_autoassign", Peer("center", numbers=numbers, **row))
         case = read_case(CASE)
-        found = compare.compare(find_subject("center"), case, oracles or Oracles())
+        found = compare.compare(find_subject("center"), case)
         return next(verdict for verdict in found if verdict.peer == "mmdet_autoassign")
 
     return ask
@@ -103,8 +103,9 @@ def test_a_tolerance_of_its_own(verdict):
     assert verdict(near, tolerance=1e-3).status == "agrees"
 
 
-def test_without_oracles_nothing_can_be_told_of_losses(verdict, tmp_path):
-    told = verdict(lambda oracle, x, given: {"loss_pos": 0.0}, oracles=Oracles(root=tmp_path))
+def test_without_an_oracle_nothing_can_be_told_of_losses(verdict, monkeypatch):
+    monkeypatch.setattr(compare, "load_oracle", lambda module: None)
+    told = verdict(lambda oracle, x, given: {"loss_pos": 0.0})
     assert told.status == "not covered"
     assert "only an oracle can tell its losses" in told.reason
 
@@ -113,7 +114,7 @@ def test_a_peer_without_an_assignment_informs_nobody(tmp_path):
     path = tmp_path / "own.py"
     path.write_text("from assigners.rules.center import CenterSampling\n\n\nclass Own(CenterSampling):\n    pass\n")
     shutil.copy(CASE, tmp_path)
-    rows = {v.peer: v for v in compare.compare(find_subject(str(path)), read_case(tmp_path / CASE.name), Oracles())}
+    rows = {v.peer: v for v in compare.compare(find_subject(str(path)), read_case(tmp_path / CASE.name))}
     assert rows["mmdet_freeanchor"].status == "not covered"
     assert "losses alone" in rows["mmdet_freeanchor"].reason
     assert rows["mmdet_autoassign"].status == rows["mmdet_fcos"].status == "information"

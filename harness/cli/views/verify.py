@@ -51,7 +51,7 @@ def summary_table(asked: Iterable[tuple[Subject, Sequence[Outcome]]]) -> Table:
     return table
 
 
-def show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict], missing: str | None) -> None:
+def show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict]) -> None:
     """An assigner's comparisons case by case, what was left out and why, and the sums."""
     table = Table(title="equal of those compared, outside tie and fragile", title_justify="left")
     for column in ("case", "peer", "its own conventions", "oracle = peer", "oracle = it", "numbers", "result"):
@@ -69,8 +69,6 @@ def show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict], 
         )  # fmt: skip
     if table.row_count:
         show(screen, table, ("oracle = it", "numbers", "its own conventions"))
-    if missing is not None:
-        say(screen, f"note: {missing}")
     for reason, cases in left.items():
         told = ", ".join(f"{peer} ({count}x)" for peer, count in cases.items())
         say(screen, f"not covered: {told}: {reason}")

@@ -16,7 +16,7 @@ from assigners.registry import row_name
 from harness.verify.published import agreement
 from harness.verify.published.agreement import Count, Found
 from harness.verify.published.cases import Case, IntArray, PeerAnswer, hard_assignment, soft_labels
-from harness.verify.published.oracles import OracleInput, Oracles, Peer
+from harness.verify.published.imitation import OracleInput, Peer, load_oracle, oracle_points
 from harness.verify.published.peers import PEERS, ZOO
 from harness.verify.subject import Subject
 
@@ -52,13 +52,13 @@ class Verdict:
     reason: str | None = None
 
 
-def compare(subject: Subject, case: Case, oracles: Oracles, only: Sequence[str] = ()) -> Iterator[Verdict]:
+def compare(subject: Subject, case: Case, only: Sequence[str] = ()) -> Iterator[Verdict]:
     """Compare an assigner with every peer of a case, or with the peers named in `only` alone.
 
     An assigner of which no peer is known meets all of them, for information; one that it is to equal is named in
     `only`.
     """
-    seen = _Seen(subject, case, oracles)
+    seen = _Seen(subject, case)
     for answer in case.peers:
         if not only or answer.name in only:
             yield _verdict(seen, answer, named=bool(only))
@@ -173,8 +173,8 @@ def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Found]:
 class _Seen:
     """What one case needs once, whichever peers it has."""
 
-    def __init__(self, subject: Subject, case: Case, oracles: Oracles) -> None:
-        self.subject, self.case, self.oracles = subject, case, oracles
+    def __init__(self, subject: Subject, case: Case) -> None:
+        self.subject, self.case = subject, case
         self.obstacle: str | None = None
         self.crash: str | None = None
         self.answer = self._run()
@@ -202,7 +202,7 @@ class _Seen:
     @cached_property
     def input(self) -> OracleInput:
         """The case for oracles."""
-        return OracleInput(self.case, self.subject.options, self.oracles.points(self.case))
+        return OracleInput(self.case, self.subject.options, oracle_points(self.case))
 
     @cached_property
     def by_boxes(self) -> bool:
@@ -211,19 +211,19 @@ class _Seen:
 
     def ask(self, row: Peer) -> IntArray | None:
         """The oracle with the peer's conventions, where there is one."""
-        module = self.oracles.load(ZOO[row.assigner].module)
+        module = load_oracle(ZOO[row.assigner].module)
         return row.imitate(module, self.input) if module is not None and row.imitate is not None else None
 
     def measure(self, row: Peer, answer: PeerAnswer) -> Mapping[str, Any]:
         """The peer's further arrays as the oracle has them, where there is one."""
-        module = self.oracles.load(ZOO[row.assigner].module) if row.numbers is not None else None
+        module = load_oracle(ZOO[row.assigner].module) if row.numbers is not None else None
         return row.numbers(module, self.input, answer.arrays) if module is not None and row.numbers is not None else {}
 
     @cached_property
     def losses(self) -> Found | None:
         """The assigner's loss terms against the oracle's, where both are there."""
         oracle = ZOO[str(self.subject.name)]
-        module = self.oracles.load(oracle.module) if oracle.losses is not None else None
+        module = load_oracle(oracle.module) if oracle.losses is not None else None
         if module is None or oracle.losses is None or self.answer is None:
             return None
         return agreement.losses(self.subject.title, self.answer.losses, oracle.losses(module, self.input))
@@ -232,7 +232,7 @@ class _Seen:
     def _zoo(self) -> tuple[IntArray, NDArray[np.bool_]] | None:
         """The oracle with the zoo's conventions, and where rounding does not decide."""
         oracle = ZOO[str(self.subject.name)]
-        module = self.oracles.load(oracle.module)
+        module = load_oracle(oracle.module)
         if module is None or oracle.zoo is None:
             return None
         expected: IntArray = oracle.zoo(module, self.input)

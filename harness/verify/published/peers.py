@@ -1,9 +1,9 @@
 """Which published implementation answers for which assigner, and the oracle that knows its conventions.
 
 Peers differ from each other, and from the zoo, in details: ends of ranges, pixels counted with + 1, the order of
-ties. These live in slow, obvious NumPy versions, the oracles, of a source checkout's ``tests/oracles``. An oracle set
-to a peer's convention must give the peer's answer; set to the zoo's convention it must give the assigner's. Where the
-oracles are not at hand, the assigner is compared with the peer directly.
+ties. These live in slow, obvious NumPy versions, `harness.verify.published.oracles`. An oracle set to a peer's
+convention must give the peer's answer; set to the zoo's convention it must give the assigner's. An assigner without an
+oracle is compared with the peer directly.
 
 A row may answer in three ways, alone or together:
 
@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.verify.published.cases import IntArray
-from harness.verify.published.oracles import Imitate, Oracle, OracleInput, Peer
+from harness.verify.published.imitation import Imitate, Oracle, OracleInput, Peer
 
 PLUS_ONE = {"convention": "inclusive", "plus_one": True}
 

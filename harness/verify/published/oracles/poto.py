@@ -1,0 +1,109 @@
+"""POTO as loops over boxes and locations; the optimal matching is scipy's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides
+
+Convention = Literal["zoo", "optimal", "defcn"]
+"""The product's rounds of argmax; the optimal matching, without the pairs that the rule does not allow; the authors'
+code, which keeps those pairs too."""
+
+FORBIDDEN = -1.0  # quality of a pair that center sampling does not allow
+
+
+def sigmoid(z: float) -> float:
+    return 1 / (1 + exp(-z)) if z >= 0 else exp(z) / (1 + exp(z))
+
+
+def qualities(
+    points: Points,
+    boxes: Array,
+    logits: Array,
+    predicted: Array,
+    *,
+    labels: Sequence[int],
+    alpha: float = 0.8,
+    radius: float = 1.5,
+) -> Array:
+    """How well each location's prediction fits each box ``[G, R]``, FORBIDDEN outside its sampling square."""
+    table = np.full((len(boxes), len(points)), FORBIDDEN)
+    for g, box in enumerate(boxes.tolist()):
+        center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+        inside = (points.xy > np.array(box[:2])).all(axis=1) & (points.xy < np.array(box[2:])).all(axis=1)
+        for r in np.flatnonzero(inside).tolist():
+            x, y = points.xy[r].tolist()
+            assert min(sides((x, y), box)) > 0
+            if max(abs(x - center[0]), abs(y - center[1])) < radius * points.stride[r]:
+                score = sigmoid(float(logits[r, labels[g]]))
+                table[g, r] = score ** (1 - alpha) * iou(predicted[r].tolist(), box) ** alpha
+    return table
+
+
+def optimal(table: Array) -> list[int]:
+    """Location of each box in the matching of the largest total quality."""
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    assert rows.tolist() == list(range(len(table)))
+    found: list[int] = columns.tolist()
+    return found
+
+
+def take_turns(table: Array, points: Points, boxes: Array, labels: Sequence[int], rounds: int) -> list[int | None]:
+    """Location of each box after some rounds: each asks for its best one that is left, the best asker gets it."""
+    # Qualities are compared as the float32 numbers that anyone computes in training.
+    values = table.astype(np.float32)
+    result: list[int | None] = [None] * len(boxes)
+    for _ in range(rounds):
+        taken = {r for r in result if r is not None}
+        asked: dict[int, list[int]] = {}
+        for g, box in enumerate(boxes.tolist()):
+            if result[g] is not None:
+                continue
+            center = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+            left = [r for r in np.flatnonzero(values[g] != FORBIDDEN).tolist() if r not in taken]
+            if left:
+                order = {r: (-values[g, r], float(((points.xy[r] - center) ** 2).sum()), r) for r in left}
+                asked.setdefault(min(left, key=order.__getitem__), []).append(g)
+        for r, askers in asked.items():
+            rank = {g: (-values[g, r], area(boxes[g]), *boxes[g], labels[g], g) for g in askers}
+            result[min(askers, key=rank.__getitem__)] = r
+    return result
+
+
+def total(table: Array, matched: Sequence[int | None]) -> float:
+    """Sum of the qualities of a matching, where a box without a location counts FORBIDDEN."""
+    return sum(FORBIDDEN if r is None else float(table[g, r]) for g, r in enumerate(matched))
+
+
+def assign(
+    points: Points,
+    boxes: Array,
+    logits: Array,
+    predicted: Array,
+    *,
+    labels: Sequence[int],
+    alpha: float = 0.8,
+    radius: float = 1.5,
+    rounds: int = 3,
+    convention: Convention = "zoo",
+) -> NDArray[np.int64]:
+    """Box index per location of one image, -1 where negative.
+
+    Args:
+        boxes: ``[G, 4]``; logits: ``[R, C]``; predicted: ``[R, 4]`` decoded boxes; labels: ``[G]``.
+    """
+    table = qualities(points, boxes, logits, predicted, labels=labels, alpha=alpha, radius=radius)
+    matched: Sequence[int | None]
+    matched = take_turns(table, points, boxes, labels, rounds) if convention == "zoo" else optimal(table)
+    assigned = np.full(len(points), -1, dtype=np.int64)
+    for g, r in enumerate(matched):
+        if r is not None and (table[g, r] != FORBIDDEN or convention == "defcn"):
+            assigned[r] = g
+    return assigned
