@@ -14,6 +14,7 @@ from detector.head import FCOSHead
 from detector.images import MEAN, STD, ImageBatch, normalise, pad_images
 from detector.loss import LossSettings, detection_losses
 from detector.postprocess import Candidates, InferenceSettings, find_candidates, postprocess
+from detector.settings import effective_settings
 
 
 class FCOS(nn.Module):
@@ -65,13 +66,17 @@ class FCOS(nn.Module):
         # On the device, so that no step copies them there; a setting and nothing learnt, so in no state dict.
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.loss_settings = loss or LossSettings()
-        self.inference = inference or InferenceSettings()
+        self._shared = loss or LossSettings(), inference or InferenceSettings()
+        self.loss_settings, self.inference = self._shared
         self.assigner: Assigner | None = None
-        self.statistics: dict[str, Term] = {}  # of the last training step, detached
 
     def attach(self, assigner: Assigner) -> FCOS:
-        """Train with this assigner."""
+        """Train with this assigner, and with the settings that it makes of the detector's own (`effective_settings`).
+
+        Raises:
+            ValueError: if what it declares does not fit together.
+        """
+        self.loss_settings, self.inference = effective_settings(*self._shared, assigner.declares)
         self.assigner = assigner
         return self
 
@@ -96,23 +101,31 @@ class FCOS(nn.Module):
         Raises:
             ValueError: in training without targets or assigner.
         """
+        if self.training:
+            return self.learn(images, targets, step)[0]
         batch = images if isinstance(images, ImageBatch) else pad_images(images)
-        grid, predictions = self.maps(batch)
-        if not self.training:
-            return postprocess(
-                self.inference, grid, predictions.logits, predictions.boxes, predictions.quality, batch.sizes
-            )
+        grid, maps = self.maps(batch)
+        return postprocess(self.inference, grid, maps.logits, maps.boxes, maps.quality, batch.sizes)
+
+    def learn(
+        self,
+        images: ImageBatch | Sequence[Tensor],
+        targets: Targets | Sequence[Mapping[str, Tensor]] | None,
+        step: Step | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Term]]:
+        """Losses and statistics of a batch, as `detection_losses` returns them; arguments and errors as `forward`."""
         if self.assigner is None or targets is None:
             raise ValueError("training needs an assigner (FCOS.attach) and targets")
+        batch = images if isinstance(images, ImageBatch) else pad_images(images)
+        grid, predictions = self.maps(batch)
         if not isinstance(targets, Targets):
             targets = self.collate(targets, grid, batch.sizes)
         targets = targets.to(batch.pixels.device, non_blocking=True)
         with torch.autocast(batch.pixels.device.type, enabled=False):
             assignment = self.assigner(grid, targets, self.visible(predictions), step or Step())
-            losses, self.statistics = detection_losses(
+            return detection_losses(
                 self.loss_settings, grid, targets, predictions, assignment, self.assigner.declares.replaces
             )
-        return losses
 
     def candidates(self, batch: ImageBatch) -> Candidates:
         """What evaluation finds in a batch before NMS, so that several views of an image can be merged."""

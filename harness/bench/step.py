@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assigners.contract import Assigner, Assignment, Grid, Predictions, Step, Targets
+from assigners.contract import Assigner, Assignment, Declares, Grid, Predictions, Step, Targets
 from assigners.registry import create
-from detector import ImageBatch, LossSettings
+from detector import ImageBatch
 from harness.bench.batches import Subject, size_text
 from harness.bench.measure import in_turns
 from harness.bench.scene import STEP, make_scene
@@ -24,9 +24,9 @@ STAND_IN = "center"  # whose assignment lies ready where the assigner replaces t
 class Ready(Assigner):
     """Gives the same assignment every time."""
 
-    def __init__(self, answer: Assignment) -> None:
+    def __init__(self, answer: Assignment, declares: Declares) -> None:
         super().__init__()
-        self.answer = answer
+        self.answer, self.declares = answer, declares
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """It lies ready."""
@@ -85,17 +85,16 @@ class StepRequest:
 def measure_share(request: StepRequest, device: torch.device) -> Share:
     """Time training steps of one detector with the assigner and with its assignment lying ready, in turns."""
     training = _Training(request, device)
-    own, loss, stand_in = training.assigner, training.own_loss, request.subject.title
-    source = own
+    own, source, stand_in = training.assigner, training.assigner, request.subject.title
     if own.declares.replaces:
-        source, loss, stand_in = create(STAND_IN, training.model.head_info).to(device), training.usual_loss, STAND_IN
+        source, stand_in = create(STAND_IN, training.model.head_info).to(device), STAND_IN
     ready = training.ready(source)
 
     def with_assigner() -> None:
-        training.step(own, training.own_loss)
+        training.step(own)
 
     def with_ready() -> None:
-        training.step(ready, loss)
+        training.step(ready)
 
     with_assigner()
     with_ready()
@@ -116,9 +115,7 @@ class _Training:
         self.device = device
         self.schedule = request.protocol.schedule
         self.model = build_detector(request.protocol, request.classes, seed=0, to_train=False)
-        self.usual_loss = self.model.loss_settings
         self.assigner = attach_assigner(self.model, request.subject.name, dict(request.subject.options), seed=0)
-        self.own_loss = self.model.loss_settings
         self.model.to(device).to(memory_format=torch.channels_last).train()
         self.optimizer = build_optimizer(self.schedule, self.model)
         for group in self.optimizer.param_groups:
@@ -128,10 +125,9 @@ class _Training:
         pixels = torch.rand(request.images, 3, *request.size, generator=torch.Generator().manual_seed(0))
         self.batch = ImageBatch(pixels.to(device, memory_format=torch.channels_last), (request.size,) * request.images)
 
-    def step(self, assigner: Assigner, loss: LossSettings) -> None:
+    def step(self, assigner: Assigner) -> None:
         """Train once, as `harness.training.trainer` does."""
         self.model.attach(assigner)
-        self.model.loss_settings = loss
         with self._precision():
             losses = self.model(self.batch, self.targets, STEP)
         total = torch.stack(list(losses.values())).sum()
@@ -153,7 +149,7 @@ class _Training:
             for field in fields(samples)
             if isinstance(value := getattr(samples, field.name), Tensor)
         }
-        return Ready(Assignment(replace(samples, **tensors), answer.negative_weight.detach()))
+        return Ready(Assignment(replace(samples, **tensors), answer.negative_weight.detach()), assigner.declares)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import cos, pi
 from typing import Any
 
@@ -55,28 +54,12 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
 def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: int) -> Assigner:
     """Build the assigner for this detector, in its own stream of randomness, and give it the detector to train.
 
-    What the assigner declares about score rule, quality branch, normaliser, NMS and voting overrides the protocol.
-
     Raises:
-        ValueError: if an assigner without a target for the quality branch does not replace that branch's loss.
+        ValueError: if what it declares does not fit together.
     """
     with _seeded(seed, f"assigner:{name}"):
         assigner = assigners.create(name, detector.head_info, **options)
-    declares = assigner.declares
-    if declares.quality == "objectness" and "quality" not in declares.replaces:
-        raise ValueError(f"assigner {name!r} declares objectness, which has no target, but does not replace its loss")
     detector.attach(assigner)
-    detector.loss_settings = replace(
-        detector.loss_settings,
-        quality=declares.quality or detector.loss_settings.quality,
-        normaliser=declares.normaliser or detector.loss_settings.normaliser,
-    )
-    detector.inference = replace(
-        detector.inference,
-        nms_iou=detector.inference.nms_iou if declares.nms else None,
-        score=declares.score or detector.inference.score,
-        score_voting=declares.score_voting,
-    )
     return assigner
 
 

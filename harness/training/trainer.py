@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from assigners.contract import Step
+from assigners.contract import Step, Targets, Term
 from detector import FCOS, ImageBatch
 from harness.core.distributed import Processes
 from harness.core.errors import RunFailed, writing
@@ -51,6 +51,17 @@ class _Pending:
     values: Tensor  # losses, statistics' sums, their counts, and last the non-finite flag
     images: tuple[int, ...]
     arrived: torch.cuda.Event | None
+
+
+class _Learning(nn.Module):
+    """What processes do together: `FCOS.learn`, as the forward pass that they synchronise."""
+
+    def __init__(self, detector: FCOS) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: ImageBatch, targets: Targets, step: Step) -> tuple[dict[str, Tensor], dict[str, Term]]:
+        return self.detector.learn(images, targets, step)
 
 
 @dataclass
@@ -88,10 +99,10 @@ class Trainer:
         self.ema: AveragedModel | None = None
         if schedule.ema:
             self.ema = AveragedModel(self.model, use_buffers=True)
-        self.parallel: nn.Module = self.model
+        self.parallel: nn.Module = _Learning(self.model)
         if self.group.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.parallel = nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
+            self.parallel = nn.parallel.DistributedDataParallel(self.parallel, device_ids=ids)
         self.trace_path = self.folder / TRACE_FILE
         self.trace_every = max(1, schedule.steps // TRACE_LINES)
         self.step_seconds: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
@@ -185,7 +196,7 @@ class Trainer:
             parameters["lr"] = learning_rate(schedule, step)
         pixels = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
-            losses = self.parallel(
+            losses, statistics = self.parallel(
                 ImageBatch(pixels, tuple(batch.sizes)), batch.targets, Step(self.seed, step, step / schedule.steps)
             )
         total = torch.stack(list(losses.values())).sum()
@@ -199,13 +210,18 @@ class Trainer:
             # Of the step, which the host knows: torch's own count comes as a tensor on the device. The first is a copy.
             self.ema.multi_avg_fn = get_ema_multi_avg_fn(ema_decay(schedule, step))
             self.ema.update_parameters(self.model)
-        return self._send(step, losses, broken, tuple(batch.indices), logged)
+        return self._send(step, losses, statistics, broken, tuple(batch.indices), logged)
 
     def _send(
-        self, step: int, losses: dict[str, Tensor], broken: Tensor, images: tuple[int, ...], logged: bool
+        self,
+        step: int,
+        losses: dict[str, Tensor],
+        statistics: dict[str, Term],
+        broken: Tensor,
+        images: tuple[int, ...],
+        logged: bool,
     ) -> _Pending:
         """Start the copy of a step's numbers to the host; they are read one step later."""
-        statistics = self.model.statistics
         sums = [total.detach().float() for total, _ in statistics.values()]
         counts = [count.detach().float() for _, count in statistics.values()]
         values = torch.stack([*(loss.detach() for loss in losses.values()), *sums, *counts])

@@ -53,7 +53,10 @@ def test_training_gives_losses_and_evaluation_detections(name):
     losses = model(images_of((64, 64), (50, 70)), [BOXES, truth()], Step())
     assert {"class", "box", "quality"} <= set(losses)
     assert all(v.ndim == 0 and torch.isfinite(v) and v.requires_grad for v in losses.values())
-    assert all(not t.requires_grad and not n.requires_grad for t, n in model.statistics.values())
+    again, statistics = model.learn(images_of((64, 64), (50, 70)), [BOXES, truth()], Step())
+    assert again.keys() == losses.keys()
+    assert {"positives_per_box", "iou_of_positives"} <= set(statistics)
+    assert all(not t.requires_grad and not n.requires_grad for t, n in statistics.values())
     results = scored(model).eval()(images_of((64, 64), (50, 70)))
     assert [sorted(r) for r in results] == [["boxes", "labels", "scores"]] * 2
     assert all(len(r["boxes"]) == len(r["scores"]) == len(r["labels"]) > 0 for r in results)
@@ -242,6 +245,26 @@ def test_the_offset_of_the_locations_is_a_setting():
     grids = [m.grid([torch.zeros(1, 1, 4, 4)] * 5) for m in (centre, corner)]
     assert grids[0].points[0].tolist() == [4.0, 4.0]
     assert grids[1].points[0].tolist() == [0.0, 0.0]
+
+
+def test_a_second_assigner_finds_nothing_of_the_first():
+    """POTO goes without NMS, AutoAssign replaces all losses and multiplies scores, PAA votes, TAL counts labels."""
+    model, plain = build("center"), build("center")
+    voting, counting = {"score_voting": True}, {"normalise_labels": True}
+    for name, options in (("poto", {"nms": False}), ("auto_assign", {}), ("paa", voting), ("tal", counting)):
+        model.attach(assigners.create(name, model.head_info, **options))
+        assert (model.loss_settings, model.inference) != (plain.loss_settings, plain.inference)
+    model.attach(assigners.create("center", model.head_info))
+    assert (model.loss_settings, model.inference) == (plain.loss_settings, plain.inference)
+
+
+def test_a_branch_without_target_and_loss_is_refused():
+    model = build("center")
+    assigner = assigners.create("atss", model.head_info)
+    assigner.declares = Declares(quality="objectness")
+    with pytest.raises(ValueError, match="objectness"):
+        model.attach(assigner)
+    assert model.loss_settings == LossSettings()
 
 
 def test_the_loss_settings_reach_the_loss():
