@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from assigners.contract import Predictions
-from harness.verify.published.oracles import test_golden as golden
 from tests.support.strategies import Scene, draw_box
+from tests.verify import test_oracles as golden
 
 HARD = ["tiny", "nested", "duplicate", "flat", "border"]  # kinds of `hard_images`
 

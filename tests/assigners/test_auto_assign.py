@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from harness.verify.published.oracles.test_golden import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,6 +25,7 @@ from tests.assigners.common import assert_close_rows, build, permuted, rows
 from tests.assigners.images import one_image
 from tests.assigners.test_free_anchor import fitting
 from tests.support.strategies import Scene, scenes
+from tests.verify.test_oracles import GOLDEN
 
 RECORDED = ["p01_one_256", "p02_empty_256", "p06_tiny_512", "p10_classes80_256", "p12_aligned_320"]
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 6}

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from harness.verify.published.oracles.test_golden import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -24,6 +23,7 @@ from tests.assigners.common import assigned, build
 from tests.assigners.images import HARD, hard_images, one_image
 from tests.assigners.test_dynamic_k import rounding_decides, trained
 from tests.support.strategies import Scene, scenes
+from tests.verify.test_oracles import GOLDEN
 
 SMALL = {"sides": (128, 256), "max_boxes": 8}
 

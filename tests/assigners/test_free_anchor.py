@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from harness.verify.published.oracles.test_golden import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from harness.verify.subject import find_subject
 from tests.assigners.common import assert_close_rows, build, permuted, rows, run
 from tests.assigners.images import one_image
 from tests.support.strategies import Scene, scenes
+from tests.verify.test_oracles import GOLDEN
 
 RECORDED = ["p01_one_256", "p02_empty_256", "p03_seven_320x416", "p10_classes80_256", "p12_aligned_320"]
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 6}

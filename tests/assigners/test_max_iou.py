@@ -14,11 +14,11 @@ from assigners.contract import Grid
 from assigners.ops.boxes import aligned_iou, square_anchors
 from assigners.rules.max_iou import most_overlapping, overlapping_range
 from harness.verify.published.oracles import max_iou
-from harness.verify.published.oracles import test_golden as golden
 from harness.verify.published.oracles.geometry import area, sides
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.support.strategies import Scene, scenes
+from tests.verify import test_oracles as golden
 
 ROUNDING = 1e-6  # of IoU
 BACKGROUND, IGNORED = max_iou.BACKGROUND, max_iou.IGNORED

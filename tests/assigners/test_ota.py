@@ -17,10 +17,10 @@ from assigners.parts.sinkhorn import transport
 from assigners.registry import create
 from assigners.rules.ota import OTA
 from harness.verify.published.oracles import ota
-from harness.verify.published.oracles import test_golden as golden
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import HARD, golden_image, hard_images, image_of_classes, one_image
 from tests.support.strategies import Scene, draw_box, scenes
+from tests.verify import test_oracles as golden
 
 SMALL = {"sides": (128, 256), "max_images": 2, "max_boxes": 8}
 ROUNDING = 1e-5  # px and logits, by which inputs move to see where rounding decides

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from assigners.contract import Declares, Predictions, Step
 from assigners.rules.poto import match
 from harness.verify.published.oracles import poto
-from harness.verify.published.oracles import test_golden as golden
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import one_image
 from tests.support.strategies import KINDS, Scene, draw_box, scenes
+from tests.verify import test_oracles as golden
 
 ROUNDING = 1e-6  # of a quality, relative
 JITTERS = 16  # each has an even chance to miss a tie
