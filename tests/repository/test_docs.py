@@ -22,5 +22,17 @@ def test_each_kind_of_input_names_a_test_that_is_there(row: str) -> None:
         assert re.search(rf"^def {test}\(", path.read_text("utf-8"), re.MULTILINE), f"{file}::{test}"
 
 
+def test_every_open_point_of_iqdet_that_the_code_names_is_listed() -> None:
+    listed = re.findall(r"^\| (A\d+) \|", (REPOSITORY / "docs" / "iqdet.md").read_text("utf-8"), re.MULTILINE)
+    assert listed == [f"A{number}" for number in range(1, 35)]
+    named = {
+        point
+        for package in ("assigners", "detector", "harness")
+        for path in (REPOSITORY / package).rglob("*.py")
+        for point in re.findall(r"\bA\d+\b", path.read_text("utf-8"))
+    }
+    assert {"A3", "A7", "A9", "A11"} <= named <= {*listed}
+
+
 def test_the_table_is_read() -> None:
     assert len(ROWS) > 50

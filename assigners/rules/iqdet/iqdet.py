@@ -5,7 +5,7 @@ has there (L_IQ). The same function is the density from which float locations ar
 the draws; the best of a box over all levels are its positives. Nothing of it runs at inference.
 
 No code of the authors is public. What the text leaves open is an option where it may decide whether training
-works, and a named constant otherwise; each names its entry (A1-A34) in the list of open points.
+works, and a named constant otherwise; each names its entry (A1-A34) in docs/iqdet.md.
 """
 
 from __future__ import annotations
