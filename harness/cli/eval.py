@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.console.output import bins_table, console, emit, json_option, metrics_table, results_option, say
-from harness.core.errors import UserError
+from harness.records.data import data_spec
 from harness.records.pending import Pending, completing, find_pending, load_pending
 from harness.records.store import ResultsStore
 
@@ -62,12 +62,7 @@ def command(
         if _complete(screen, store, pending, data, val_split, device, workers, results_json, as_json):
             return
     record = pending.record if pending is not None else store.find(run)
-    run_id, kind = record["run_id"], record["data"]["kind"]
-    if data is None and kind != "shapes":
-        raise UserError(
-            f"run {run_id} used {record['data']['title']}, and records hold no paths; give --data {kind}:DIR"
-        )
-    data = data or "shapes"
+    run_id, data = record["run_id"], data_spec(record, data)
 
     from harness.runs.run import evaluate_run
 

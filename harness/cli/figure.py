@@ -12,6 +12,7 @@ from harness.cli.console.output import console, emit, json_option, results_optio
 from harness.core.again import aimed_at, aimed_record
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
+from harness.records.data import data_spec
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -115,15 +116,11 @@ def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
     from harness.protocol.protocol import recorded_protocol
 
     record = store.find(run_id)
-    kind = record["data"]["kind"]
-    if data is None and kind != "shapes":
-        raise UserError(
-            f"run {record['run_id']} used {record['data']['title']}, and records hold no paths; give --data {kind}:DIR"
-        )
-    images = open_data(data or "shapes", recorded_protocol(aimed_record(record, store.root)).data, role="val")
+    source = data_spec(record, data)
+    images = open_data(source, recorded_protocol(aimed_record(record, store.root)).data, role="val")
     if tuple(images.classes) != tuple(record["data"]["classes"]):
         raise UserError(
-            f"{data} has other classes than run {record['run_id']} was trained on; give data of the same classes"
+            f"{source} has other classes than run {record['run_id']} was trained on; give data of the same classes"
         )
     return images
 

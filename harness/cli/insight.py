@@ -18,6 +18,7 @@ from harness.cli.console.tables import fits, show
 from harness.cli.run import portable
 from harness.core.errors import UserError
 from harness.core.files import dump, write_atomically
+from harness.records.data import data_spec
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def command(
     store = ResultsStore(results)
     where = pick_device(device)
     trained = load_trained(store, run_id or newest_trained(store), where, with_assigner=True)
-    data = data or _own_data(trained.record)
+    data = data_spec(trained.record, data)
     images = open_data(data, trained.protocol.data, role="val")
     say_warnings(screen, images)
     every = [(entry.name, dict[str, str]()) for entry in registry.catalogue()]
@@ -119,15 +120,6 @@ def split_specs(text: str) -> list[str]:
     if not all(parts):
         raise UserError(f"--assigners {text!r} has an empty place; write names with commas between, such as atss,paa")
     return parts
-
-
-def _own_data(record: Mapping[str, Any]) -> str:
-    kind = record["data"]["kind"]
-    if kind != "shapes":
-        raise UserError(
-            f"run {record['run_id']} used {record['data']['title']}, and records hold no paths; give --data {kind}:DIR"
-        )
-    return "shapes"
 
 
 def _provenance(

@@ -14,6 +14,8 @@ from harness.cli.console.output import console, emit, json_option, results_optio
 from harness.cli.console.tables import show
 from harness.cli.run import choose_protocol, parse_pair
 from harness.core.errors import UserError
+from harness.data.sources import EMBEDDED
+from harness.records.data import data_spec
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def command(
     if run_id is not None:
         model, protocol, data, state = _trained(ResultsStore(results), run_id, name, chosen, data, seed, where)
     else:
-        data = data or "shapes"
+        data = data or EMBEDDED
         protocol, _ = choose_protocol(data, protocol_name, overrides, None, None)
     if split:
         protocol = protocol.model_copy(update={"data": protocol.data.model_copy(update={"train_split": split})})
@@ -192,11 +194,7 @@ def _trained(
     from harness.training.build import attach_assigner, resolve_assigner
 
     record = store.find(run_id)
-    kind = record["data"]["kind"]
-    if data is None and kind != "shapes":
-        raise UserError(
-            f"run {record['run_id']} used {record['data']['title']}, and records hold no paths; give --data {kind}:DIR"
-        )
+    data = data_spec(record, data)
     name = name or record["assigner"]
     own = name == record["assigner"]
     resolved, _ = resolve_assigner(name, {**(record["options"] if own else {}), **options})
@@ -208,7 +206,7 @@ def _trained(
         if any(True for _ in assigner.parameters()):
             detector += ", the assigner's own parameters untrained"
     state = {"assigner": name, "options": resolved, "run_id": trained.run_id, "detector": detector}
-    return trained.model.eval(), trained.protocol, data or "shapes", state
+    return trained.model.eval(), trained.protocol, data, state
 
 
 def _no_such_box(images: ImageSet, index: int, box: int) -> str:

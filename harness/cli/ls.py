@@ -17,7 +17,7 @@ from assigners.registry.bibliography import cited, papers
 from assigners.registry.description import describe
 from harness.cli.console.output import console, emit, json_option, points, results_option, say
 from harness.core.errors import UserError, did_you_mean
-from harness.data import SOURCES
+from harness.data.sources import sources
 from harness.protocol.protocol import builtin_protocols, load_protocol
 from harness.records.store import ResultsStore
 
@@ -91,7 +91,7 @@ def _protocols(_: Path) -> Rows:
 
 
 def _data(_: Path) -> Rows:
-    return [{"spec": spec, "what": what} for spec, what in SOURCES.items()]
+    return [{"spec": source.spec, "what": source.what} for source in sources()]
 
 
 def _runs(results: Path) -> Rows:

@@ -25,6 +25,7 @@ from harness.cli.console.output import (
 from harness.cli.console.tables import show
 from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import Interrupted, UserError
+from harness.data.sources import EMBEDDED, default_protocol
 from harness.protocol.protocol import Protocol, load_protocol, portable_override
 
 if TYPE_CHECKING:
@@ -32,15 +33,12 @@ if TYPE_CHECKING:
 
     from harness.runs.run import RunOutcome
 
-DEFAULT_PROTOCOLS = {"shapes": "shapes-cpu"}
-OTHER_PROTOCOL = "small"
-
 
 @click.command("run", short_help="Train, evaluate and record one assigner.")
 @click.option("-a", "--assigner", required=True, metavar="NAME[K=V,...]", help="Which one, with options in brackets.")
 @click.option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
 @click.option(
-    "--data", default="shapes", show_default=True, metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR."
+    "--data", default=EMBEDDED, show_default=True, metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR."
 )
 @click.option("--train-split", metavar="NAME", help="Split to train on; the data set's own by default.")
 @click.option("--val-split", metavar="NAME", help="Split to evaluate on; the data set's own by default.")
@@ -160,7 +158,7 @@ def choose_protocol(
     data: str, name: str | None, overrides: tuple[str, ...], train_split: str | None, val_split: str | None
 ) -> tuple[Protocol, str]:
     """The protocol (that of the kind of data where none is named), and the name or file it came from."""
-    origin = name or DEFAULT_PROTOCOLS.get(data.partition(":")[0], OTHER_PROTOCOL)
+    origin = name or default_protocol(data)
     protocol = load_protocol(origin, overrides)
     splits = {key: value for key, value in (("train_split", train_split), ("val_split", val_split)) if value}
     section = protocol.data.model_copy(update=splits)

@@ -23,10 +23,11 @@ from harness.cli.console.output import (
     results_option,
     say,
 )
-from harness.cli.run import DEFAULT_PROTOCOLS, OTHER_PROTOCOL, command_line, portable, portable_protocol
+from harness.cli.run import command_line, portable, portable_protocol
 from harness.cli.views import sweep as tables
 from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import Interrupted, UserError, shorten
+from harness.data.sources import default_protocol
 from harness.protocol.protocol import load_protocol, portable_override
 from harness.records.store import ResultsStore
 from harness.sweeps.cost import Costs, needed_seeds, rows
@@ -99,7 +100,7 @@ def command(
             "or a single run on all of them with torchrun"
         )
     request = sweep_request(_asked(file, question), f"sweep {file}" if file else "sweep")
-    origin = request.protocol or DEFAULT_PROTOCOLS.get(request.data.partition(":")[0], OTHER_PROTOCOL)
+    origin = request.protocol or default_protocol(request.data)
     place = Place(request.data, origin, results, device, threads, workers, screen)
     store = ResultsStore(results)
     plan = make_plan(request, store, origin, place.command)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from harness.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -126,3 +128,11 @@ class ImageSet(ABC):
     @abstractmethod
     def checksum(self) -> str:
         """SHA-256 in hex over what determines the content of the split."""
+
+    def with_classes(self, classes: Sequence[str]) -> ImageSet:
+        """The set with these classes, in this order; objects of others are left out and counted.
+
+        Raises:
+            UserError: for a set whose classes are its own.
+        """
+        raise UserError(f"data.classes: {self.title} has its own classes; leave the key out")

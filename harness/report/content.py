@@ -12,6 +12,7 @@ from markupsafe import Markup
 from harness.comparison.board import Board, Entry, boards, parts
 from harness.core.errors import UserError
 from harness.core.text import counted
+from harness.data.sources import needs_folder
 from harness.drawing.svg import DASH, number
 from harness.protocol.protocol import load_protocol
 from harness.records.details import load_details
@@ -302,7 +303,7 @@ def repeat_command(board: Board) -> str:
     """
     record, seeds = board.entries[0].records[-1], board.entries[0].seeds
     same = all(entry.seeds == seeds for entry in board.entries) and seeds == tuple(range(len(seeds)))
-    if not same or record["data"]["kind"] != "shapes":
+    if not same or needs_folder(record["data"]["kind"]):
         return ""
     try:
         known = load_protocol(board.question.protocol).digest == board.question.protocol_hash

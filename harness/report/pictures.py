@@ -16,8 +16,10 @@ from harness.comparison.board import Board, Entry
 from harness.core.again import aimed_record
 from harness.core.errors import UserError
 from harness.data import open_data
+from harness.data.sources import needs_folder
 from harness.drawing.svg import key
 from harness.protocol.protocol import Protocol, recorded_protocol
+from harness.records.data import data_spec
 from harness.records.store import ResultsStore
 from harness.report.cells import Series
 from harness.report.content import Sample, Samples
@@ -37,10 +39,10 @@ def sample_pictures(store: ResultsStore, board: Board, series: Series) -> Sample
         None where the images are not at hand: data that is not embedded, or shapes that were drawn otherwise then.
     """
     record = board.entries[0].records[-1]
-    if record["data"]["kind"] != "shapes":
+    if needs_folder(record["data"]["kind"]):
         return None
     protocol = recorded_protocol(aimed_record(record, store.root))
-    images = open_data("shapes", protocol.data, role="val")
+    images = open_data(data_spec(record, None), protocol.data, role="val")
     if images.checksum() != record["data"]["val"]["checksum"]:
         return None
     by_objects = sorted(range(min(CANDIDATES, len(images))), key=lambda index: -len(images.annotations(index)))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harness.core.errors import UserError, did_you_mean, reason, shorten
+from harness.data.sources import EMBEDDED
 
 Rerun = Literal["never", "failed", "always"]
 
@@ -38,7 +39,7 @@ class SweepRequest(BaseModel):
     assigners: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     seeds: tuple[int, ...] = (0, 1, 2)
     protocol: str | None = None
-    data: str = "shapes"
+    data: str = EMBEDDED
     overrides: tuple[str, ...] = Field(default=(), alias="set")
     tune: dict[str, tuple[float, ...]] = {}
     rerun: Rerun = "never"

@@ -16,8 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from harness.cli import main
-from harness.data import SHAPES_COUNT
-from harness.data.shapes.shapes import ShapesSet
+from harness.data.shapes.shapes import COUNT, ShapesSet
 from harness.evaluation.inference import judge
 from harness.records.store import ResultsStore
 from harness.runs.run import evaluate_run
@@ -222,7 +221,7 @@ def test_a_bad_image_is_one_line_and_nothing_is_written(call, word, message):
     Path("hidden/._1.jpg").write_text("")
     Path("bad/cut.jpg").write_text("")
     os.mkfifo("pipe.png")
-    assert SHAPES_COUNT["val"] == 200
+    assert COUNT["val"] == 200
     result = call(good, word)
     assert result.exit_code == 2
     assert result.stdout.count("\n") <= 1  # the run that was found

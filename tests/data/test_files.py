@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import UserError
-from harness.data import SOURCES, open_data
+from harness.data import open_data
 from harness.data.readers.reading import MAX_LINE, stays_inside, text_lines
+from harness.data.sources import sources
 from harness.protocol.protocol import DataSection
 
 
@@ -77,4 +78,4 @@ def test_shapes_take_size_and_count_from_the_protocol() -> None:
 def test_listing_sources_imports_no_torch() -> None:
     code = "import sys, harness.data; assert not {'torch', 'PIL', 'numpy'} & set(sys.modules), 'imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert set(SOURCES) == {"shapes", "coco:DIR", "voc:DIR", "wider:DIR"}
+    assert [source.spec for source in sources()] == ["shapes", "coco:DIR", "voc:DIR", "wider:DIR"]

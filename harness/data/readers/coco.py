@@ -14,6 +14,7 @@ from harness.data.readers.coco_reader import Reader
 from harness.data.readers.coco_values import Key, identity
 from harness.data.readers.folder import FolderSet
 from harness.data.readers.reading import names_in, open_folder, read_bytes
+from harness.data.sources import Opening
 
 LAYOUT = "annotations/instances_SPLIT.json and images in SPLIT/"
 
@@ -50,6 +51,11 @@ class CocoSet(FolderSet):
         known = dict(zip(self.classes, self.category_ids, strict=True))
         made.category_ids = tuple(known.get(name, name) for name in classes)
         return made
+
+
+def open_source(asked: Opening) -> CocoSet:
+    """`open_coco`, as ``--data coco:DIR`` asks for it."""
+    return open_coco(asked.folder, asked.split, asked.role, asked.limit, annotated=asked.annotated, other=asked.other)
 
 
 def open_coco(

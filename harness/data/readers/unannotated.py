@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.errors import UserError, as_utf8, is_text, no_text, reason, shorten
-from harness.data import SHAPES_COUNT
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.decoding import decode
 from harness.data.readers.folder import NO_OBJECTS
 from harness.data.readers.reading import IMAGE_SUFFIXES
-from harness.data.shapes.shapes import ShapesSet
+from harness.data.shapes.shapes import COUNT, ShapesSet
 
 SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))  # taken from a folder
 _SHAPES = re.compile(r"shapes:(\d+)")
@@ -114,7 +113,7 @@ def _index(name: str) -> int | None:
     """Of an image of `shapes`; None for what is named by its path."""
     match = _SHAPES.fullmatch(name)
     if match is not None:
-        index, count = int(match[1]), SHAPES_COUNT["val"]
+        index, count = int(match[1]), COUNT["val"]
         if index >= count:
             raise UserError(f"{name}: shapes has images 0 to {count - 1} here")
         return index
@@ -195,7 +194,7 @@ class PictureSet(ImageSet):
         source = self._pictures[index].source
         if isinstance(source, Path):
             return decode(source)
-        return ShapesSet(SHAPES_COUNT["val"], self._side, "val").load(source)
+        return ShapesSet(COUNT["val"], self._side, "val").load(source)
 
     def checksum(self) -> str:
         digest = hashlib.sha256()

@@ -29,6 +29,7 @@ from harness.data.readers.folder import (
 from harness.data.readers.reading import IMAGE_SUFFIXES, Listing, names_in, open_folder, read_text, stays_inside
 from harness.data.readers.voc_origin import Origin
 from harness.data.readers.voc_xml import Annotation, parse
+from harness.data.sources import Opening
 
 LAYOUT = "Annotations/, JPEGImages/ and ImageSets/Main/SPLIT.txt"
 LISTS = "ImageSets/Main"
@@ -45,6 +46,11 @@ SPELLED_OUT = "names in lists with a suffix, read without it"
 NUMBERED = "names in lists that end in a number of their own, though there is an image of the name without it"
 
 _MARKED = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # the lists of single classes have such a column behind the id
+
+
+def open_source(asked: Opening) -> ImageSet:
+    """`open_voc`, as ``--data voc:DIR`` asks for it."""
+    return open_voc(asked.folder, asked.split, asked.role, asked.limit, asked.other)
 
 
 def open_voc(

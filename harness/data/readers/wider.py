@@ -27,6 +27,7 @@ from harness.data.readers.folder import (
     plain_area,
 )  # fmt: skip
 from harness.data.readers.reading import names_in, open_folder, stays_inside, text_lines
+from harness.data.sources import Opening
 
 LAYOUT = "wider_face_split/wider_face_SPLIT_bbx_gt.txt and images in WIDER_SPLIT/images/"
 COLUMNS = 10  # x, y, w, h, blur, expression, illumination, invalid, occlusion, pose
@@ -35,6 +36,11 @@ INVALID = 7  # the column of `invalid`
 _NOTHING = (0.0,) * COLUMNS  # the row of an image without a face
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _LIST = re.compile(r"wider_face_(.+)_bbx_gt\.txt")
+
+
+def open_source(asked: Opening) -> ImageSet:
+    """`open_wider`, as ``--data wider:DIR`` asks for it."""
+    return open_wider(asked.folder, asked.split, asked.role, asked.limit)
 
 
 def open_wider(folder: str, split: str | None, role: Role, limit: int | None = None) -> ImageSet:

@@ -22,9 +22,11 @@ from harness.core.errors import UserError
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.hashing import Draws, hash_range
 from harness.data.shapes.raster import SHAPES, Ints, Mask, draw_mask, extent, smooth_noise
+from harness.data.sources import Opening
 
 VERSION = 1  # part of every checksum: raise it with any change that moves a pixel or a box
 SPLITS = {"train": 1, "val": 2}
+COUNT = {"train": 1000, "val": 200}  # images where the protocol names none
 OBJECTS = (1, 6)  # per image
 TRIES = 4  # placements per object before it is given up
 VISIBLE = 35  # percent of an object that must stay visible
@@ -184,6 +186,11 @@ def _mass(mask: Mask) -> tuple[float, float]:
     off_y = int((mask.sum(axis=1) * y).sum()) / (count * height)
     middle = mask[2 * abs(y) <= height][:, 2 * abs(x) <= width]
     return float(np.sqrt(off_x * off_x + off_y * off_y)), int(middle.sum()) / middle.size
+
+
+def open_shapes(asked: Opening) -> ShapesSet:
+    """A split as ``--data shapes`` asks for it."""
+    return ShapesSet(asked.limit or COUNT[asked.role], asked.data.short_edge, asked.split or asked.role)
 
 
 class ShapesSet(ImageSet):
