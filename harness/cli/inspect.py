@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from assigners.rules.iqdet.encoder import Mixture
     from detector import FCOS
-    from harness.analysis.one_image import Drawn, View
     from harness.data.base import ImageSet
+    from harness.inspection.one_image import Drawn, View
     from harness.protocol.protocol import Protocol
 
 Rows = list[dict[str, Any]]
@@ -86,13 +86,13 @@ def command(
     if name is not None:
         registry.find(name)  # a wrong name is told before torch is loaded
 
-    from harness.analysis.counterfactuals import explain
-    from harness.analysis.one_image import assign, box_rows, find_image, look, mixtures
-    from harness.analysis.one_image_sheet import draw
     from harness.core.device import computing, pick_device
     from harness.data import open_data
     from harness.data.splits import say_warnings
     from harness.drawing.images import save_png
+    from harness.inspection.counterfactuals import explain
+    from harness.inspection.one_image import assign, box_rows, find_image, look, mixtures
+    from harness.inspection.one_image_sheet import draw
 
     where = pick_device(device)
     if run_id is not None:
@@ -151,7 +151,7 @@ def _check_words(assigner: str | None, run_id: str | None, protocol_given: bool,
 
 def _drawn_json(view: View, drawn: Drawn, mixture: tuple[Mixture, torch.Tensor] | None) -> dict[str, Any]:
     """What the picture shows, as numbers."""
-    from harness.analysis.one_image import mixture_rows, sample_rows
+    from harness.inspection.one_image import mixture_rows, sample_rows
 
     return {
         "image": view.name, "height": view.original[0], "width": view.original[1], "input_height": view.size[0],
@@ -216,7 +216,7 @@ def _no_such_box(images: ImageSet, index: int, box: int) -> str:
 
 
 def _table(rows: Rows, view: View) -> Table:
-    from harness.analysis.counterfactuals import by_level
+    from harness.inspection.counterfactuals import by_level
 
     table = Table(title="label and IoU: min, mean, max over the positives", title_justify="left", title_style="dim")
     for name in ("box", "class", "size px", "as input px", "positives", "on levels", "label", "IoU of predictions"):

@@ -18,7 +18,7 @@ FILE = "report.html"
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help=f"[default: RESULTS/{FILE}]"
 )
-@click.option("--pictures/--no-pictures", default=True, help="Draw what each assigner takes from two images, or not.")
+@click.option("--pictures/--no-pictures", default=True, help="What each assigner takes from two images, or not.")
 @click.option("--open", "opened", is_flag=True, help="Show it in the browser.")
 @results_option
 @json_option

@@ -20,13 +20,13 @@ from PIL import Image
 
 from assigners.contract import Step
 from assigners.rules.iqdet.iqdet import IQDet
-from harness.analysis.one_image import FIRST_LEVEL, assign, look, mixtures
-from harness.analysis.one_image_sheet import overview, quality_panel
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
 from harness.drawing.charts import INK, SOFT, Canvas, colour, dash
 from harness.drawing.images import Entry, Panel, Pen, sheet
 from harness.drawing.svg import Scale, element, length
+from harness.inspection.one_image import FIRST_LEVEL, assign, look, mixtures
+from harness.inspection.one_image_sheet import overview, quality_panel
 from harness.runs.trained import Trained
 
 Floats = npt.NDArray[np.float64]

@@ -36,6 +36,7 @@ _QUESTION = 1
 
 MOST_LEVELS = 50  # of nesting in a record, which has about six: whoever copies or writes it must not run out of stack
 
+SAMPLES = Path("samples", "samples.json")  # in a run's work folder: which sample pictures lie beside it
 _FILE_NAME = re.compile(r"(?P<run_id>.+?)(?:\.(?P<attempt>[2-9]|[1-9]\d+))?\.json")
 
 

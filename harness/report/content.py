@@ -143,7 +143,7 @@ def collect(store: ResultsStore, *, pictures: bool) -> Content:
     """Read the store and say everything that it gives.
 
     Args:
-        pictures: draw samples too, which takes seconds and needs the detector.
+        pictures: with the sample pictures of runs that were evaluated here.
 
     Raises:
         UserError: if there is no run.

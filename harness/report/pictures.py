@@ -1,82 +1,70 @@
-"""Sample pictures: which points each assigner of a board takes from the same images, as PNG data URIs."""
+"""Sample pictures of a board's runs, as they were drawn when the runs were evaluated, as PNG data URIs."""
 
 from __future__ import annotations
 
 import base64
-import io
+import json
+from pathlib import Path
+from typing import Any
 
-import torch
-from PIL import Image
-
-from assigners.contract import Step
-from detector import FCOS
-from harness.analysis.one_image import assign, look
-from harness.analysis.one_image_sheet import overview
 from harness.comparison.board import Board, Entry
-from harness.core.again import aimed_record
-from harness.core.errors import UserError
-from harness.data import open_data
-from harness.data.sources import needs_folder
+from harness.core.errors import UserError, reason
 from harness.drawing.svg import key
-from harness.protocol.protocol import Protocol, recorded_protocol
-from harness.records.data import data_spec
-from harness.records.store import ResultsStore
+from harness.records.store import SAMPLES, ResultsStore
 from harness.report.cells import Series
 from harness.report.content import Sample, Samples
-from harness.runs.trained import load_trained, weights_at_hand
-from harness.training.build import attach_assigner, build_detector, resolve_assigner
-
-IMAGES = 2  # of the validation split, those with the most objects among the first few
-CANDIDATES = 12
-SIDE = 400  # px of a picture's longer edge
-COLOURS = 96  # of its palette: a third of the bytes, and no difference to the eye
 
 
 def sample_pictures(store: ResultsStore, board: Board, series: Series) -> Samples | None:
     """A row of pictures per image, one for each assigner of the board.
 
     Returns:
-        None where the images are not at hand: data that is not embedded, or shapes that were drawn otherwise then.
+        None where no run of the board has any here: they lie with the weights, which do not travel with the records.
     """
-    record = board.entries[0].records[-1]
-    if needs_folder(record["data"]["kind"]):
-        return None
-    protocol = recorded_protocol(aimed_record(record, store.root))
-    images = open_data(data_spec(record, None), protocol.data, role="val")
-    if images.checksum() != record["data"]["val"]["checksum"]:
-        return None
-    by_objects = sorted(range(min(CANDIDATES, len(images))), key=lambda index: -len(images.annotations(index)))
-    rows: list[list[Sample]] = [[] for _ in by_objects[:IMAGES]]
+    rows: dict[str, list[Sample]] = {}
     lacking = []
     for entry in board.entries:
         try:
-            model, step, detector = _detector(store, entry, protocol, len(images.classes))
-        except UserError as error:  # of a package or a version that is not installed here
+            found = _pictures(store, entry)
+        except UserError as error:
             lacking.append(f"None of {entry.name}: {error}.")
             continue
-        for row, index in zip(rows, by_objects, strict=False):
-            view = look(model, images, index, protocol)
-            drawn = assign(model, view, step, range(view.targets.num_boxes))
-            picture = overview(view, drawn, None, SIDE).finished()
-            words = f"the samples that {entry.name} takes from {view.name}"
-            row.append(Sample(entry.name, key(series[entry.name]), _data_uri(picture), words, detector, *picture.size))
-    return Samples(tuple(tuple(row) for row in rows if row), tuple(lacking))
+        for image, picture, seed in found:
+            words = f"the samples that {entry.name} takes from {image['image']}"
+            sample = Sample(
+                entry.name, key(series[entry.name]), picture, words, f"seed {seed}", image["width"], image["height"]
+            )
+            rows.setdefault(image["image"], []).append(sample)
+    return Samples(tuple(map(tuple, rows.values())), tuple(lacking)) if rows else None
 
 
-def _detector(store: ResultsStore, entry: Entry, protocol: Protocol, classes: int) -> tuple[FCOS, Step, str]:
-    """The entry's own trained detector where its weights are at hand, else a fresh one."""
+def _pictures(store: ResultsStore, entry: Entry) -> list[tuple[dict[str, Any], str, int]]:
+    """Those of the first of an entry's runs that has them.
+
+    Raises:
+        UserError: if none has, or they cannot be read.
+    """
     for record in entry.records:
-        if weights_at_hand(store, record):
-            trained = load_trained(store, record["run_id"], torch.device("cpu"), with_assigner=True)
-            return trained.model, Step(record["seed"], protocol.schedule.steps, 1.0), f"trained, seed {record['seed']}"
-    seed = entry.records[0]["seed"]
-    options, _ = resolve_assigner(entry.assigner, entry.options)
-    model = build_detector(protocol, classes, seed)
-    attach_assigner(model, entry.assigner, options, seed)
-    return model.eval(), Step(seed), "untrained"
+        index = store.work_dir(record["run_id"]) / SAMPLES
+        if index.exists():
+            return [(image, _data_uri(index.with_name(image["file"])), record["seed"]) for image in _index(index)]
+    again = f"harness eval {entry.records[0]['run_id']} --details"
+    raise UserError(f"its runs were evaluated elsewhere; where their weights lie, `{again}` draws them")
 
 
-def _data_uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def _index(path: Path) -> list[dict[str, Any]]:
+    try:
+        listed, sides = json.loads(path.read_bytes()), ("width", "height")
+        return [
+            {"image": str(row["image"]), "file": Path(row["file"]).name, **{side: int(row[side]) for side in sides}}
+            for row in listed
+        ]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise UserError(f"{path} lists no pictures ({reason(error)}); delete it") from error
+
+
+def _data_uri(path: Path) -> str:
+    try:
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error

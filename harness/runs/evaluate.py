@@ -21,6 +21,7 @@ from harness.records.details import make_details, save_details
 from harness.records.pending import find_pending, load_pending
 from harness.records.store import ResultsStore
 from harness.runs.completion import restore_pending, say
+from harness.runs.samples import write_samples
 from harness.runs.trained import Trained, load_trained
 from harness.training.trainer import TRACE_FILE
 
@@ -42,7 +43,7 @@ def evaluate_run(
     A run that waits for its record (`harness.records.pending`) is evaluated likewise; this writes no record.
 
     Args:
-        details: also write the run's file of details; the data must be its own.
+        details: also write the run's file of details and its sample pictures; the data must be its own.
         val_split: another split than the run's own.
         results_json: also write the detections as COCO results; the data may then be images without annotations.
 
@@ -56,7 +57,7 @@ def evaluate_run(
     chosen = pick_device(device)
     waiting = find_pending(store, run_id)
     if waiting is None:
-        trained = load_trained(store, run_id, chosen)
+        trained = load_trained(store, run_id, chosen, with_assigner=details)
     else:
         trained = restore_pending(store, load_pending(store, waiting), chosen)
     section = trained.protocol.data
@@ -80,6 +81,8 @@ def evaluate_run(
     if details:
         trace = store.work_dir(trained.run_id) / TRACE_FILE
         save_details(store, make_details(trained.run_id, images, detections, trace))
+        work, seed = store.work_dir(trained.run_id), trained.record["seed"]
+        write_samples(work, trained.model, images, trained.protocol, seed)
     if results_json is not None and listed is not None:
         count = write_results(results_json, listed, detections)
         say(console, f"{count} detections in {len(images)} images written to {results_json}")

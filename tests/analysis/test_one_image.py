@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from assigners.contract import Assigner, Assignment, Samples, Step
 from assigners.contract import negatives_outside_ignore as negatives
-from harness.analysis.counterfactuals import explain
-from harness.analysis.one_image import assign, box_rows, find_image, look, mixtures, quality_map
 from harness.cli import main
+from harness.inspection.counterfactuals import explain
+from harness.inspection.one_image import assign, box_rows, find_image, look, mixtures, quality_map
 from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE
 from harness.training.build import attach_assigner, build_detector, resolve_assigner
 from tests.support.fakes import MemorySet, objects

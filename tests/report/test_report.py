@@ -2,21 +2,24 @@
 
 import json
 import re
+import subprocess
+import sys
 from copy import deepcopy
 from html.parser import HTMLParser
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from harness.cli import main
 from harness.comparison.board import boards
-from harness.data import open_data
 from harness.protocol.protocol import load_protocol
-from harness.records.store import ResultsStore, data_record
+from harness.records.store import ResultsStore
 from harness.report import collect, render
 from harness.report.content import repeat_command
 from tests.report.stores import APS, HOSTILE, fill, write_insight
 from tests.support.fakes import DATA
+from tests.support.runs import environment
 
 VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
 
@@ -180,22 +183,64 @@ def test_the_command_for_a_whole_board(tmp_path):
     assert repeat_command(board) == ""
 
 
-def test_pictures_of_what_each_assigner_takes(tmp_path):
-    protocol = load_protocol("tiny")
-    sets = [open_data("shapes", protocol.data, role=role) for role in ("train", "val")]
-    data = data_record("shapes", *sets)
-    store = fill(tmp_path, {"center": (30.0,)}, data=data)
-    fill(tmp_path, {"foreign": (20.0,)}, data=data)
+def keep_pictures(store, run_id, names=("shapes/000001", "shapes/000007")):
+    """As a run leaves them."""
+    folder = store.work_dir(run_id) / "samples"
+    folder.mkdir(parents=True)
+    listed = []
+    for number, name in enumerate(names):
+        Image.new("P", (40, 30), number).save(folder / f"{number}.png")
+        listed.append({"image": name, "file": f"{number}.png", "width": 40, "height": 30})
+    (folder / "samples.json").write_text(json.dumps(listed))
+    return folder
+
+
+def test_pictures_that_runs_left_behind(tmp_path):
+    store = fill(tmp_path, {"center": (30.0, 31.0), "atss": (20.0,), "paa": (10.0,)})
+    ids = {record["assigner"]: record["run_id"] for record in store.load_all()[0] if record["seed"] == 0}
+    keep_pictures(store, ids["center"])
+    broken = keep_pictures(store, ids["paa"])
+    (broken / "samples.json").write_text("[{")
     (section,) = collect(store, pictures=True).sections
     first, second = section.samples.rows
     assert [sample.name for sample in first] == ["center"] == [sample.name for sample in second]
-    assert first[0].detector == "untrained"
-    assert len(section.samples.lacking) == 1
-    assert "foreign" in section.samples.lacking[0]
+    assert first[0].detector == "seed 0"
+    atss, paa = section.samples.lacking
+    assert f"harness eval {ids['atss']} --details" in atss
+    assert "lists no pictures" in paa
     page = Page(render(collect(store, pictures=True)))
     assert len(page.all("img")) == 2
     assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in page.all("img"))
     assert all(attributes["alt"] for attributes in page.all("img"))
+
+
+def test_a_run_leaves_its_pictures(undisturbed):
+    outcome = undisturbed("iqdet")
+    folder = outcome.work_dir / "samples"
+    listed = json.loads((folder / "samples.json").read_text())
+    assert len(listed) == 2
+    for row in listed:
+        with Image.open(folder / row["file"]) as image:
+            assert image.size == (row["width"], row["height"])
+    (section,) = collect(ResultsStore(outcome.work_dir.parents[1]), pictures=True).sections
+    assert [len(row) for row in section.samples.rows] == [1, 1]
+
+
+def test_the_report_reads_and_computes_nothing(tmp_path):
+    """Neither torch nor a detector, not even where pictures are shown."""
+    store = fill(tmp_path, {"center": (30.0, 31.0), "atss": (20.0, 21.0)})
+    keep_pictures(store, store.load_all()[0][0]["run_id"])
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from harness.records.store import ResultsStore\n"
+        "from harness.report import collect, render\n"
+        f"render(collect(ResultsStore(Path({str(tmp_path)!r})), pictures=True))\n"
+        "heavy = {'torch', 'timm', 'torchvision', 'detector'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # ---- the verb -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ FLOORS = (
     ("detector", "harness.drawing", "harness.verify"),
     ("harness.protocol",),
     ("harness.data",),
-    ("harness.evaluation", "harness.training"),
+    ("harness.evaluation", "harness.inspection", "harness.training"),
     ("harness.bench", "harness.records"),
     ("harness.comparison", "harness.doctor", "harness.runs"),
     ("harness.analysis", "harness.sweeps"),

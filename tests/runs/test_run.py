@@ -32,7 +32,7 @@ def test_a_run_leaves_a_valid_record_and_what_belongs_to_it(undisturbed):
     assert record["cost"]["assigner_parameters"] > 0
     assert record["progress"]["steps"] == STEPS
     assert "iqdet" in outcome.leaderboard.read_text()
-    kept = {"lock", "metrics.jsonl", "network.safetensors", "assigner.safetensors"}
+    kept = {"lock", "metrics.jsonl", "network.safetensors", "assigner.safetensors", "samples"}
     assert {path.name for path in outcome.work_dir.iterdir()} == kept
 
 

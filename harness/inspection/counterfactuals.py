@@ -16,8 +16,8 @@ import torch
 from assigners.contract import Step, inside_range
 from assigners.ops.boxes import aligned_iou
 from detector import FCOS
-from harness.analysis.one_image import FIRST_LEVEL, Drawn, View, assign, fate
 from harness.core.text import counted
+from harness.inspection.one_image import FIRST_LEVEL, Drawn, View, assign, fate
 
 Verdict = Literal["too small", "crowd", "difficult", "ignored", "positive", "no location", "taken", "rule"]
 

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from assigners.rules.iqdet.encoder import Mixture
-from harness.analysis.counterfactuals import Explanation
-from harness.analysis.one_image import FIRST_LEVEL, Drawn, View, fate, quality_map
 from harness.drawing.images import GREY, VERMILION, WHITE, Entry, Panel, Pen, sheet
+from harness.inspection.counterfactuals import Explanation
+from harness.inspection.one_image import FIRST_LEVEL, Drawn, View, fate, quality_map
 
 PAIR_SIDE = 900  # px of a panel that has a neighbour
 LENS_SIDE = 400  # px of a panel that shows one box on one level

@@ -1,0 +1,1 @@
+"""What an assigner does with one image, why, and how it looks."""
