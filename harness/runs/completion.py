@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from detector import FCOS
 from harness.core.device import computing, default_workers, out_of_memory, pick_device
 from harness.core.distributed import Processes
 from harness.core.environment import environment, source_version
@@ -43,6 +44,7 @@ from harness.records.pending import (
 from harness.records.store import ResultsStore, RunSpec, split_record
 from harness.records.unfinished import state_file
 from harness.runs.recording import now
+from harness.runs.samples import write_samples
 from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE, Trained, restore_trained, weights_at_hand
 from harness.training.checkpoint import clear_checkpoint, earlier_code, load_network, save_network
 from harness.training.trainer import TRACE_FILE
@@ -89,6 +91,7 @@ def training_kept(work: Path, complete: str, go_on: str) -> Iterator[None]:
 def complete(
     store: ResultsStore,
     pending: Pending,
+    model: FCOS,
     images: ImageSet,
     detections: list[Detections],
     measured: Mapping[str, float],
@@ -96,10 +99,11 @@ def complete(
     *,
     again: bool,
 ) -> RunOutcome:
-    """Write the record, the details and the leaderboard, and remove what only an unfinished run needs.
+    """Write the record, the details, the leaderboard and sample pictures, and remove what only an unfinished run needs.
 
     Args:
         pending: the run.
+        model: trained, with its assigner.
         images, detections: of its validation split.
         measured: cost of the evaluation, in a record's terms.
         source: the code that evaluates (`harness.core.environment.source_version`).
@@ -119,6 +123,7 @@ def complete(
     trained_file(store, pending.run_id).unlink(missing_ok=True)
     clear_checkpoint(work / "checkpoint", allowed=True)
     failure_path(store, pending.run_id).unlink(missing_ok=True)
+    write_samples(work, model, images, recorded_protocol(record), record["seed"])
     return RunOutcome(record, path, work, write_leaderboard(store))
 
 
@@ -191,7 +196,9 @@ def complete_run(
             say(console, renamed(run_id, becomes))
         with training_kept(store.work_dir(becomes), again, again):
             pending = evaluated_on(pending, chosen)
-            return complete(store, pending, images, found, {"eval_ms_per_image": milliseconds}, source, again=True)
+            return complete(
+                store, pending, trained.model, images, found, {"eval_ms_per_image": milliseconds}, source, again=True
+            )
 
 
 def evaluated_on(pending: Pending, device: torch.device) -> Pending:
@@ -203,7 +210,7 @@ def evaluated_on(pending: Pending, device: torch.device) -> Pending:
 
 
 def restore_pending(store: ResultsStore, pending: Pending, device: torch.device) -> Trained:
-    """The detector of a run that waits for its record.
+    """The detector of a run that waits for its record, with its assigner.
 
     Raises:
         UserError: if its weights are missing, damaged or of another model.
@@ -212,7 +219,7 @@ def restore_pending(store: ResultsStore, pending: Pending, device: torch.device)
     if not weights_at_hand(store, pending.record):
         raise UserError(f"{NETWORK_FILE}, or what the assigner learnt, is missing beside {path}; {way_out(path)}")
     try:
-        return restore_trained(store, pending.record, device)
+        return restore_trained(store, pending.record, device, with_assigner=True)
     except UserError as error:
         raise UserError(f"{str(error).partition('; ')[0]}; {way_out(path)}") from error
 

@@ -56,7 +56,6 @@ from harness.runs.completion import (
 from harness.runs.evaluate import evaluate_run
 from harness.runs.recording import unfinished_record
 from harness.runs.reuse import adopt, find_twin
-from harness.runs.samples import write_samples
 from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE
 from harness.training.build import attach_assigner, build_detector, resolve_assigner
 from harness.training.checkpoint import clear_checkpoint, earlier_code, note_code, save_network
@@ -283,9 +282,7 @@ class _Job:
                 pending = evaluated_on(pending, self.device)
             else:
                 measured["peak_memory_mb"] = peak_memory_mb(self.device)  # of training and evaluation
-            outcome = complete(self.store, pending, self.val, detections, measured, source, again=again)
-            write_samples(self.work, model, self.val, self.spec.protocol, self.spec.seed)
-            return outcome
+            return complete(self.store, pending, model, self.val, detections, measured, source, again=again)
 
     def detect(self, model: FCOS) -> tuple[list[Detections], float]:
         """Detections (on the main process) and milliseconds per image; progress is shown where there is a console."""
