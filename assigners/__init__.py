@@ -19,18 +19,8 @@ from assigners.registry import (
 
 if TYPE_CHECKING:
     from assigners.adapters.plain import DenseAssignment, PlainAssignment, assign
-    from assigners.contract import (
-        Assigner,
-        Assignment,
-        Declares,
-        Grid,
-        HeadInfo,
-        Needs,
-        Predictions,
-        Samples,
-        Step,
-        Targets,
-    )
+    from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
+    from assigners.grid import Grid
 
 _CONTRACT = (
     "Assigner", "Assignment", "Declares", "Grid", "HeadInfo", "Needs", "Predictions", "Samples", "Step", "Targets",
@@ -48,6 +38,8 @@ def __getattr__(name: str) -> Any:
     # The contract needs torch; the catalogue must answer without it.
     if name in _CONTRACT:
         return getattr(import_module("assigners.contract"), name)
+    if name == "Grid":
+        return import_module("assigners.grid").Grid
     if name in _PLAIN:
         return getattr(import_module("assigners.adapters.plain"), name)
     raise AttributeError(f"module 'assigners' has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """The contract between a dense detector and a label assigner.
 
 The detector yields dense maps (`Predictions`); an assigner answers what to supervise and how strongly
-(`Assignment`); one shared loss turns the answer into numbers. Nothing here knows a particular assigner.
+(`Assignment`); one shared loss turns the answer into numbers. Here are the types that pass between them, and nothing
+that knows a particular assigner; where the locations are is in `assigners.grid`.
 
 Shape letters, used as comments and name suffixes throughout:
 
@@ -22,111 +23,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from assigners.ops.segments import at
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the locations of one input size are. Build it with `Grid.build`, once per size and device.
-
-    Attributes:
-        shapes: ``(height, width)`` in cells per level.
-        strides: pixels per cell, per level.
-        starts: flat index of each level's first location.
-        offset: position of a location within its cell, 0.5 = centre. The grid alone owns it.
-        points: ``[R, 2]`` x, y in pixels.
-        level: ``[R]`` int64.
-        stride: ``[R]`` float32 pixels.
-        level_start, level_height, level_width: ``[L]`` int64; level_stride: ``[L]`` float32.
-    """
-
-    shapes: tuple[tuple[int, int], ...]
-    strides: tuple[int, ...]
-    starts: tuple[int, ...]
-    offset: float
-    points: Tensor
-    level: Tensor
-    stride: Tensor
-    level_start: Tensor
-    level_height: Tensor
-    level_width: Tensor
-    level_stride: Tensor
-
-    @staticmethod
-    def build(
-        shapes: Sequence[tuple[int, int]],
-        strides: Sequence[int],
-        *,
-        offset: float = 0.5,
-        device: torch.device | str = "cpu",
-    ) -> Grid:
-        """Make the grid of a pyramid.
-
-        Raises:
-            ValueError: if `shapes` and `strides` differ in length or are empty.
-        """
-        if not shapes or len(shapes) != len(strides):
-            raise ValueError(f"a grid needs one stride per level, got {len(shapes)} levels and {len(strides)} strides")
-        points, level, stride, starts, total = [], [], [], [], 0
-        for index, ((height, width), step) in enumerate(zip(shapes, strides, strict=True)):
-            y, x = torch.meshgrid(
-                (torch.arange(height, device=device) + offset) * step,
-                (torch.arange(width, device=device) + offset) * step,
-                indexing="ij",
-            )
-            points.append(torch.stack((x.reshape(-1), y.reshape(-1)), dim=1))
-            level.append(torch.full((height * width,), index, device=device))
-            stride.append(torch.full((height * width,), float(step), device=device))
-            starts.append(total)
-            total += height * width
-        return Grid(
-            shapes=tuple((int(h), int(w)) for h, w in shapes),
-            strides=tuple(int(s) for s in strides),
-            starts=tuple(starts),
-            offset=offset,
-            points=torch.cat(points),
-            level=torch.cat(level),
-            stride=torch.cat(stride),
-            level_start=torch.tensor(starts, device=device),
-            level_height=torch.tensor([h for h, _ in shapes], device=device),
-            level_width=torch.tensor([w for _, w in shapes], device=device),
-            level_stride=torch.tensor([float(s) for s in strides], device=device),
-        )
-
-    @property
-    def num_locations(self) -> int:
-        """R."""
-        return self.points.shape[0]
-
-    @property
-    def num_levels(self) -> int:
-        """L."""
-        return len(self.strides)
-
-    def map_coordinates(self, location: Tensor) -> tuple[Tensor, Tensor]:
-        """Level ``[...]`` and float map coordinates (column, row) ``[..., 2]`` of flat locations ``[...]``."""
-        level = at(self.level, location)
-        cell = location - at(self.level_start, level)
-        width = at(self.level_width, level)
-        return level, torch.stack((cell % width, cell // width), dim=-1).to(self.points.dtype)
-
-    def pixels(self, level: Tensor, uv: Tensor) -> Tensor:
-        """Pixel position ``[..., 2]`` of map coordinates ``[..., 2]`` on levels ``[...]``."""
-        return (uv + self.offset) * self.level_stride[level].unsqueeze(-1)
-
-
-@lru_cache(maxsize=64)
-def cached_grid(
-    shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...], offset: float, device: torch.device
-) -> Grid:
-    """`Grid.build`, remembered: a training run meets few input sizes."""
-    return Grid.build(shapes, strides, offset=offset, device=device)
+from assigners.grid import Grid, inside_range
+from assigners.ops.boxes import clip
 
 
 @dataclass(frozen=True)
@@ -233,32 +136,9 @@ class Targets:
 MIN_SIDE = 1.0  # px; a box clipped to less than this is no target (spec 0.1)
 
 
-def clip(boxes: Tensor, height: float, width: float) -> Tensor:
-    """Boxes ``[n, 4]`` cut to an image of `height` x `width` pixels."""
-    limit = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limit)
-
-
 def _count_pairs(boxes: Tensor, grid: Grid) -> int:
     first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
     return int((last - first).clamp(min=0).prod(dim=-1).sum())
-
-
-def inside_range(
-    boxes: Tensor, strides: Sequence[int], shapes: Sequence[tuple[int, int]], offset: float
-) -> tuple[Tensor, Tensor]:
-    """The rectangle of cells whose points lie strictly inside each box, per level.
-
-    Returns:
-        first, last: ``[G, L, 2]`` int64 (column, row), half-open; empty where ``last <= first``.
-    """
-    step = torch.tensor(strides, dtype=boxes.dtype, device=boxes.device)[:, None]
-    limit = torch.tensor([(w, h) for h, w in shapes], device=boxes.device)
-    low = boxes[:, None, :2] / step - offset
-    high = boxes[:, None, 2:] / step - offset
-    first = (low.floor().long() + 1).clamp(min=0)  # the smallest integer strictly above `low`
-    last = torch.minimum(high.ceil().long(), limit)  # one past the largest integer strictly below `high`
-    return first, torch.maximum(last, first)
 
 
 @dataclass(frozen=True)
@@ -395,38 +275,17 @@ class Assigner(nn.Module, ABC):
     declares: Declares = Declares()  # may depend on options
     options: dict[str, object]
 
+    def required(self, grid: Grid, predictions: Predictions | None) -> Predictions:
+        """The predictions, for a rule that `needs` them.
+
+        Raises:
+            ValueError: if there are none, or not one feature map per level for a rule that needs features.
+        """
+        if predictions is None or (self.needs.features and len(predictions.features) != grid.num_levels):
+            maps = " and one feature map per level" if self.needs.features else ""
+            raise ValueError(f"{type(self).__name__} needs the detector's predictions{maps}")
+        return predictions
+
     @abstractmethod
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign one batch, in float32, without a host synchronisation and without a loop over boxes or images."""
-
-
-def negatives_outside_ignore(grid: Grid, targets: Targets) -> Tensor:
-    """Negative weight ``[B, R]``: 1, but 0 where the point lies in one of its image's ignore regions.
-
-    The regions are rectangles of cells, so their union is a two-dimensional running sum of corner marks: work
-    grows with regions + locations, never with their product.
-    """
-    if not targets.ignore.shape[0]:
-        return grid.points.new_ones(targets.num_images, grid.num_locations)
-    return (coverage(grid, targets.ignore, targets.ignore_image, targets.num_images) == 0).to(grid.points.dtype)
-
-
-def coverage(grid: Grid, boxes: Tensor, image: Tensor, num_images: int) -> Tensor:
-    """How many of the boxes ``[n, 4]`` (of images ``[n]``) hold each location strictly inside: ``[B, R]`` int32."""
-    return cells_covered(grid, *inside_range(boxes, grid.strides, grid.shapes, grid.offset), image, num_images)
-
-
-def cells_covered(grid: Grid, first: Tensor, last: Tensor, image: Tensor, num_images: int) -> Tensor:
-    """`coverage` of rectangles of cells: (column, row) of their ends ``[n, L, 2]``, half-open, on the map."""
-    maps = []
-    for level, (height, width) in enumerate(grid.shapes):
-        x0, y0 = first[:, level].unbind(-1)
-        x1, y1 = last[:, level].unbind(-1)
-        marks = torch.zeros(num_images * (height + 1) * (width + 1), dtype=torch.int32, device=image.device)
-        base = image * (height + 1) * (width + 1)
-        for row, column, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
-            index = base + row.clamp(max=height) * (width + 1) + column.clamp(max=width)
-            marks.index_add_(0, index, torch.full_like(index, sign, dtype=torch.int32))
-        summed = marks.view(num_images, height + 1, width + 1).cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
-        maps.append(summed[:, :height, :width].reshape(num_images, -1))
-    return torch.cat(maps, dim=1)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from assigners.contract import Assigner, Grid, HeadInfo, Predictions, Step, Targets, Term, cached_grid
+from assigners.contract import Assigner, HeadInfo, Predictions, Step, Targets, Term
+from assigners.grid import Grid, cached_grid
 from assigners.ops.boxes import decode
 from detector.backbone import STRIDES, PyramidBackbone
 from detector.head import FCOSHead

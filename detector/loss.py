@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Assignment, Grid, Predictions, Samples, Targets, Term
+from assigners.contract import Assignment, Predictions, Samples, Targets, Term
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss, ltrb
 from assigners.parts.map_reader import corners, flat_location, read, read_channel
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from assigners.contract import Grid
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou
 
 VOTE_VARIANCE = 0.025  # of the overlap, in score voting (the authors' code)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from assigners.adapters.plain_input import Truth, grid_of, read_truth, visible
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Step, Term
+from assigners.contract import Assigner, Assignment, HeadInfo, Step, Term
+from assigners.grid import Grid
 from assigners.parts.map_reader import flat_location
 from assigners.registry import create
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assigners.contract import MIN_SIDE, Grid, Needs, Predictions, Targets, cached_grid, clip
-from assigners.ops.boxes import ltrb
+from assigners.contract import MIN_SIDE, Needs, Predictions, Targets
+from assigners.grid import Grid, cached_grid
+from assigners.ops.boxes import clip, ltrb
 
 TOLERANCE = 1e-3  # px; by how much a point may miss its place on the grid
 

@@ -49,3 +49,9 @@ def square_anchors(points: Tensor, stride: Tensor, scale: float = 8.0) -> Tensor
     """One square of side ``scale * stride`` per point: the private prior of anchor-based rules (spec 0.2)."""
     half = (stride * (scale / 2)).unsqueeze(-1)
     return torch.cat((points - half, points + half), dim=-1)
+
+
+def clip(boxes: Tensor, height: float, width: float) -> Tensor:
+    """Boxes ``[n, 4]`` cut to an image of `height` x `width` pixels."""
+    limit = boxes.new_tensor([width, height, width, height])
+    return torch.minimum(boxes.clamp(min=0), limit)

@@ -12,7 +12,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from assigners.contract import Grid, Targets, inside_range
+from assigners.contract import Targets
+from assigners.grid import Grid, inside_range
 from assigners.ops.boxes import ltrb
 from assigners.ops.segments import at
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import Grid, Targets
+from assigners.contract import Targets
+from assigners.grid import Grid
 from assigners.parts.conflicts import box_rank, one_box_each
 
 HOPELESS = 1e30  # a cost above it, or none at all (a diverging detector), counts as this: sorting needs finite numbers
@@ -61,7 +62,7 @@ def settle(cost: Tensor, location: Tensor, ok: Tensor, k: Tensor | int, grid: Gr
     """
     wanted = k[:, None] if isinstance(k, Tensor) else k
     taken = ok & (torch.arange(cost.shape[1], device=cost.device) < wanted)
-    cell = (targets.image[:, None] * grid.num_locations + location).flatten()
+    cell = (grid.cell(targets.image[:, None], location)).flatten()
     rank = box_rank(targets)[:, None].expand_as(cost).flatten()
     cells = targets.num_images * grid.num_locations
     return one_box_each(cell, cost.flatten(), rank, taken.flatten(), cells).view_as(taken)

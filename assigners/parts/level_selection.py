@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from assigners.contract import Grid, Targets
+from assigners.contract import Targets
+from assigners.grid import Grid
 from assigners.parts.roi_features import few_boxes, roi_align_levels
 
 SIDE = 7  # bins along each axis; what three 3x3 convolutions without padding leave of them is 1

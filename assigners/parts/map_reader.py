@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import Grid, Samples
+from assigners.contract import Samples
+from assigners.grid import Grid
 
 
 def corners(grid: Grid, level: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Grid, Targets
+from assigners.contract import Targets
+from assigners.grid import Grid
 from assigners.parts.map_reader import corners
 
 Extractor = Literal["roi_align", "roi_align_mean", "roi_pool"]

@@ -11,12 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, ltrb, square_anchors
 from assigners.ops.segments import at
 from assigners.parts.candidates import centers, window_nearest
 from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 INSIDE = 0.01  # px; a positive's point lies at least this far inside its box (the authors' code)
 
@@ -84,7 +85,7 @@ def above_the_spread(
         positive = torch.where(positive.any(dim=1, keepdim=True), positive, first)
 
     gt = torch.arange(targets.num_boxes, device=boxes.device)[:, None].expand_as(location).flatten()
-    cell = at(targets.image, gt) * grid.num_locations + location.flatten()
+    cell = grid.cell(at(targets.image, gt), location.flatten())
     keep = one_box_each(
         cell, -fit.flatten(), at(box_rank(targets), gt), positive.flatten(), targets.num_images * grid.num_locations
     )

@@ -33,23 +33,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from assigners.contract import (
-    Assigner,
-    Assignment,
-    Declares,
-    Grid,
-    HeadInfo,
-    Needs,
-    Predictions,
-    Samples,
-    Step,
-    Targets,
-)
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss
 from assigners.ops.segments import at, group_max, group_min, group_sum
 from assigners.parts.candidates import Pairs, centers, inside_pairs
 from assigners.parts.likelihood import group_logsumexp, match_map, own_and_negative
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 SHARPNESS = 3.0  # of the confidence weight exp(3 P); a constant of the paper
 EPS = 1e-12  # an IoU counts as at most 1 - this; the mass of a centre prior is at least this
@@ -91,11 +81,10 @@ class AutoAssign(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("auto_assign needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         pairs, boxes = inside_pairs(grid, targets), targets.num_boxes
         weight = negatives(grid, targets)
-        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
         channel = cell * predictions.logits.shape[-1] + at(targets.labels, pairs.gt)
         own, negative = own_and_negative(
             predictions.logits.float().flatten(0, 1), predictions.quality.float().flatten(),

@@ -14,12 +14,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import ltrb
 from assigners.ops.segments import at
 from assigners.parts.candidates import centers, inside_pairs, window_within
 from assigners.parts.conflicts import box_rank, keep_smallest
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 FIRST_END = 64.0  # px, largest reach of the first level; each further one has twice that, the last all (FCOS sec. 3.2)
 
@@ -56,7 +57,7 @@ class CenterSampling(Assigner):
         if self.radius > 0:
             offset = (points - at(centers(targets.boxes), gt)).abs().amax(dim=-1)
             ok = ok & (offset < self.radius * at(grid.stride, location))
-        cell = at(targets.image, gt) * grid.num_locations + location
+        cell = grid.cell(at(targets.image, gt), location)
         rank = at(box_rank(targets), gt)  # by area first: the smallest box wins
         ok = keep_smallest(cell, rank, ok, targets.num_images * grid.num_locations)
         return Assignment(Samples.at_locations(grid, location, gt, ok), negatives(grid, targets))

@@ -25,11 +25,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.segments import at
 from assigners.parts.candidates import centers, inside_pairs
 from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 SMALLEST, LARGEST = 4.0, 10.0  # half diagonal of a level's boxes in strides: 64 to 160 px on P4; neighbours overlap
 FAINTEST = 1e-4  # Gaussians below count as 0
@@ -73,7 +74,7 @@ class CenterNet(Assigner):
         center, near = steps == 0, steps <= 1
 
         heat = torch.exp(-distance)
-        cell = at(targets.image, gt) * grid.num_locations + location
+        cell = grid.cell(at(targets.image, gt), location)
         cells = targets.num_images * grid.num_locations
         rank = at(box_rank(targets), gt)
         learns = one_box_each(cell, distance, rank, near, cells)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import torch
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Predictions, Step, Targets
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Step, Targets
+from assigners.grid import Grid
 from assigners.parts.prediction_fit import score_and_overlap
 from assigners.rules.atss import above_the_spread, nearest
 
@@ -48,11 +49,10 @@ class DDOD(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("ddod needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         location, ok = nearest(grid, targets.boxes, self.topk)
         gt = torch.arange(targets.num_boxes, device=location.device)[:, None]
-        cell = targets.image[:, None] * grid.num_locations + location
+        cell = grid.cell(targets.image[:, None], location)
         score, overlap = score_and_overlap(targets, predictions, gt, cell)
         fit = (score.pow(1 - self.alpha) * overlap.pow(self.alpha)).float()
         return above_the_spread(grid, targets, location, ok, fit, fallback_max=False)

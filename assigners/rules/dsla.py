@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Predictions, Samples, Step, Targets
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou
 from assigners.ops.segments import at, smallest, take
 from assigners.parts.candidates import Pairs, centers, inside_pairs
 from assigners.parts.class_cost import background_and_own, focal_negative
 from assigners.parts.dynamic_k import dynamic_k, finite, settle
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 EPS = 1e-7  # added to an overlap before its logarithm
 
@@ -79,8 +80,7 @@ class DSLA(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("dsla needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         pairs = inside_pairs(grid, targets)
         cost, overlap = self._cost(grid, targets, predictions, pairs)
         every = torch.ones_like(pairs.gt, dtype=torch.bool)
@@ -98,7 +98,7 @@ class DSLA(Assigner):
     def _cost(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Cost and overlap of the predicted box of every pair, each ``[P]``."""
         gt, location = pairs.gt, pairs.location
-        cell = at(targets.image, gt) * grid.num_locations + location
+        cell = grid.cell(at(targets.image, gt), location)
         overlap = aligned_iou(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, gt))
         overlap = overlap.nan_to_num(nan=0.0).clamp(max=1)
         offset = at(grid.points, location) - at(centers(targets.boxes), gt)

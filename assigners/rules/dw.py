@@ -35,22 +35,13 @@ from math import log, sqrt
 import torch
 from torch import Tensor
 
-from assigners.contract import (
-    Assigner,
-    Assignment,
-    Grid,
-    HeadInfo,
-    Needs,
-    Predictions,
-    Samples,
-    Step,
-    Targets,
-    negatives_outside_ignore,
-)
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, ltrb
 from assigners.ops.segments import at
 from assigners.parts.candidates import centers, window_within
 from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.negatives import negatives_outside_ignore
 
 DIVISOR_RATE = 3.0  # of t in the sum that divides positive weights: with mu = 5 it lets a box count up to e^2 times
 LEAST_IOU = 0.5  # at which a location begins to be less of a negative
@@ -105,8 +96,7 @@ class DualWeighting(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("dw needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         boxes, num_classes = targets.boxes, predictions.logits.shape[-1]
         window = window_within(grid, boxes, self.radius)
         location = window.location.flatten(1)  # [G, K]
@@ -116,7 +106,7 @@ class DualWeighting(Assigner):
         inside = ltrb(points, boxes[:, None]).amin(dim=-1) > 0
         ok = window.ok.flatten(1) & inside & (prior > self.floor)
 
-        cell = targets.image[:, None] * grid.num_locations + location
+        cell = grid.cell(targets.image[:, None], location)
         channel = cell * num_classes + targets.labels[:, None]
         score = at(predictions.logits.flatten(), channel).float().sigmoid()
         predicted = at(predictions.boxes.flatten(0, 1), cell).float()

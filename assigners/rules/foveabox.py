@@ -20,11 +20,12 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets, inside_range
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
+from assigners.grid import Grid, inside_range
 from assigners.ops.segments import at
 from assigners.parts.candidates import rectangle_cells
 from assigners.parts.conflicts import box_rank, keep_smallest
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 BASIC_EDGE = 4.0  # strides; the paper's root of S_l: 32 px on P3 to 512 px on P7 (section III-B)
 
@@ -59,7 +60,7 @@ class FoveaBox(Assigner):
         first, last = self._foveas(grid, targets.boxes)
         length = min(targets.num_pairs, targets.num_boxes * self._most_cells(grid))
         gt, location, ok = rectangle_cells(grid, first, last, length)
-        cell = at(targets.image, gt) * grid.num_locations + location
+        cell = grid.cell(at(targets.image, gt), location)
         rank = at(box_rank(targets), gt)  # by area first: the smallest box wins
         ok = keep_smallest(cell, rank, ok, targets.num_images * grid.num_locations)
         return Assignment(Samples.at_locations(grid, location, gt, ok), negatives(grid, targets))

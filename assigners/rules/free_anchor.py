@@ -33,23 +33,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import (
-    Assigner,
-    Assignment,
-    Declares,
-    Grid,
-    HeadInfo,
-    Needs,
-    Predictions,
-    Samples,
-    Step,
-    Targets,
-)
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
 from assigners.ops.segments import at, group_max, smallest, take
 from assigners.parts.candidates import Pairs, inside_pairs
 from assigners.parts.likelihood import match_map, own_and_negative
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 CERTAIN = 1e-12  # a likelihood counts as at most 1 - this: it is divided by
 ABSENT = -1e9  # logarithm of the likelihood of a place of a bag that no location fills
@@ -95,13 +85,12 @@ class FreeAnchor(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("free_anchor needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         pairs = inside_pairs(grid, targets)
         weight = negatives(grid, targets)
         location, ok = self._bags(grid, targets, pairs)
         gt = torch.arange(targets.num_boxes, device=location.device).repeat_interleave(location.shape[1])
-        cell = at(targets.image, gt) * grid.num_locations + location.flatten()
+        cell = grid.cell(at(targets.image, gt), location.flatten())
         own, negative = own_and_negative(
             predictions.logits.float().flatten(0, 1), None, self._match(grid, targets, predictions, pairs),
             weight.flatten(), cell * predictions.logits.shape[-1] + at(targets.labels, gt), self.gamma,
@@ -152,7 +141,7 @@ class FreeAnchor(Assigner):
     def _match(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> Tensor:
         """How surely a location is taken by a box of each class, ``[B * R, C]`` in [0, 1]."""
         classes = predictions.logits.shape[-1]
-        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
         iou = aligned_iou(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, pairs.gt))
         best = group_max(iou, pairs.gt, targets.num_boxes, empty=0.0)
         reach = (best - self.threshold).clamp(min=CERTAIN)

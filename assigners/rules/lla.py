@@ -18,13 +18,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Predictions, Samples, Step, Targets
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou
 from assigners.ops.segments import at, smallest, take
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.class_cost import background_and_own, focal_negative, focal_positive
 from assigners.parts.dynamic_k import finite, settle
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 LEAST_IOU = torch.finfo(torch.float32).eps  # bounds -ln IoU (the authors' code)
 
@@ -57,10 +58,9 @@ class LLA(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("lla needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         pairs = inside_pairs(grid, targets)
-        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
         cost = self._cost(targets, predictions, pairs.gt, cell)
         every = torch.ones_like(cost, dtype=torch.bool)
         index, found = smallest(cost, pairs.gt, every, targets.num_boxes, self.topk)  # [G, topk], ties by location

@@ -22,12 +22,13 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Predictions, Samples, Step, Targets, cells_covered
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
+from assigners.grid import Grid, cells_covered
 from assigners.ops.boxes import aligned_iou, square_anchors
 from assigners.ops.segments import at
 from assigners.parts.candidates import centers, inside_pairs, rectangle_cells, window_nearest
 from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 SIDE = 8.0  # strides, of an anchor
 SLACK = 1e-3  # strides; a window may be too large by rounding, never too small
@@ -66,7 +67,7 @@ class MaxIoU(Assigner):
         pairs = inside_pairs(grid, targets)
         iou = aligned_iou(at(anchors, pairs.location), at(targets.boxes, pairs.gt))
         claimed = (iou == at(most, pairs.gt)) & (iou > 0) & self.low_quality
-        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
         cells = targets.num_images * grid.num_locations
         key = -(iou.double() + 2 * claimed)  # a claim beats any overlap
         keep = one_box_each(cell, key, at(box_rank(targets), pairs.gt), claimed | (iou >= self.pos_iou), cells)
@@ -87,7 +88,7 @@ class MaxIoU(Assigner):
         gt, location, ok = rectangle_cells(grid, first, last, most * targets.num_boxes)
         near = ok & (aligned_iou(at(anchors, location), at(targets.boxes, gt)) >= self.neg_iou)
         marks = torch.zeros(targets.num_images * grid.num_locations, dtype=torch.int32, device=gt.device)
-        marks = marks.index_add(0, at(targets.image, gt) * grid.num_locations + location, near.int())
+        marks = marks.index_add(0, grid.cell(at(targets.image, gt), location), near.int())
         return (marks > 0).view(targets.num_images, -1)
 
     def _claims(self, grid: Grid, targets: Targets, here: Tensor) -> Tensor:

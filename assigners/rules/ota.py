@@ -26,14 +26,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Predictions, Samples, Step, Targets
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou
 from assigners.ops.segments import at
 from assigners.parts.candidates import near_center
 from assigners.parts.class_cost import focal_negative, focal_positive
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.dynamic_k import dynamic_k
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 from assigners.parts.sinkhorn import transport
 
 LEAST_IOU = torch.finfo(torch.float32).eps  # bounds -ln IoU (the authors' code)
@@ -85,10 +86,9 @@ class OTA(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("ota needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         location, ok = near_center(grid, targets.boxes, self.radius)
-        cell = targets.image[:, None] * grid.num_locations + location
+        cell = grid.cell(targets.image[:, None], location)
         extra, iou = self._costs(targets, predictions, cell)
         plan = transport(
             -extra / self.regularisation, cell, ok, dynamic_k(iou, ok, self.topk), targets.image,

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Predictions, Samples, Step, Targets
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
 from assigners.ops.host_shortcuts import worth_keeping
 from assigners.ops.segments import at, smallest, take
@@ -29,6 +29,7 @@ from assigners.parts.candidates import inside_pairs
 from assigners.parts.class_cost import block_rows
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.gaussian_split import split
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss within the score
 WORST = 1e4  # a score beyond it, or none at all (a diverging detector), counts as this: EM needs finite numbers
@@ -65,8 +66,7 @@ class PAA(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("paa needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         gt, cell, ok = self._first_stage(grid, targets)
         score = anchor_score(targets, predictions, gt, cell)
         location, score, ok = self._candidates(grid, targets, gt, cell, score, ok)
@@ -85,7 +85,7 @@ class PAA(Assigner):
         best = iou.new_zeros(targets.num_boxes).scatter_reduce(0, gt, iou, reduce="amax")
         # Ties are the rule: all anchors that hold a small box overlap it alike.
         claimed = (iou == at(best, gt)) & (iou > 0)
-        cell = at(targets.image, gt) * grid.num_locations + location
+        cell = grid.cell(at(targets.image, gt), location)
         cells = targets.num_images * grid.num_locations
         key = -(iou.double() + 2 * claimed)  # a claim beats any overlap
         owner = one_box_each(cell, key, at(box_rank(targets), gt), claimed | (iou >= self.iou), cells)

@@ -22,22 +22,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import (
-    Assigner,
-    Assignment,
-    Declares,
-    Grid,
-    HeadInfo,
-    Needs,
-    Predictions,
-    Samples,
-    Step,
-    Targets,
-)
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.segments import at
 from assigners.parts.candidates import centers, near_center
 from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 from assigners.parts.prediction_fit import score_and_overlap
 
 
@@ -76,14 +66,13 @@ class POTO(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("poto needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         boxes = targets.boxes
         location, ok = near_center(grid, boxes, self.radius)
         offset = at(grid.points, location) - centers(boxes)[:, None]
         gt = torch.arange(targets.num_boxes, device=boxes.device)
         # Of a window of 80 cells few lie in the box: let the others read one and the same place, which is cheap.
-        cell = torch.where(ok, targets.image[:, None] * grid.num_locations + location, 0)
+        cell = torch.where(ok, grid.cell(targets.image[:, None], location), 0)
         score, overlap = score_and_overlap(targets, predictions, gt[:, None], cell)
         quality = (score.pow(1 - self.alpha) * overlap.pow(self.alpha)).float()
         cells = targets.num_images * grid.num_locations

@@ -23,21 +23,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from assigners.contract import (
-    Assigner,
-    Assignment,
-    Grid,
-    HeadInfo,
-    Predictions,
-    Samples,
-    Step,
-    Targets,
-    inside_range,
-    negatives_outside_ignore,
-)
+from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
+from assigners.grid import Grid, inside_range
 from assigners.ops.segments import at
 from assigners.parts.candidates import centers
 from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.negatives import negatives_outside_ignore
 
 FIELDS = {
     4: 35,
@@ -83,7 +74,7 @@ class RFLA(Assigner):
         """Assign by geometry alone; `predictions` are not read."""
         location, ok = self._candidates(grid, targets)
         gt = torch.arange(targets.num_boxes, device=location.device)[:, None].expand_as(location)
-        cell = targets.image[:, None] * grid.num_locations + location
+        cell = grid.cell(targets.image[:, None], location)
         rank, cells = box_rank(targets)[:, None].expand_as(location), targets.num_images * grid.num_locations
         taken = torch.zeros(cells, dtype=torch.int32, device=cell.device)
         keep = torch.zeros_like(ok)

@@ -29,25 +29,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import (
-    Assigner,
-    Assignment,
-    Grid,
-    HeadInfo,
-    Needs,
-    Predictions,
-    Samples,
-    Step,
-    Targets,
-    inside_range,
-    negatives_outside_ignore,
-)
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid, inside_range
 from assigners.ops.boxes import giou_loss, ltrb
 from assigners.ops.segments import at, group_sum
 from assigners.parts.candidates import centers, inside_pairs
 from assigners.parts.class_cost import background_and_own, focal_negative, focal_positive
 from assigners.parts.conflicts import box_rank, keep_smallest
 from assigners.parts.level_selection import FeatureSelection
+from assigners.parts.negatives import negatives_outside_ignore
 
 WORST = 1e4  # what a loss that is no number counts as (a diverging detector), like any loss beyond it
 
@@ -104,8 +94,7 @@ class SAPD(Assigner):
         Raises:
             ValueError: without predictions or features.
         """
-        if predictions is None or len(predictions.features) != grid.num_levels:
-            raise ValueError("sapd needs the detector's predictions and one feature map per level")
+        predictions = self.required(grid, predictions)
         gt, location, ok = self._covered(grid, targets)
         loss = _level_loss(grid, targets, predictions, gt, location, ok)
         usable = loss.isfinite()
@@ -122,7 +111,7 @@ class SAPD(Assigner):
         row = gt * grid.num_levels + at(grid.level, location)
         centrality = _centrality(ltrb(at(grid.points, location), at(targets.boxes, gt))).pow(self.eta)
         weight = torch.where(ok, centrality * at(chosen.flatten(), row), 0)
-        cell = at(targets.image, gt) * grid.num_locations + location
+        cell = grid.cell(at(targets.image, gt), location)
         cells = targets.num_images * grid.num_locations
         owner = keep_smallest(cell, at(box_rank(targets), gt), ok, cells)
         # A positive location weighs as much in all class channels.
@@ -174,7 +163,7 @@ def _level_loss(
     grid: Grid, targets: Targets, predictions: Predictions, gt: Tensor, location: Tensor, ok: Tensor
 ) -> Tensor:
     """Mean focal and box loss ``[G, L]`` over the cells of each box and level, infinite where it has none."""
-    cell = at(targets.image, gt) * grid.num_locations + location
+    cell = grid.cell(at(targets.image, gt), location)
     background, own = background_and_own(predictions.logits, cell, at(targets.labels, gt), focal_negative)
     overlap = giou_loss(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, gt))
     loss = background - focal_negative(own) + focal_positive(own) + overlap

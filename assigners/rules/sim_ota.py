@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Assigner, Assignment, Grid, HeadInfo, Needs, Predictions, Samples, Step, Targets
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou
 from assigners.ops.segments import at
 from assigners.parts.candidates import near_center
 from assigners.parts.class_cost import background_and_own
 from assigners.parts.dynamic_k import cheapest, dynamic_k, finite, settle
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 EPS = 1e-7  # added to an overlap before its logarithm
 MOST_LOGIT = 100.0  # of a product of probabilities, at which binary cross-entropy is cut, too
@@ -85,11 +86,10 @@ class SimOTA(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("sim_ota needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         boxes = targets.boxes[:, None]
         location, ok = near_center(grid, targets.boxes, self.radius)
-        cell = targets.image[:, None] * grid.num_locations + location
+        cell = grid.cell(targets.image[:, None], location)
         predicted = at(predictions.boxes.float().flatten(0, 1), cell)
         overlap = aligned_iou(predicted, boxes).nan_to_num(nan=0.0).clamp(max=1)
         cost = finite(

@@ -20,23 +20,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from assigners.contract import (
-    Assigner,
-    Assignment,
-    Declares,
-    Grid,
-    HeadInfo,
-    Needs,
-    Predictions,
-    Samples,
-    Step,
-    Targets,
-)
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import ltrb
 from assigners.ops.segments import at, smallest, take
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 from assigners.parts.prediction_fit import score_and_overlap
 from assigners.rules.atss import ATSS
 
@@ -94,13 +84,12 @@ class TAL(Assigner):
         Raises:
             ValueError: without predictions.
         """
-        if predictions is None:
-            raise ValueError("tal needs the detector's predictions")
+        predictions = self.required(grid, predictions)
         if step.progress < self.warmup:
             return self.warmup_assigner.forward(grid, targets, predictions, step)
         location, ok = (self._inside if self.mask_first else self._anywhere)(grid, targets, predictions)  # [G, K]
         gt = torch.arange(targets.num_boxes, device=location.device)[:, None].expand_as(location)
-        cell = targets.image[:, None] * grid.num_locations + location
+        cell = grid.cell(targets.image[:, None], location)
         t, overlap = self._alignment(targets, predictions, gt, cell)
         rank, cells = at(box_rank(targets), gt), targets.num_images * grid.num_locations
         ok = one_box_each(cell.flatten(), -overlap.flatten(), rank.flatten(), ok.flatten(), cells).view_as(ok)
@@ -119,7 +108,7 @@ class TAL(Assigner):
     def _inside(self, grid: Grid, targets: Targets, predictions: Predictions) -> tuple[Tensor, Tensor]:
         """The best locations inside each box, and whether it has so many: ``[G, topk]``."""
         pairs = inside_pairs(grid, targets)
-        cell = at(targets.image, pairs.gt) * grid.num_locations + pairs.location
+        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
         t, _ = self._alignment(targets, predictions, pairs.gt, cell)
         index, ok = smallest(-t.float(), pairs.gt, t > 0, targets.num_boxes, self.topk)
         return take(pairs.location, index), ok

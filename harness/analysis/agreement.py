@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from assigners import registry
-from assigners.contract import Assigner, Assignment, Grid, Predictions, Step, Targets
+from assigners.contract import Assigner, Assignment, Predictions, Step, Targets
+from assigners.grid import Grid
 from assigners.registry import row_name
 from detector import FCOS, pad_images
 from harness.analysis.measures import (

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from assigners.contract import Grid, Samples, Targets
+from assigners.contract import Samples, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode
 from assigners.parts.map_reader import corners, read
 from assigners.rules.iqdet.box_points import offset_in_half_sides

@@ -8,7 +8,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from assigners.contract import Grid, HeadInfo, Predictions, Step, Targets
+from assigners.contract import HeadInfo, Predictions, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import decode, ltrb
 from assigners.parts.candidates import inside_pairs
 
@@ -78,7 +79,7 @@ def make_scene(
 def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generator: torch.Generator) -> Predictions:
     batch = (targets.num_images, grid.num_locations)
     pairs = inside_pairs(grid, targets)
-    cell = targets.image[pairs.gt] * grid.num_locations + pairs.location
+    cell = grid.cell(targets.image[pairs.gt], pairs.location)
     box = torch.full((batch[0] * batch[1],), -1).scatter_reduce(0, cell, pairs.gt, "amax").view(batch)
     own = ltrb(grid.points, targets.boxes[box.clamp(min=0)]) if targets.num_boxes else torch.ones(*batch, 4)
     distances = torch.where(box[..., None] >= 0, own, 100.0)

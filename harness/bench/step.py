@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assigners.contract import Assigner, Assignment, Declares, Grid, Predictions, Step, Targets
+from assigners.contract import Assigner, Assignment, Declares, Predictions, Step, Targets
+from assigners.grid import Grid
 from assigners.registry import create
 from detector import ImageBatch
 from harness.bench.batches import Subject, size_text

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from assigners.contract import Step, inside_range
+from assigners.contract import Step
+from assigners.grid import inside_range
 from assigners.ops.boxes import aligned_iou
 from detector import FCOS
 from harness.core.text import counted

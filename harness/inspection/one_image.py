@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from assigners.contract import Grid, Predictions, Samples, Step, Targets
+from assigners.contract import Predictions, Samples, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode
 from assigners.parts.map_reader import read
 from assigners.rules.iqdet.box_points import offset_in_half_sides, usable_levels

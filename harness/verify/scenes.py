@@ -16,7 +16,8 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from assigners.contract import Grid, HeadInfo, Predictions, Step, Targets
+from assigners.contract import HeadInfo, Predictions, Step, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import decode
 
 STRIDES = (8, 16, 32, 64, 128)

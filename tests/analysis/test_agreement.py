@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from assigners.contract import Grid, Samples, Targets
+from assigners.contract import Samples, Targets
+from assigners.grid import Grid
 from detector.loss import detection_losses
 from harness.analysis.agreement import STEP, Insight, Subject, ask, choose_subjects, freeze
 from harness.analysis.agreement_sheet import draw

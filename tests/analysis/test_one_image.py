@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from assigners.contract import Assigner, Assignment, Samples, Step
-from assigners.contract import negatives_outside_ignore as negatives
+from assigners.parts.negatives import negatives_outside_ignore as negatives
 from harness.cli import main
 from harness.inspection.counterfactuals import explain
 from harness.inspection.one_image import assign, box_rows, find_image, look, mixtures, quality_map

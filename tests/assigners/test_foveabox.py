@@ -10,7 +10,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from assigners.contract import Grid, HeadInfo
+from assigners.contract import HeadInfo
+from assigners.grid import Grid
 from assigners.rules.foveabox import FoveaBox
 from harness.verify.published.oracles import foveabox
 from harness.verify.published.oracles.geometry import area

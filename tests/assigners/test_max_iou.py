@@ -10,7 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from assigners.contract import Grid
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, square_anchors
 from assigners.rules.max_iou import most_overlapping, overlapping_range
 from harness.verify.published.oracles import max_iou

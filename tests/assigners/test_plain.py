@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import assigners
 from assigners import Assigner, Assignment, HeadInfo, Needs, Samples, assign
-from assigners.contract import negatives_outside_ignore
+from assigners.parts.negatives import negatives_outside_ignore
 from assigners.registry import UnknownName, create
 from tests.assigners.common import assigned, build, run
 from tests.support.strategies import STRIDES, scenes

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from assigners.contract import Grid, Targets
+from assigners.contract import Targets
+from assigners.grid import Grid
 from assigners.rules.iqdet import encoder as quality_distribution
 from assigners.rules.iqdet.box_points import offset_in_half_sides
 from assigners.rules.iqdet.encoder import Mixture, QualityDistributionEncoder, quality_loss

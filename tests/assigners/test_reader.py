@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from assigners.contract import Grid, Samples
+from assigners.contract import Samples
+from assigners.grid import Grid
 from assigners.parts.map_reader import corners, read, read_channel
 from harness.verify.published.oracles.iqdet import bilinear_read, corner_weights
 from tests.support.rounding import assert_close_in_ulps

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from assigners.contract import Assignment, Grid, Predictions, Samples, Targets
+from assigners.contract import Assignment, Predictions, Samples, Targets
+from assigners.grid import Grid
 from assigners.ops.boxes import decode
 
 SHAPES, STRIDES = ((4, 6), (2, 3)), (8, 16)

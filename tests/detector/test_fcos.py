@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import assigners
-from assigners.contract import Declares, Grid, Needs, Step, Targets, cached_grid
+from assigners.contract import Declares, Needs, Step, Targets
+from assigners.grid import Grid, cached_grid
 from assigners.ops.boxes import aligned_iou
 from assigners.rules.center import CenterSampling
 from detector import FCOS, ImageBatch, InferenceSettings, LossSettings, pad_images

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from assigners.contract import Grid
+from assigners.grid import Grid
 from detector import InferenceSettings
 from detector.postprocess import postprocess, vote
 

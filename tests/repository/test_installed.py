@@ -19,7 +19,13 @@ def installed(tmp_path_factory):
     """A folder that holds the three packages and nothing else of the repository."""
     folder = tmp_path_factory.mktemp("installed")
     copy = tmp_path_factory.mktemp("source") / "zoo"
-    files = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if files.returncode:
         pytest.skip("no checkout: what would be installed is not known")
     for name in files.stdout.splitlines():

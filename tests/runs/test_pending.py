@@ -171,7 +171,12 @@ def test_an_image_of_the_same_length_leaves_the_run_its_id(tmp_path, call, monke
     assert done.exit_code == 0, done.stderr
     assert "has changed" not in done.output
     assert [record["run_id"] for record in store.load_all()[0]] == [run_id]
-    assert {path.name for path in store.work_dir(run_id).iterdir()} == {"lock", "metrics.jsonl", "network.safetensors", "samples"}
+    assert {path.name for path in store.work_dir(run_id).iterdir()} == {
+        "lock",
+        "metrics.jsonl",
+        "network.safetensors",
+        "samples",
+    }
     assert load_failures(store) == ([], [])
 
 

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from assigners.contract import Grid, Step, Targets, inside_range
+from assigners.contract import Step, Targets
+from assigners.grid import Grid, inside_range
 from assigners.ops import noise
 
 LevelGate = Literal["contains_grid", "contains_cell", "none", "fcos_range"]

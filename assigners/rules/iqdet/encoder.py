@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from assigners.contract import Grid, Targets
+from assigners.contract import Targets
+from assigners.grid import Grid
 from assigners.parts.roi_features import Extractor, box_features, few_boxes
 
 Peak = Literal["gate", "sigmoid", "softmax"]

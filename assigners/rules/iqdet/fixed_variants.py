@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from assigners.contract import Grid, HeadInfo, Predictions, Targets
+from assigners.contract import HeadInfo, Predictions, Targets
+from assigners.grid import Grid
 from assigners.rules.iqdet.box_points import LevelGate
 from assigners.rules.iqdet.encoder import SIGMA_INIT, Mixture
 from assigners.rules.iqdet.pipeline import Inbox, Label, QualitySampling, Rejected, Select

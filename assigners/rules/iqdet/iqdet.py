@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Assignment, Grid, HeadInfo, Needs, Predictions, Step, Targets, Term
+from assigners.contract import Assignment, HeadInfo, Needs, Predictions, Step, Targets, Term
+from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss
 from assigners.parts.map_reader import read
 from assigners.parts.roi_features import Extractor
@@ -103,8 +104,7 @@ class IQDet(QualitySampling):
         Raises:
             ValueError: without predictions or features.
         """
-        if predictions is None or len(predictions.features) != grid.num_levels:
-            raise ValueError(f"{type(self).__name__} needs the detector's predictions and one feature map per level")
+        predictions = self.required(grid, predictions)
         with torch.autocast(grid.points.device.type, enabled=False):
             mixture: Mixture = self.encoder(predictions.features, grid, targets)
             return mixture

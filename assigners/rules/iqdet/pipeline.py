@@ -16,18 +16,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from assigners.contract import (
-    Assigner,
-    Assignment,
-    Grid,
-    Predictions,
-    Samples,
-    Step,
-    Targets,
-    coverage,
-    negatives_outside_ignore,
-)
+from assigners.contract import Assigner, Assignment, Predictions, Samples, Step, Targets
+from assigners.grid import Grid, coverage
 from assigners.parts.candidates import inside_pairs
+from assigners.parts.negatives import negatives_outside_ignore
 from assigners.rules.iqdet.box_points import (
     DRAW_STREAM,
     RESAMPLE_STREAM,
@@ -209,7 +201,7 @@ class QualitySampling(Assigner):
         q = quality[pairs.gt, level].density(d.unsqueeze(-2)).squeeze(-1).clamp(0, 1)
         q = torch.where(usable[pairs.gt, level], q, 0)
         if self.inbox == "one_minus_q":
-            cell = targets.image[pairs.gt] * grid.num_locations + pairs.location
+            cell = grid.cell(targets.image[pairs.gt], pairs.location)
             weight = torch.ones_like(negative).flatten().scatter_reduce(0, cell, 1 - q, reduce="amin")
             return samples, negative * weight.view_as(negative)
         none = torch.zeros_like(q)

@@ -12,7 +12,8 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from assigners.contract import Assignment, Grid, Samples, Targets
+from assigners.contract import Assignment, Samples, Targets
+from assigners.grid import Grid
 from harness.verify.answers import (
     ROUNDING,
     Factory,

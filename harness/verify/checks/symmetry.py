@@ -188,7 +188,7 @@ def ignore_regions_hold_no_negatives(factory: Factory, scene: Scene) -> None:
         return  # its negatives are in its losses: `gradients.ignore_regions_teach_no_background`
     expect(
         (answer.negative_weight[0, held] == 0).all(),
-        "negative_weight: expected 0 inside ignore regions; see assigners.contract.negatives_outside_ignore",
+        "negative_weight: expected 0 inside ignore regions; see assigners.parts.negatives.negatives_outside_ignore",
     )
     expected = plain.negative_weight.clone()
     expected[0, held] = 0

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assigners.contract import Grid, Term
+from assigners.contract import Term
+from assigners.grid import Grid
 from harness.verify.published.cases import IntArray
 
 FLOOR = 1e-7  # of a loss: what float32 leaves of the logarithm of a probability of nearly 1

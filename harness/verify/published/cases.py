@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assigners.contract import Assignment, Grid, HeadInfo, Predictions, Targets, inside_range
+from assigners.contract import Assignment, HeadInfo, Predictions, Targets
+from assigners.grid import Grid, inside_range
 from assigners.ops.boxes import decode
 from assigners.parts.map_reader import flat_location
 from harness.core.errors import UserError
