@@ -115,12 +115,12 @@ class Targets:
 
     @property
     def num_boxes(self) -> int:
-        """G."""
+        """Number G of ground-truth boxes in the whole batch."""
         return self.boxes.shape[0]
 
     @property
     def num_images(self) -> int:
-        """B."""
+        """Number B of images in the batch."""
         return len(self.counts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:

@@ -82,12 +82,12 @@ class Grid:
 
     @property
     def num_locations(self) -> int:
-        """R."""
+        """Number R of locations over all levels."""
         return self.points.shape[0]
 
     @property
     def num_levels(self) -> int:
-        """L."""
+        """Number L of pyramid levels."""
         return len(self.strides)
 
     def cell(self, image: Tensor, location: Tensor) -> Tensor:

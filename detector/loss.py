@@ -51,7 +51,7 @@ class LossSettings:
     quality: Literal["iou", "centerness", "objectness"] = "iou"
 
     def negative(self, logits: Tensor) -> Tensor:
-        """f(z, 0), element-wise."""
+        """Class loss f(z, 0) of locations without a label, element-wise."""
         value = logits.sigmoid().pow(self.gamma) * F.softplus(logits)
         if self.classification == "qfl":
             return value

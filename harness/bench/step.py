@@ -30,7 +30,7 @@ class Ready(Assigner):
         self.answer, self.declares = answer, declares
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """It lies ready."""
+        """Answer what was answered before."""
         return self.answer
 
 

@@ -90,7 +90,7 @@ class Verbs(click.Group):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb."""
+        """Run the verb; a mistake of the user's ends in one line."""
         with _in_one_line():
             return super().invoke(ctx)
 

@@ -32,7 +32,7 @@ FILE, STEP_FILE = "assigners.csv", "step.csv"
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Of ``7,30,100``."""
+    """Whole numbers of ``7,30,100``."""
     if value is None:
         return None
     words = [word.strip() for word in value.split(",")]

@@ -115,7 +115,7 @@ def _left_out(found: Found) -> str:
 
 
 def _report(trained: Trained, asked: Found, detections: Sequence[Detections], threshold: float) -> dict[str, Any]:
-    """What predictions.json holds."""
+    """What predictions.json holds: the run, the images, their detections."""
     images = []
     for picture, found in zip(asked.pictures, detections, strict=True):
         rows = [row for row, score in enumerate(found["scores"]) if score >= threshold]

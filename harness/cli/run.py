@@ -166,7 +166,7 @@ def choose_protocol(
 
 
 def parse_pair(text: str) -> tuple[str, str]:
-    """An option ``key=value``."""
+    """Key and value of an option ``key=value``."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--option {text!r} is not of the form key=value, such as positives=8")

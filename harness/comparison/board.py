@@ -38,7 +38,7 @@ class Question(NamedTuple):
 
 
 def question_of(record: Record) -> Question:
-    """Of a run."""
+    """The question that a run answers: its protocol and its data."""
     protocol = record["protocol"]
     return Question(protocol["name"], protocol["hash"], record["data"]["title"], data_hash(record))
 
@@ -78,7 +78,7 @@ class Entry:
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def mean(self, metric: str) -> float | None:
-        """Over seeds."""
+        """Mean of a metric over seeds, in points."""
         values = self.values(metric).values()
         return sum(values) / len(values) if values else None
 

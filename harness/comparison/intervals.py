@@ -62,7 +62,7 @@ class Gap:
     se_image: float | None
 
     def turned(self) -> Gap:
-        """Second minus first."""
+        """The same gap as second minus first."""
         low, high = (None if end is None else -end for end in (self.high, self.low))
         return replace(self, mean=-self.mean, low=low, high=high)
 

@@ -33,7 +33,7 @@ class Noise:
     smallest: float | None
 
     def __str__(self) -> str:
-        """In a line."""
+        """The noise in one line of text."""
         name, seeds, sd = self.longest
         text = f"Noise: sd over seeds {self.single:.2f} AP (`{name}`, {seeds} seeds: {sd:.2f})"
         if self.paired is None:

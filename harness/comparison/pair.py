@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def seeds(self) -> list[int]:
-        """That both have."""
+        """Seeds that both entries have."""
         return sorted({*self.a.seeds} & {*self.b.seeds})
 
     @property

@@ -103,6 +103,6 @@ class Reporter:
         self.start += monotonic() - began
 
     def close(self) -> None:
-        """Stop drawing."""
+        """Stop drawing and leave the terminal as it was."""
         if self.live is not None:
             self.live.stop()

@@ -103,7 +103,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images."""
+        """Number of images in the split."""
 
     @abstractmethod
     def image_id(self, index: int) -> int:

@@ -25,7 +25,7 @@ TEXT = 12  # px
 
 
 def colour(series: int) -> Colour:
-    """Of a series."""
+    """Colour of a series, by its number."""
     return SERIES[series % len(SERIES)]
 
 
@@ -44,7 +44,7 @@ class Line:
     dashes: tuple[int, ...] = ()
 
     def svg(self) -> Markup:
-        """As an element."""
+        """The shape as an SVG element."""
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in self.points)
         dashes = " ".join(map(str, self.dashes)) or None
         return element(
@@ -62,7 +62,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """A disc."""
+    """A filled disc."""
 
     x: float
     y: float
@@ -71,7 +71,7 @@ class Dot:
     opacity: float = 1.0
 
     def svg(self) -> Markup:
-        """As an element."""
+        """The shape as an SVG element."""
         fill = _hex(self.colour)
         return element("circle", cx=self.x, cy=self.y, r=self.radius, fill=fill, fill_opacity=self.opacity)
 
@@ -93,7 +93,7 @@ class Words:
     colour: Colour = INK
 
     def svg(self) -> Markup:
-        """As an element."""
+        """The shape as an SVG element."""
         return element(
             "text", self.words, x=self.x, y=self.y, fill=_hex(self.colour), font_size=self.size,
             text_anchor=self.anchor, font_family="Helvetica, Arial, sans-serif",
@@ -125,17 +125,17 @@ class Canvas:
     def line(
         self, points: Sequence[tuple[float, float]], ink: Colour, width: float, dashes: tuple[int, ...] = ()
     ) -> None:
-        """Add a path."""
+        """Draw a path through points."""
         self.shapes.append(Line(tuple(points), ink, width, dashes))
 
     def dot(self, x: float, y: float, radius: float, ink: Colour, opacity: float = 1.0) -> None:
-        """Add a disc."""
+        """Draw a filled disc."""
         self.shapes.append(Dot(x, y, radius, ink, opacity))
 
     def words(
         self, x: float, y: float, words: str, anchor: Anchor = "start", size: float = TEXT, ink: Colour = INK
     ) -> None:
-        """Add a line of text."""
+        """Write a line of text."""
         self.shapes.append(Words(x, y, words, anchor, size, ink))
 
     def frame(self, across: Scale, up: Scale, x_words: str, y_words: str) -> None:

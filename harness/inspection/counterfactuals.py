@@ -57,7 +57,7 @@ class Explanation:
     grown: tuple[float, int] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The explanation as plain JSON values."""
         return asdict(self)
 
 

@@ -72,7 +72,7 @@ class View:
         return [float(value) * factor for value, factor in zip(self.objects.boxes[row], (x, y, x, y), strict=True)]
 
     def class_name(self, row: int) -> str:
-        """Of an object."""
+        """Name of an object's class."""
         return self.classes[int(self.objects.labels[row])]
 
     def subset(self, keep: Sequence[int], boxes: Tensor | None = None) -> Targets:

@@ -166,7 +166,7 @@ def _means(canvas: Canvas, found: Components, kept: npt.NDArray[np.int64], start
 
 
 def _widths(canvas: Canvas, found: Components, kept: npt.NDArray[np.int64], start: float) -> None:
-    """4(b)."""
+    """4(b): standard deviations along x and y, a dot for each component."""
     most = float(np.quantile(found.sigma, 0.995)) * 1.05
     across, up = Scale(0, most, start, start + PANEL), Scale(0, most, TOP + PANEL, TOP)
     canvas.words(start, TOP - 26, "(b) standard deviations of the components", size=13)

@@ -57,7 +57,7 @@ class Line:
 
     @property
     def interval(self) -> Interval | None:
-        """Of our AP."""
+        """Our AP over seeds with its interval."""
         return self.entry.interval(METRIC) if self.entry is not None else None
 
 

@@ -80,7 +80,7 @@ class TablePlan:
     problems: tuple[str, ...]
 
     def row(self, name: str) -> PlannedRow:
-        """By name."""
+        """The planned row of a name."""
         return {planned.row.name: planned for planned in self.rows}[name]
 
     @property

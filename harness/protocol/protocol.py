@@ -90,7 +90,7 @@ class DataSection(_Section):
 
 
 class ModelSection(_Section):
-    """The shared detector."""
+    """The detector that all assigners share."""
 
     backbone: str = "resnet50"  # any timm model with features at strides 8, 16, 32
     pretrained: bool = False

@@ -55,7 +55,7 @@ class Pending:
 
     @property
     def run_id(self) -> str:
-        """Of the run."""
+        """Id of the run that waits for its record."""
         return str(self.record["run_id"])
 
     @property

@@ -131,7 +131,7 @@ class EqualPart(_Part):
 
 
 class Record(_Part):
-    """One run, complete."""
+    """Everything that a finished run leaves behind."""
 
     schema_: Literal[2] = Field(alias="schema")
     run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]

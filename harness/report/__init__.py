@@ -16,7 +16,7 @@ from harness.report.content import Content, collect
 
 
 def render(content: Content) -> str:
-    """The page."""
+    """The page as one HTML text."""
     environment = Environment(
         loader=PackageLoader("harness.report", "."),
         autoescape=True,

@@ -40,7 +40,7 @@ class Trained:
 
     @property
     def run_id(self) -> str:
-        """Of the run."""
+        """Id of the run whose detector it is."""
         return str(self.record["run_id"])
 
 

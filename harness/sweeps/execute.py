@@ -40,7 +40,7 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        """Now or before."""
+        """Whether the run failed, now or before."""
         return self.outcome in ("failed", "failed before")
 
 

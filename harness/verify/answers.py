@@ -58,7 +58,7 @@ def run(assigner: Assigner, scene: Scene, *, index: int = 0, seed: int = 0) -> A
 
 
 def own_parameters(assigner: Assigner) -> dict[str, Tensor]:
-    """Parameters by name."""
+    """The assigner's parameters by name."""
     return dict(assigner.named_parameters())
 
 

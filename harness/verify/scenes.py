@@ -56,7 +56,7 @@ class Scene:
 
     @property
     def num_images(self) -> int:
-        """B."""
+        """Number B of images in the scene."""
         return len(self.boxes)
 
     @property

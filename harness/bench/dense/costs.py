@@ -27,7 +27,7 @@ def alignment(picture: Picture, of_score: float, of_overlap: float) -> tuple[Ten
 
 
 def ddod(picture: Picture, topk: int = 9, alpha: float = 0.8) -> Answer:
-    """ATSS by predictions."""
+    """DDOD: the places of ATSS, chosen by predicted score and overlap."""
     return adaptive(picture, alignment(picture, 1 - alpha, alpha)[0], topk)
 
 
@@ -85,7 +85,7 @@ def sim_ota(picture: Picture, topk: int = 10, radius: float = 2.5, iou_weight: f
 
 
 def dsla(picture: Picture, topk: int = 13, radius: float = 3.0, iou_weight: float = 3.0) -> Answer:
-    """RTMDet's assigner."""
+    """RTMDet's dynamic soft labels, with tables of all boxes and locations."""
     inside = picture.inside()
     rows = inside.any(dim=1).nonzero().squeeze(1)
     allowed = inside[rows]
@@ -114,7 +114,7 @@ def transport_cost(picture: Picture, iou_weight: float) -> tuple[Tensor, Tensor]
 
 
 def lla(picture: Picture, topk: int = 10, iou_weight: float = 1.5) -> Answer:
-    """LLA."""
+    """LLA: the ten locations of least class and box loss."""
     cost, _ = transport_cost(picture, iou_weight)
     inside = picture.inside()
     k = torch.full((len(picture.boxes),), topk, device=cost.device)

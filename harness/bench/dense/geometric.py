@@ -19,7 +19,7 @@ def center(picture: Picture, radius: float = 1.5) -> Answer:
 
 
 def foveabox(picture: Picture, sigma: float = 0.4, eta: float = 2.0) -> Answer:
-    """FoveaBox."""
+    """FoveaBox: the shrunken box on the levels of its size."""
     edge = 4 * picture.grid.stride[:, None]
     first, last = picture.grid.level[:, None] == 0, picture.grid.level[:, None] == picture.grid.num_levels - 1
     side = picture.areas.sqrt()
@@ -42,7 +42,7 @@ def max_iou(picture: Picture, positive: float = 0.5, negative: float = 0.4) -> A
 
 
 def atss(picture: Picture, topk: int = 9) -> Answer:
-    """ATSS."""
+    """ATSS: the nearest anchors above mean plus deviation of their overlaps."""
     return adaptive(picture, box_iou(picture.anchors, picture.boxes), topk)
 
 

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 def paa(picture: Picture, topk: int = 9, threshold: float = 0.1) -> Answer:
-    """PAA."""
+    """PAA: a mixture of two Gaussians over the losses of each box's candidates."""
     own = _first_stage(picture, threshold)
     candidates = own.ge(0).nonzero().squeeze(1)
     box = own[candidates]

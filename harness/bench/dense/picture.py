@@ -26,7 +26,7 @@ class Picture:
 
     @property
     def points(self) -> Tensor:
-        """[R, 2]."""
+        """Locations ``[R, 2]`` in pixels."""
         return self.grid.points
 
     @property
@@ -37,12 +37,12 @@ class Picture:
 
     @property
     def centers(self) -> Tensor:
-        """[n, 2]."""
+        """Centres ``[n, 2]`` of the boxes in pixels."""
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
     @property
     def areas(self) -> Tensor:
-        """[n]."""
+        """Areas ``[n]`` of the boxes in square pixels."""
         return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
 
     def levels(self) -> Iterator[slice]:
@@ -57,7 +57,7 @@ class Picture:
         return torch.cat((low, high), dim=-1)
 
     def inside(self) -> Tensor:
-        """[R, n]."""
+        """Which locations lie strictly inside which box, ``[R, n]``."""
         return self.sides().amin(dim=-1) > 0
 
     def strides_away(self) -> Tensor:
@@ -65,7 +65,7 @@ class Picture:
         return (self.points[:, None] - self.centers[None]) / self.grid.stride[:, None, None]
 
     def near(self, radius: float) -> Tensor:
-        """[R, n]."""
+        """Which locations lie within a square about a box's centre, ``[R, n]``."""
         return self.strides_away().abs().amax(dim=-1) < radius
 
 

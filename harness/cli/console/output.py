@@ -80,7 +80,7 @@ def emit(value: object) -> None:
 
 
 def results_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--results``."""
+    """Give a command the option ``--results DIR``."""
     return click.option(
         "--results",
         type=click.Path(file_okay=False, path_type=Path),
@@ -102,7 +102,7 @@ def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--json``."""
+    """Give a command the option ``--json``."""
     return click.option(
         "--json",
         "as_json",

@@ -107,7 +107,7 @@ def show_peers(screen: Console, verdicts: Sequence[Verdict], peers: Sequence[str
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """One check."""
+    """One check of the contract as JSON values."""
     return {
         "check": outcome.check.name,
         "title": outcome.check.title,
@@ -119,7 +119,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """One comparison."""
+    """One comparison with a peer as JSON values."""
 
     def count(value: Count | None) -> dict[str, int] | None:
         return None if value is None else {"compared": value.compared, "equal": value.equal}

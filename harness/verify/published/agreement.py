@@ -26,7 +26,7 @@ class Count:
 
     @property
     def all_equal(self) -> bool:
-        """No difference."""
+        """Whether there is no difference at all."""
         return self.compared == self.equal
 
 

@@ -31,17 +31,17 @@ class OracleInput:
 
     @property
     def boxes(self) -> FloatArray:
-        """``[G, 4]``."""
+        """Ground-truth boxes ``[G, 4]``."""
         return self.case.boxes
 
     @property
     def labels(self) -> list[int]:
-        """G of them."""
+        """Class ids of the G boxes."""
         return [int(label) for label in self.case.labels]
 
     @property
     def levels(self) -> int:
-        """L."""
+        """Number L of pyramid levels."""
         return self.case.grid.num_levels
 
     @cached_property
