@@ -2,7 +2,7 @@
 
 A *question* is a protocol and a data set, by their hashes: under one question nothing differs but the assigner. Where
 an assigner declares that it changes more than the assignment (a replaced loss term, a score rule, no NMS, voting), its
-runs stand on the question's ``paper`` board, all others on its ``fair`` board; no table and no interval mixes the two.
+runs stand on the question's ``extended`` board, all others on its ``fair`` board; no table mixes the two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.comparison.intervals import Gap, Interval, holm, letters, mean_inte
 from harness.records.leaderboard import data_hash
 from harness.records.names import Record, changed_options, known_defaults, newest_attempts
 
-Kind = Literal["fair", "paper"]
+Kind = Literal["fair", "extended"]
 Part = Literal["everything", "defaults", "variants"]
 METRIC = "AP"  # that boards are ordered and compared by
 ALPHA = 0.05  # for the whole family of a board's pairs (Holm)
@@ -45,7 +45,7 @@ def question_of(record: Record) -> Question:
 
 def kind_of(record: Record) -> Kind:
     """Which board a run stands on."""
-    return "paper" if record["declares"] else "fair"
+    return "extended" if record["declares"] else "fair"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Board:
 
     Attributes:
         question: what they have in common.
-        kind: ``fair`` or ``paper``.
+        kind: ``fair`` or ``extended``.
         entries: those without an AP come last.
         part: which of all the entries these are (`parts`).
     """
@@ -196,7 +196,7 @@ def boards(records: Iterable[Record], details: Mapping[str, Mapping[str, Any]]) 
         changed[name] = options
         rows.setdefault((asked, kind_of(record)), {}).setdefault(name, []).append(record)
     made = []
-    for (question, kind), named in sorted(rows.items()):
+    for (question, kind), named in sorted(rows.items(), key=lambda row: (row[0][0], row[0][1] != "fair")):
         entries = [_entry(name, changed[name], runs, details) for name, runs in named.items()]
         made.append(Board(question, kind, tuple(sorted(entries, key=_rank))))
     return made

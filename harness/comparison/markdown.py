@@ -38,7 +38,7 @@ def summary_of(boards: Iterable[Board]) -> str:
 
 def _lines(board: Board) -> Iterable[str]:
     question = board.question
-    extras = ", with declared extras" * (board.kind == "paper") + ", variants" * (board.part == "variants")
+    extras = ", with declared extras" * (board.kind == "extended") + ", variants" * (board.part == "variants")
     protocol = f"`{question.protocol}` ({question.protocol_hash})"
     yield f"Protocol {protocol}, data `{question.data}` ({question.data_hash}){extras}:"
     yield ""

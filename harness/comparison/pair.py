@@ -161,7 +161,7 @@ def _refusal(first: str, a: list[tuple[Board, Entry]], second: str, b: list[tupl
         declared = {entry.name: dict(entry.records[0]["declares"]) for entry in (x, y) if entry.records[0]["declares"]}
         return (
             f"{first} and {second} are not compared: {declared} changes more than the assignment, so it stands on the "
-            "paper board, the other on the fair one"
+            "extended board, the other on the fair one"
         )
     keys = [f"{key} {left!r} / {right!r}" for key, left, right in _differences((board_a, x), (board_b, y))]
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""

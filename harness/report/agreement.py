@@ -35,7 +35,7 @@ def load_agreement(root: Path, board: Board, series: Series) -> tuple[Agreement 
     """Of a fair board's question, where there is any; and one line for a file that cannot be used."""
     question = board.question
     path = root / "insight" / f"{question.protocol_hash}-{question.data_hash}.json"
-    if board.kind == "paper" or board.part == "variants" or not path.exists():
+    if board.kind == "extended" or board.part == "variants" or not path.exists():
         return None, []
     try:
         return _agreement(json.loads(path.read_bytes()), series), []

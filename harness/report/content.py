@@ -214,7 +214,7 @@ def _section(
 
 
 def _which(board: Board) -> str:
-    said = [f"{board.kind} board"] if board.kind == "paper" else []
+    said = [f"{board.kind} board"] if board.kind == "extended" else []
     said += ["variants"] if board.part == "variants" else []
     return f" ({', '.join(said)})" if said else ""
 

@@ -38,7 +38,7 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
         Column("memory MB", "peak, of the run that took least", first="ascending"),
         Column("own weights", "parameters of the assigner, used in training alone", first="ascending"),
     ]
-    if board.kind == "paper":
+    if board.kind == "extended":
         columns.insert(
             1, Column("declared extras", "what it changes besides the assignment", kind="name", first="ascending")
         )
@@ -54,7 +54,7 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
             _cost(entry, "step_ms", 0), _cost(entry, "images_per_s", 1), _cost(entry, "peak_memory_mb", 0),
             _cost(entry, "assigner_parameters", 0),
         ]  # fmt: skip
-        if board.kind == "paper":
+        if board.kind == "extended":
             cells.insert(1, Cell(extras(entry), kind="name", sort=extras(entry)))
         rows.append(row(entry.name, series, cells))
     return Table(f"{board.kind} board", tuple(columns), tuple(rows))

@@ -69,9 +69,9 @@ def test_declared_extras_are_on_a_board_of_their_own(tiny):
     found = boards([make_record(tiny), voting], {})
     assert [(board.kind, [entry.name for entry in board.entries]) for board in found] == [
         ("fair", ["center"]),
-        ("paper", ["paa"]),
+        ("extended", ["paa"]),
     ]
-    with pytest.raises(UserError, match=r"center and paa are not compared.*score_voting.*paper board"):
+    with pytest.raises(UserError, match=r"center and paa are not compared.*score_voting.*extended board"):
         compare(found, "center", "paa")
 
 

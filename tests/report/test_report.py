@@ -115,11 +115,11 @@ def test_gaps_mark_what_is_told_apart_by_more_than_colour(tmp_path):
 def test_declared_extras_stand_on_a_board_of_their_own(tmp_path):
     store = fill(tmp_path)
     fill(tmp_path, {"paa": (55.0, 56.0)}, options={"radius": 9.0}, declares={"score_voting": True})
-    fair, paper = collect(store, pictures=False).sections
-    assert (fair.kind, paper.kind) == ("fair", "paper")
-    assert [row.name for row in paper.board.rows] == ["paa[radius=9.0]"]
-    assert "declared extras" in [column.words for column in paper.board.columns]
-    assert paper.board.rows[0].cells[1].words == "score voting: yes"
+    fair, extended = collect(store, pictures=False).sections
+    assert (fair.kind, extended.kind) == ("fair", "extended")
+    assert [row.name for row in extended.board.rows] == ["paa[radius=9.0]"]
+    assert "declared extras" in [column.words for column in extended.board.columns]
+    assert extended.board.rows[0].cells[1].words == "score voting: yes"
     assert "declared extras" not in [column.words for column in fair.board.columns]
 
 
