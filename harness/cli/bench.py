@@ -14,7 +14,8 @@ from rich.text import Text
 
 from assigners import registry
 from assigners.registry import row_name
-from harness.cli.console.output import console, emit, json_option, results_option, say
+from harness.cli.console.options import json_option, results_option, set_option
+from harness.cli.console.output import console, emit, say
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.core.text import counted
@@ -159,7 +160,7 @@ def assigners_command(
     "--protocol", "protocol_name", default="paper", show_default=True, metavar="NAME|FILE.toml",
     help="Detector, optimiser and precision.",
 )  # fmt: skip
-@click.option("--set", "overrides", multiple=True, metavar="KEY=V", help="Change the protocol: model.channels=64.")
+@set_option("model.channels=64")
 @click.option("--images", type=click.IntRange(min=1), default=2, show_default=True, help="In the batch.")
 @click.option("--boxes", type=click.IntRange(min=1), default=7, show_default=True, help="In each image.")
 @click.option("--classes", type=click.IntRange(min=1), default=80, show_default=True, help="Of the detector.")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from harness.cli.console.output import console, emit, json_option, results_option, say
+from harness.cli.console.options import json_option, results_option
+from harness.cli.console.output import console, emit, say
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.records.store import ResultsStore

@@ -9,7 +9,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.output import Stopped, console, emit, json_option, results_option, say
+from harness.cli.console.options import json_option, results_option, set_option, workers_option
+from harness.cli.console.output import Stopped, console, emit, say
 from harness.cli.console.tables import show
 from harness.cli.run import choose_protocol
 from harness.core.text import counted
@@ -27,7 +28,7 @@ MOST_CLASSES = 40  # rows of the table; the rest is in --json
 @click.option("--train-split", metavar="NAME", help="Split to open as for training; the data set's own by default.")
 @click.option("--val-split", metavar="NAME", help="Split to open as for evaluation; the data set's own by default.")
 @click.option("--protocol", "protocol_name", metavar="NAME|FILE.toml", help="Whose sizes; as for `harness run`.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=V", help="Change the protocol: data.short_edge=512.")
+@set_option("data.short_edge=512")
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -36,7 +37,7 @@ MOST_CLASSES = 40  # rows of the table; the rest is in --json
     help="Folder of the contact sheets.",
 )
 @click.option("--images", type=click.IntRange(min=0), default=24, show_default=True, help="On each sheet; 0 for none.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images.")
+@workers_option("decode images")
 @results_option
 @json_option
 def command(

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from harness.cli.console.output import Stopped, console, emit, json_option, results_option, say
+from harness.cli.console.options import json_option, results_option
+from harness.cli.console.output import Stopped, console, emit, say
 from harness.doctor import Row, all_checks, examine
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}

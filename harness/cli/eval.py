@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.console.output import bins_table, console, emit, json_option, metrics_table, results_option, say
+from harness.cli.console.options import device_option, json_option, results_option, workers_option
+from harness.cli.console.output import bins_table, console, emit, metrics_table, say
 from harness.records.data import data_spec
 from harness.records.pending import Pending, completing, find_pending, load_pending
 from harness.records.store import ResultsStore
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN")
 @click.option("--data", metavar="SPEC", help="As for run; may be left out for a run on shapes.")
 @click.option("--val-split", metavar="NAME", help="Split to evaluate on; that of the run by default.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that load images.")
+@device_option
+@workers_option("load images")
 @click.option("--details", is_flag=True, help="Also write results/details/RUN.json, which comparisons read, again.")
 @click.option(
     "--results-json",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console.output import console, emit, json_option, results_option, say
+from harness.cli.console.options import device_option, json_option, results_option
+from harness.cli.console.output import console, emit, say
 from harness.core.again import aimed_at, aimed_record
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
@@ -38,7 +39,7 @@ IMAGES = 4  # of figure 5
     metavar="DIR",
     help="[default: figures beside the records]",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @results_option
 @json_option
 def command(

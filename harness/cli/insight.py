@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.console.output import console, emit, json_option, points, results_option, say
+from harness.cli.console.options import device_option, json_option, results_option
+from harness.cli.console.output import console, emit, points, say
 from harness.cli.console.tables import fits, show
 from harness.cli.run import portable
 from harness.core.errors import UserError
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     "--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR; may be left out for a run on shapes."
 )
 @click.option("--images", "count", type=click.IntRange(min=1), default=32, show_default=True, help="How many, at once.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.console.output import console, emit, json_option, results_option, say
+from harness.cli.console.options import device_option, json_option, results_option, set_option
+from harness.cli.console.output import console, emit, say
 from harness.cli.console.tables import show
 from harness.cli.run import choose_protocol, parse_pair
 from harness.core.errors import UserError
@@ -41,9 +42,9 @@ Rows = list[dict[str, Any]]
 @click.option("--box", type=click.IntRange(min=0), metavar="K", help="Explain this box, numbered as in the picture.")
 @click.option("--run", "run_id", metavar="ID", help="Use the weights of this run, and what its assigner learnt.")
 @click.option("--protocol", "protocol_name", metavar="NAME|FILE.toml", help="As for `harness run`; a run has its own.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=V", help="Change the protocol: data.short_edge=256.")
+@set_option("data.short_edge=256")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and draws.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="[default: ./inspect.png]"
 )

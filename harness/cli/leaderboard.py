@@ -9,7 +9,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.output import METRICS, console, emit, first_process, json_option, points, results_option, say
+from harness.cli.console.options import json_option, results_option
+from harness.cli.console.output import METRICS, console, emit, first_process, points, say
 from harness.cli.console.tables import show
 from harness.core.errors import Unwritable, UserError, did_you_mean
 from harness.records.store import ResultsStore

@@ -15,7 +15,8 @@ from rich.text import Text
 from assigners.registry import catalogue, find
 from assigners.registry.bibliography import cited, papers
 from assigners.registry.description import describe
-from harness.cli.console.output import console, emit, json_option, points, results_option, say
+from harness.cli.console.options import json_option, results_option
+from harness.cli.console.output import console, emit, points, say
 from harness.core.errors import UserError, did_you_mean
 from harness.data.sources import sources
 from harness.protocol.protocol import builtin_protocols, load_protocol

@@ -9,7 +9,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.output import console, emit, json_option, points, results_option, say
+from harness.cli.console.options import device_option, json_option, results_option
+from harness.cli.console.output import console, emit, points, say
 from harness.core.errors import UserError, shorten
 from harness.core.files import dump, write_atomically
 from harness.core.text import counted
@@ -38,7 +39,7 @@ JSON_FILE = "predictions.json"
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score that is shown."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @results_option
 @json_option
 def command(

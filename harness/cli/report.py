@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.console.output import console, emit, first_process, json_option, results_option, say
+from harness.cli.console.options import json_option, results_option
+from harness.cli.console.output import console, emit, first_process, say
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
 from harness.records.store import ResultsStore

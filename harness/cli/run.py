@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from assigners import registry
-from harness.cli.console.output import (
-    bins_table,
-    console,
-    emit,
-    first_process,
-    json_option,
-    machine_options,
-    metrics_table,
-    results_option,
-    say,
-)
+from harness.cli.console.options import json_option, machine_options, results_option, set_option
+from harness.cli.console.output import bins_table, console, emit, first_process, metrics_table, say
 from harness.cli.console.tables import show
 from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import Interrupted, UserError
@@ -45,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--protocol", "protocol_name", metavar="NAME|FILE.toml", help="[default: shapes-cpu for shapes, small otherwise]"
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=V", help="Change the protocol: schedule.steps=100.")
+@set_option("schedule.steps=100")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 @machine_options
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run, if there is one.")

@@ -13,16 +13,8 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from harness.cli.console.output import (
-    Stopped,
-    console,
-    emit,
-    json_option,
-    machine_options,
-    points,
-    results_option,
-    say,
-)
+from harness.cli.console.options import json_option, machine_options, results_option, set_option
+from harness.cli.console.output import Stopped, console, emit, points, say
 from harness.cli.run import command_line, portable, portable_protocol
 from harness.cli.views import sweep as tables
 from harness.core.again import DEFAULT_RESULTS
@@ -45,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", metavar="N|S,S,...", help="How many, or which.  [default: 3]")
 @click.option("-p", "--protocol", metavar="NAME|FILE.toml", help="[default: shapes-cpu for shapes, small otherwise]")
 @click.option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=V", help="Change the protocol: schedule.steps=100.")
+@set_option("schedule.steps=100")
 @click.option("--tune", multiple=True, metavar="KEY=F,F,...", help="Multiply a number: lr=0.5,1,2; may be repeated.")
 @click.option("--rerun", metavar="never|failed|always", help="Which runs that ended are run again.  [default: never]")
 @click.option(

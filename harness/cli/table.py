@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from harness.cli.console.output import console, emit, json_option, machine_options, results_option, say
+from harness.cli.console.options import json_option, machine_options, results_option
+from harness.cli.console.output import console, emit, say
 from harness.cli.console.tables import show
 from harness.cli.sweep import Place as SweepPlace
 from harness.cli.sweep import again, carry_out_aloud, parsed_seeds

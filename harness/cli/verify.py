@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assigners.registry import catalogue
-from harness.cli.console.output import Stopped, console, emit, json_option, say
+from harness.cli.console.options import json_option
+from harness.cli.console.output import Stopped, console, emit, say
 from harness.cli.views import verify as tables
 from harness.core.errors import UserError, did_you_mean
 

@@ -7,8 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import IO, Any
 
 import click
@@ -17,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.console.streams import Stream
-from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import is_text
 from harness.core.files import dump
 
@@ -77,38 +75,6 @@ def emit(value: object) -> None:
     if codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8" or not is_text(text):
         text = re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)  # only strings hold any
     click.echo(text, nl=False)
-
-
-def results_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the option ``--results DIR``."""
-    return click.option(
-        "--results",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=DEFAULT_RESULTS,
-        show_default="./results",
-        help="Directory of records and working files.",
-    )(function)
-
-
-def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--device``, ``--threads`` and ``--workers``: what trains with what of this machine."""
-    for add in (
-        click.option("--workers", type=click.IntRange(min=0), help="Processes that load images; no result changes."),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; results depend on it."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-    ):  # the last one added is listed first
-        function = add(function)
-    return function
-
-
-def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the option ``--json``."""
-    return click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        help="Machine-readable on standard output, the rest on standard error.",
-    )(function)
 
 
 def points(value: float | None, digits: int = 1) -> str:

@@ -1,0 +1,56 @@
+"""Options that several verbs take, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.core.again import DEFAULT_RESULTS
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+results_option: Decorator = click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_RESULTS,
+    show_default="./results",
+    help="Directory of records and working files.",
+)
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Machine-readable on standard output, the rest on standard error."
+)
+device_option: Decorator = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+
+
+def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--device``, ``--threads`` and ``--workers``: what trains with what of this machine."""
+    for add in (
+        click.option("--workers", type=click.IntRange(min=0), help="Processes that load images; no result changes."),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; results depend on it."),
+        device_option,
+    ):  # the last one added is listed first
+        function = add(function)
+    return function
+
+
+def set_option(example: str) -> Decorator:
+    """``--set KEY=V``, for each change of a protocol.
+
+    Args:
+        example: of a change that is usual for the verb.
+    """
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=V", help=f"Change the protocol: {example}.")
+
+
+def workers_option(what: str) -> Decorator:
+    """``--workers N``, of a verb that trains nothing.
+
+    Args:
+        what: the processes do.
+    """
+    return click.option("--workers", type=click.IntRange(min=0), help=f"Processes that {what}.")
