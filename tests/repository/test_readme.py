@@ -1,27 +1,24 @@
-"""What the README says of results is what the records that come with it say, whatever is run here afterwards."""
+"""What the documents say of results is what the records that come with it say, whatever is run here afterwards."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from harness.bench.markdown import summary as costs
-from harness.bench.measurements import read_lines
-from harness.comparison.board import boards
-from harness.comparison.markdown import summary
-from harness.records.details import load_details
-from harness.records.store import ResultsStore
+from harness.cli import main
 
 ROOT = Path(__file__).parents[2]
 
 
-def block(command: str) -> str:
-    """What the README shows as the output of a command."""
-    _, _, rest = (ROOT / "README.md").read_text("utf-8").partition(f"<!-- {command} -->\n")
-    shown, _, _ = rest.partition("<!-- end -->")
-    return shown.strip()
+SHOWN = [
+    (path, *found)
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for found in re.findall(r"<!-- harness (.+?) -->\n(.*?)<!-- end -->", path.read_text("utf-8"), flags=re.DOTALL)
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +33,12 @@ def results(tmp_path_factory):
     return folder / "results"
 
 
-def test_the_table_of_results_is_the_summary_of_the_records(results):
-    store = ResultsStore(results)
-    records, problems = store.load_all()
-    details, broken = load_details(store, [record["run_id"] for record in records])
-    assert not problems
-    assert not broken
-    assert block("harness leaderboard --summary") == summary(boards(records, details)).strip()
+@pytest.mark.parametrize(("path", "words", "shown"), SHOWN, ids=[f"{path.name}: {words}" for path, words, _ in SHOWN])
+def test_what_a_document_shows_is_what_its_command_prints(path, words, shown, results):
+    told = CliRunner().invoke(main, [*words.split(), "--results", str(results)])
+    assert told.exit_code == 0, told.output
+    assert shown.strip() == told.stdout.strip()
 
 
-def test_the_table_of_costs_is_the_summary_of_the_measurements(results):
-    lines = read_lines(results / "bench" / "assigners.csv")
-    assert block("harness bench summary") == costs(lines).strip()
+def test_the_readme_shows_results_and_costs():
+    assert {"leaderboard --summary", "bench summary"} <= {words for path, words, _ in SHOWN if path.name == "README.md"}
