@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode
 from assigners.parts.map_reader import corners, read
 from assigners.rules.iqdet.box_points import offset_in_half_sides
+from harness.evaluation.coco_metrics import in_bins
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -164,18 +164,9 @@ def strata(
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=1e-9)
     made = {"size": {name: (area >= low) & (area < high) for name, (low, high) in AREAS.items()}}
-    made["side"] = _binned(np.sqrt(sides.prod(axis=1)), SIDES)
-    made["aspect"] = _binned(sides.max(axis=1) / sides.min(axis=1), ASPECTS)
-    return made | {name: _binned(attributes[name], edges[name]) for name in edges if name in attributes}
-
-
-def _binned(values: Floats, edges: Sequence[float]) -> dict[str, Bools]:
-    made = {}
-    for low, high in pairwise(edges):
-        closed = high == edges[-1] and math.isfinite(high)
-        inside = (values >= low) & ((values <= high) if closed else (values < high))
-        made[f"[{low:g}, {high:g}{']' if closed else ')'}"] = inside
-    return made
+    made["side"] = in_bins(np.sqrt(sides.prod(axis=1)), SIDES)
+    made["aspect"] = in_bins(sides.max(axis=1) / sides.min(axis=1), ASPECTS)
+    return made | {name: in_bins(attributes[name], edges[name]) for name in edges if name in attributes}
 
 
 def per_box(positives: Positives, rows: Bools) -> dict[str, Any]:

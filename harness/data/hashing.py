@@ -63,7 +63,3 @@ class Draws:
     def between(self, low: int, high: int) -> int:
         """A whole number in ``low..high``, both included."""
         return low + ((self.key() * (high - low + 1)) >> 32)
-
-    def chance(self, percent: int) -> bool:
-        """True in `percent` of 100 cases."""
-        return self.between(0, 99) < percent

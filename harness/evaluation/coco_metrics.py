@@ -128,7 +128,7 @@ def object_bins(
     rows: dict[str, dict[str, dict[str, float | None]]] = {}
     for name in names:
         values = np.concatenate([t.attributes.get(name, np.full(len(t.boxes), np.nan, np.float32)) for t in truths])
-        for title, inside in _bins(values, BINS[name]).items():
+        for title, inside in in_bins(values, BINS[name]).items():
             chosen = best[inside & counted]
             rows.setdefault(name, {})[title] = {
                 "count": len(chosen),
@@ -262,7 +262,7 @@ def _greedy_iou(boxes: NDArray[Any], labels: NDArray[Any], found: Detections, th
     return best
 
 
-def _bins(values: NDArray[Any], edges: tuple[float, ...]) -> dict[str, NDArray[np.bool_]]:
+def in_bins(values: NDArray[Any], edges: Sequence[float]) -> dict[str, NDArray[np.bool_]]:
     """Which values lie in each bin, by its name; NaN in none."""
     found = {}
     for low, high in pairwise(edges):

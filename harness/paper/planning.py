@@ -99,10 +99,6 @@ class TablePlan:
         """Whether a run of a wanted row is to be run."""
         return Plan((), (), (), self.rerun).wants(run)
 
-    def rows_of(self, run: PlannedRun) -> list[str]:
-        """The rows that a run stands for."""
-        return [planned.row.name for planned in self.rows if any(own.spec == run.spec for own in planned.runs)]
-
 
 def plan_table(
     table: Table,
