@@ -185,12 +185,13 @@ def boards(records: Iterable[Record], details: Mapping[str, Mapping[str, Any]]) 
     """
     newest = sorted(newest_attempts(records), key=lambda record: (record["created"], record["run_id"]))
     defaults = known_defaults(newest)
-    questions: dict[tuple[str, str], Question] = {}
+    # Names may differ, hashes decide; a question is called what its newest run calls it.
+    questions = {(asked.protocol_hash, asked.data_hash): asked for asked in map(question_of, newest)}
     rows: dict[tuple[Question, Kind], dict[str, list[Record]]] = {}
     changed: dict[str, dict[str, Any]] = {}
     for record in newest:
         asked = question_of(record)
-        asked = questions.setdefault((asked.protocol_hash, asked.data_hash), asked)  # names may differ, hashes decide
+        asked = questions[asked.protocol_hash, asked.data_hash]
         options = changed_options(record, defaults)
         name = row_name(record["assigner"], options)
         changed[name] = options

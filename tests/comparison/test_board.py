@@ -64,6 +64,14 @@ def test_hashes_decide_what_is_one_question(tiny):
     assert sorted(map(sorted, found)) == [["atss", "center"], ["paa"], ["qd"]]
 
 
+def test_the_newest_run_names_the_question(tiny):
+    renamed = tiny.model_copy(update={"name": "another name"})
+    first, last = make_record(tiny), make_record(renamed, assigner="atss", created=DAY.format(9))
+    for records in ([first, last], [last, first]):
+        (board,) = boards(records, {})
+        assert board.question.protocol == "another name"
+
+
 def test_declared_extras_are_on_a_board_of_their_own(tiny):
     voting = make_record(tiny, assigner="paa", declares={"score_voting": True}, options={"score_voting": True})
     found = boards([make_record(tiny), voting], {})
