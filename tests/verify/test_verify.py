@@ -35,7 +35,7 @@ OWN = """
 import torch
 from assigners import Assigner, Assignment, HeadInfo, Samples
 from assigners.rules.center import CenterSampling
-from assigners.contract import negatives_outside_ignore
+from assigners.parts.negatives import negatives_outside_ignore
 
 
 class Own(Assigner):

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 from assigners import Assigner, Assignment, HeadInfo, Samples
 from assigners.parts.candidates import inside_pairs
-from assigners.contract import Declares, Needs, negatives_outside_ignore
+from assigners.contract import Declares, Needs
+from assigners.parts.negatives import negatives_outside_ignore
 from assigners.ops.boxes import giou_loss
 
 
