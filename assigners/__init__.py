@@ -21,25 +21,27 @@ if TYPE_CHECKING:
     from assigners.adapters.plain import DenseAssignment, PlainAssignment, assign
     from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
     from assigners.grid import Grid
+    from assigners.parts.negatives import negatives_outside_ignore
 
-_CONTRACT = (
-    "Assigner", "Assignment", "Declares", "Grid", "HeadInfo", "Needs", "Predictions", "Samples", "Step", "Targets",
-)  # fmt: skip
-_PLAIN = ("DenseAssignment", "PlainAssignment", "assign")
+# The contract needs torch; the registry must answer without it. What a plugin builds on is here, wherever it lies.
+_LAZY = {
+    **dict.fromkeys(
+        ("Assigner", "Assignment", "Declares", "HeadInfo", "Needs", "Predictions", "Samples", "Step", "Targets"),
+        "assigners.contract",
+    ),
+    **dict.fromkeys(("DenseAssignment", "PlainAssignment", "assign"), "assigners.adapters.plain"),
+    "Grid": "assigners.grid",
+    "negatives_outside_ignore": "assigners.parts.negatives",
+}
 
 __all__ = [
     "Assigner", "Assignment", "BadOption", "Declares", "DenseAssignment", "Entry", "Grid", "HeadInfo", "NameClash",
     "Needs", "PlainAssignment", "Predictions", "RegistryError", "Samples", "Step", "Targets", "UnknownName", "assign",
-    "catalogue", "create", "parse_spec", "resolve_options",
+    "catalogue", "create", "negatives_outside_ignore", "parse_spec", "resolve_options",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    # The contract needs torch; the catalogue must answer without it.
-    if name in _CONTRACT:
-        return getattr(import_module("assigners.contract"), name)
-    if name == "Grid":
-        return import_module("assigners.grid").Grid
-    if name in _PLAIN:
-        return getattr(import_module("assigners.adapters.plain"), name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'assigners' has no attribute {name!r}")
