@@ -45,7 +45,7 @@ class Targets:
         ignore: ``[I, 4]`` float32 regions without negatives (crowds); ignore_image: ``[I]`` int64.
         counts: boxes per image, known on the host.
         num_pairs: number of (box, strictly inside location) pairs over all levels, known on the host, so that
-            rules over whole boxes get a flat list of known length (`assigners.pairs`) without a synchronisation.
+            rules over whole boxes get a flat list of known length (`inside_pairs`) without a synchronisation.
     """
 
     boxes: Tensor
@@ -133,7 +133,7 @@ class Targets:
         return replace(self, **moved)
 
 
-MIN_SIDE = 1.0  # px; a box clipped to less than this is no target (spec 0.1)
+MIN_SIDE = 1.0  # px; a box clipped to less than this is no target
 
 
 def _count_pairs(boxes: Tensor, grid: Grid) -> int:

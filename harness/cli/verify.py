@@ -70,7 +70,7 @@ def command(assigner: str | None, golden: Path | None, peers: tuple[str, ...], e
     same every time.
 
     With --golden, an assigner whose peers are known must equal them, by assignment, soft label or loss: through a slow
-    NumPy oracle that imitates the peer's conventions, where a source checkout holds one, directly otherwise. Any
+    NumPy oracle that imitates the peer's conventions, where there is one, directly otherwise. Any
     other assigner is compared with every peer for information; --peer names those it must equal.
 
     Exit code 0 where everything holds and agrees outside `tie` and `fragile`, 1 where something fails or differs.
