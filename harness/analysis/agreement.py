@@ -40,6 +40,7 @@ from harness.data.base import ImageSet
 from harness.data.transforms import make_sample
 from harness.evaluation.coco_metrics import BINS
 from harness.protocol.protocol import Protocol
+from harness.records.schema import RunRecord
 from harness.runs.trained import Trained
 from harness.training.build import attach_assigner, resolve_assigner
 
@@ -123,7 +124,7 @@ class Insight:
         }  # fmt: skip
 
 
-def choose_subjects(record: Mapping[str, Any], asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Subject]:
+def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Subject]:
     """The assigners to ask. The run's own has the options of the run, unless others are given.
 
     Args:
@@ -135,8 +136,8 @@ def choose_subjects(record: Mapping[str, Any], asked: Sequence[tuple[str, Mappin
     """
     made: dict[str, Subject] = {}
     for assigner, given in asked:
-        same = assigner == record["assigner"]
-        trained = resolve_assigner(assigner, record["options"])[0] if same else {}  # with options that came later
+        same = assigner == record.assigner
+        trained = resolve_assigner(assigner, record.options)[0] if same else {}  # with options that came later
         options, changed = resolve_assigner(assigner, {**trained, **given})
         changed = dict(sorted(changed.items()))
         name = row_name(assigner, changed)

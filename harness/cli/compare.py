@@ -53,7 +53,7 @@ def command(first: str, second: str, protocol: str | None, results: Path, as_jso
     from harness.comparison.pair import compare
     from harness.records.details import load_details
 
-    details, broken = load_details(store, {record["run_id"] for record in records})
+    details, broken = load_details(store, {record.run_id for record in records})
     for problem in (*problems, *broken):
         say(console(as_json=True), f"left out: {problem}")
     chosen = [b for b in boards(records, details) if protocol in (None, b.question.protocol, b.question.protocol_hash)]

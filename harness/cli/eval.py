@@ -9,7 +9,7 @@ import click
 
 from harness.cli.console.options import device_option, json_option, results_option, workers_option
 from harness.cli.console.output import bins_table, console, emit, metrics_table, say
-from harness.records.data import data_spec
+from harness.records.inputs import data_spec
 from harness.records.pending import Pending, completing, find_pending, load_pending
 from harness.records.store import ResultsStore
 
@@ -63,7 +63,7 @@ def command(
         if _complete(screen, store, pending, data, val_split, device, workers, results_json, as_json):
             return
     record = pending.record if pending is not None else store.find(run)
-    run_id, data = record["run_id"], data_spec(record, data)
+    run_id, data = record.run_id, data_spec(record, data)
 
     from harness.runs.run import evaluate_run
 
@@ -76,10 +76,17 @@ def command(
         say(screen, "no metrics: there are no annotations of these images; a server that has them can score the file")
     else:
         screen.print(metrics_table(metrics))
-        for attribute, bins in (metrics.get("bins") or {}).items():
+        for attribute, bins in (metrics.bins or {}).items():
             screen.print(bins_table(attribute, bins))
     if as_json:
-        emit({"run_id": run_id, "data": data, "metrics": metrics, **_written(results_json)})
+        emit(
+            {
+                "run_id": run_id,
+                "data": data,
+                "metrics": metrics and metrics.model_dump(exclude_unset=True),
+                **_written(results_json),
+            }
+        )
 
 
 def _complete(
@@ -99,24 +106,29 @@ def _complete(
     run_id = pending.run_id
     images = own_images(store, pending, data, val_split)
     if images is None:
-        own = pending.record["data"]
+        own = pending.record.data
         say(
             screen,
-            f"{run_id} waits for its record, which this does not complete: that is of {own['kind']} {own['title']}, "
+            f"{run_id} waits for its record, which this does not complete: that is of {own.kind} {own.title}, "
             f"split {pending.own_split}; complete it with: {completing(run_id, pending.data, store.root)}",
         )
         return False
     outcome = complete_run(
         store, run_id, images, data=data, device=device, workers=workers, console=screen, results_json=results_json
     )
-    metrics = outcome.record["metrics"]
+    metrics = outcome.record.metrics
     screen.print(metrics_table(metrics))
-    for attribute, bins in (metrics.get("bins") or {}).items():
+    for attribute, bins in (metrics.bins or {}).items():
         screen.print(bins_table(attribute, bins))
     say(screen, f"record       {outcome.path}")
     say(screen, f"leaderboard  {outcome.leaderboard}")
     if as_json:
-        told = {"run_id": outcome.record["run_id"], "data": data, "metrics": metrics, "record": str(outcome.path)}
+        told = {
+            "run_id": outcome.record.run_id,
+            "data": data,
+            "metrics": metrics.model_dump(exclude_unset=True),
+            "record": str(outcome.path),
+        }
         emit({**told, **_written(results_json)})
     return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,18 @@ import click
 
 from harness.cli.console.options import device_option, json_option, results_option
 from harness.cli.console.output import console, emit, say
-from harness.core.again import aimed_at, aimed_record
+from harness.core.again import aimed_at
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
-from harness.records.data import data_spec
+from harness.records.inputs import data_spec
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from harness.data.base import ImageSet
+    from harness.records.details import Trace
+    from harness.records.schema import RunRecord
     from harness.runs.trained import Trained
 
 LEARNING = ("iqdet", "qd", "uniform")  # assigners with an encoder
@@ -100,7 +102,7 @@ def _newest(store: ResultsStore, assigners: Sequence[str]) -> str:
     at_hand = [
         record
         for record in store.load_all()[0]
-        if record["assigner"] in assigners and (store.work_dir(record["run_id"]) / NETWORK_FILE).exists()
+        if record.assigner in assigners and (store.work_dir(record.run_id) / NETWORK_FILE).exists()
     ]
     if not at_hand:
         again = aimed_at(f"harness run --assigner {assigners[0]}", store.root)
@@ -108,20 +110,20 @@ def _newest(store: ResultsStore, assigners: Sequence[str]) -> str:
             f"no run of {' or '.join(assigners)} under {store.root} has its weights at hand; train one with: "
             f"{again}, or name another --results directory"
         )
-    return str(max(at_hand, key=lambda record: record["created"])["run_id"])
+    return max(at_hand, key=lambda record: record.created).run_id
 
 
 def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
     """The validation images of a run."""
     from harness.data import open_data
-    from harness.protocol.protocol import recorded_protocol
+    from harness.records.inputs import recorded_protocol
 
     record = store.find(run_id)
     source = data_spec(record, data)
-    images = open_data(source, recorded_protocol(aimed_record(record, store.root)).data, role="val")
-    if tuple(images.classes) != tuple(record["data"]["classes"]):
+    images = open_data(source, recorded_protocol(record, store.root).data, role="val")
+    if tuple(images.classes) != tuple(record.data.classes):
         raise UserError(
-            f"{source} has other classes than run {record['run_id']} was trained on; give data of the same classes"
+            f"{source} has other classes than run {record.run_id} was trained on; give data of the same classes"
         )
     return images
 
@@ -161,37 +163,29 @@ def _figure_4(
     return paths, told
 
 
-def _traces(store: ResultsStore, first: Mapping[str, Any], asked: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _traces(store: ResultsStore, first: RunRecord, asked: Sequence[str]) -> dict[str, list[Trace]]:
     """Learning curves by assigner: of several runs asked for, or of all at their defaults under the question of one."""
     from assigners.registry import row_name
     from harness.records.details import learning_curves, load_details
+    from harness.records.identity import question_of
     from harness.records.names import changed_options, known_defaults, newest_attempts
     from harness.training.trainer import TRACE_FILE
 
     records = newest_attempts(store.load_all()[0])
     defaults = known_defaults(records)
-    chosen: list[Mapping[str, Any]]
     if len(asked) > 1:
         chosen = [store.find(run_id) for run_id in asked]
     else:
-        same = [record for record in records if _hashes(record) == _hashes(first)]
-        chosen = [r for r in same if not changed_options(r, defaults) or r["run_id"] == first["run_id"]]
-    details, _ = load_details(store, [record["run_id"] for record in chosen])
-    found: dict[str, list[dict[str, Any]]] = {}
+        same = [record for record in records if question_of(record).key == question_of(first).key]
+        chosen = [r for r in same if not changed_options(r, defaults) or r.run_id == first.run_id]
+    details, _ = load_details(store, [record.run_id for record in chosen])
+    found: dict[str, list[Trace]] = {}
     for record in chosen:
-        run_id = record["run_id"]
+        run_id = record.run_id
         own = details.get(run_id)
-        trace = own["trace"] if own is not None else learning_curves(store.work_dir(run_id) / TRACE_FILE)
-        found.setdefault(row_name(record["assigner"], changed_options(record, defaults)), []).append(trace)
+        trace = own.trace if own is not None else learning_curves(store.work_dir(run_id) / TRACE_FILE)
+        found.setdefault(row_name(record.assigner, changed_options(record, defaults)), []).append(trace)
     return found
-
-
-def _hashes(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Of a run's protocol and data, which decide what may be compared; names are labels."""
-    from harness.comparison.board import question_of
-
-    question = question_of(record)
-    return question.protocol_hash, question.data_hash
 
 
 def _figure_5(

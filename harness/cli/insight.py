@@ -19,7 +19,7 @@ from harness.cli.console.tables import fits, show
 from harness.cli.run import portable
 from harness.core.errors import UserError
 from harness.core.files import dump, write_atomically
-from harness.records.data import data_spec
+from harness.records.inputs import data_spec
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -127,15 +127,15 @@ def _provenance(
     trained: Trained, images: ImageSet, data: str, count: int, subjects: Sequence[Subject]
 ) -> dict[str, Any]:
     """Where the numbers come from; the data are told by both splits, as a board is."""
-    from harness.records.leaderboard import data_hash
+    from harness.records.identity import data_hash
 
     record = trained.record
-    asked = {**record, "data": {**record["data"], "val": {"checksum": images.checksum()}}}
+    asked = record.data.model_copy(update={"val": record.data.val.model_copy(update={"checksum": images.checksum()})})
     names = ",".join(subject.name for subject in subjects)
     words = ["--run", trained.run_id, "--assigners", names, "--data", portable(data), "--images", str(count)]
     return {
-        "run_id": trained.run_id, "assigner": record["assigner"], "protocol": record["protocol"]["name"],
-        "protocol_hash": record["protocol"]["hash"], "command": shlex.join(["harness", "insight", *words]),
+        "run_id": trained.run_id, "assigner": record.assigner, "protocol": record.protocol.name,
+        "protocol_hash": record.protocol.hash, "command": shlex.join(["harness", "insight", *words]),
         "data": {"title": images.title, "split": images.split, "hash": data_hash(asked)},
     }  # fmt: skip
 

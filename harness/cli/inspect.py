@@ -16,7 +16,7 @@ from harness.cli.console.tables import show
 from harness.cli.run import choose_protocol, parse_pair
 from harness.core.errors import UserError
 from harness.data.sources import EMBEDDED
-from harness.records.data import data_spec
+from harness.records.inputs import data_spec
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -196,11 +196,11 @@ def _trained(
 
     record = store.find(run_id)
     data = data_spec(record, data)
-    name = name or record["assigner"]
-    own = name == record["assigner"]
-    resolved, _ = resolve_assigner(name, {**(record["options"] if own else {}), **options})
-    own = own and resolved == record["options"]
-    trained = load_trained(store, record["run_id"], device, with_assigner=own)
+    name = name or record.assigner
+    own = name == record.assigner
+    resolved, _ = resolve_assigner(name, {**(record.options if own else {}), **options})
+    own = own and resolved == record.options
+    trained = load_trained(store, record.run_id, device, with_assigner=own)
     detector = f"the detector of run {trained.run_id}"
     if not own:
         assigner = attach_assigner(trained.model, name, resolved, seed).to(device)

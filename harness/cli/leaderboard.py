@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.comparison.board import Board
+    from harness.records.schema import RunRecord
 
 # The columns that a narrow terminal does without, the first of them first. What a run declares tells boards apart.
 SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "declares")
@@ -67,7 +68,9 @@ def command(
         from harness.comparison.markdown import shown_parts, summary_of
 
         shown = {*table["run_id"]}
-        chosen = shown_parts(_boards_of(store, [r for r in records if r["run_id"] in shown]), variants=variants)
+        chosen = shown_parts(
+            _boards_of(store, [record for record in records if record.run_id in shown]), variants=variants
+        )
         if picture:
             for board in chosen:
                 _draw(store, board)
@@ -88,12 +91,12 @@ def command(
             show(screen, shown_table, SPARE, "leaderboard.csv")
 
 
-def _boards_of(store: ResultsStore, records: list[dict[str, Any]]) -> list[Board]:
+def _boards_of(store: ResultsStore, records: list[RunRecord]) -> list[Board]:
     """With the details at hand; those that cannot be read are named."""
     from harness.comparison.board import boards
     from harness.records.details import load_details
 
-    details, broken = load_details(store, [record["run_id"] for record in records])
+    details, broken = load_details(store, [record.run_id for record in records])
     for problem in broken:
         say(console(as_json=True), f"left out: {problem}")
     return boards(records, details)

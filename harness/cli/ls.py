@@ -98,11 +98,11 @@ def _data(_: Path) -> Rows:
 def _runs(results: Path) -> Rows:
     return [
         {
-            "run_id": record["run_id"],
-            "data": record["data"]["title"],
-            "AP": record["metrics"]["AP"],
-            "AP50": record["metrics"]["AP50"],
-            "created": record["created"],
+            "run_id": record.run_id,
+            "data": record.data.title,
+            "AP": record.metrics.AP,
+            "AP50": record.metrics.AP50,
+            "created": record.created,
         }
         for record in ResultsStore(results).load_all()[0]
     ]

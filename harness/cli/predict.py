@@ -131,7 +131,7 @@ def _report(trained: Trained, asked: Found, detections: Sequence[Detections], th
             "names": [trained.classes[found["labels"][row]] for row in rows],
         })  # fmt: skip
     return {
-        "run_id": trained.run_id, "assigner": trained.record["assigner"], "classes": list(trained.classes),
+        "run_id": trained.run_id, "assigner": trained.record.assigner, "classes": list(trained.classes),
         "threshold": threshold, "images": images, "hidden": asked.hidden,
         "skipped": [{"image": name, "reason": why} for name, why in asked.skipped],
     }  # fmt: skip

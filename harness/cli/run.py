@@ -12,7 +12,7 @@ import click
 
 from assigners import registry
 from harness.cli.console.options import json_option, machine_options, results_option, set_option
-from harness.cli.console.output import bins_table, console, emit, first_process, metrics_table, say
+from harness.cli.console.output import bins_table, console, emit, metrics_table, say
 from harness.cli.console.tables import show
 from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import Interrupted, UserError
@@ -112,13 +112,13 @@ def command(
         outcome = run_engine(request)
     except Interrupted as stop:
         raise Interrupted(stop.path, command_line(name, chosen, [*here, "--resume"])) from stop
-    if not first_process():
+    if outcome is None:  # another process shows it
         return
     following = command_line("center" if name != "center" else "atss", {}, here)
     _report(screen, outcome, following, shlex.join(["harness", "leaderboard", *elsewhere]))
     if as_json:
         paths = {key: str(getattr(outcome, key)) for key in ("path", "work_dir", "leaderboard")}
-        emit({"record": outcome.record, **paths})
+        emit({"record": outcome.record.as_json(), **paths})
 
 
 def command_line(assigner: str, options: Mapping[str, object], words: Sequence[str]) -> str:
@@ -167,9 +167,9 @@ def parse_pair(text: str) -> tuple[str, str]:
 def _report(screen: Console, outcome: RunOutcome, *commands: str) -> None:
     """The small table, where things lie, what to type next."""
     record = outcome.record
-    metrics = record["metrics"]
-    show(screen, metrics_table(metrics, record["cost"]))
-    for attribute, bins in (metrics.get("bins") or {}).items():
+    metrics = record.metrics
+    show(screen, metrics_table(metrics, record.cost))
+    for attribute, bins in (metrics.bins or {}).items():
         screen.print(bins_table(attribute, bins))
     say(screen, f"record       {outcome.path}")
     say(screen, f"weights, log {outcome.work_dir}")

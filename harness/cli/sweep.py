@@ -28,6 +28,7 @@ from harness.sweeps.plan import Choice, Plan, PlannedRun, Tuning, make_plan
 from harness.sweeps.request import read_sweep, sweep_request
 
 if TYPE_CHECKING:
+    from harness.records.schema import RunRecord
     from harness.runs.run import RunRequest
 
 
@@ -115,7 +116,7 @@ def command(
         return
     ended = carry_out_aloud(plan, store, place, costs, again(ctx))
     records, _ = store.load_all()
-    aps = {record["run_id"]: record["metrics"]["AP"] for record in records}
+    aps = {record.run_id: record.metrics.AP for record in records}
     searches = _searches(plan, records)
     tables.show_report(screen, plan, ended, aps, searches, again(ctx, rerun="failed"))
     if as_json:
@@ -173,10 +174,12 @@ def carry_out_aloud(plan: Plan, store: ResultsStore, place: Place, costs: Costs,
     """Run the plan and tell of each run as it begins and ends."""
     screen = place.screen
 
-    def train(run: PlannedRun) -> dict[str, Any]:
+    def train(run: PlannedRun) -> RunRecord:
         from harness.runs.run import run as run_engine
 
-        return run_engine(place.request(run)).record
+        outcome = run_engine(place.request(run))
+        assert outcome is not None  # a sweep is one process, which is the main one
+        return outcome.record
 
     def before(position: int, runs: Sequence[PlannedRun]) -> None:
         left = costs.seconds(runs[position:])
@@ -186,7 +189,7 @@ def carry_out_aloud(plan: Plan, store: ResultsStore, place: Place, costs: Costs,
     def after(result: Result) -> None:
         if result.record:
             costs.add(result.record)
-            say(screen, f"AP {points(result.record['metrics']['AP'])}")
+            say(screen, f"AP {points(result.record.metrics.AP)}")
         else:
             say(screen, ": ".join(filter(None, (result.outcome, result.error))))
 
@@ -199,12 +202,12 @@ def carry_out_aloud(plan: Plan, store: ResultsStore, place: Place, costs: Costs,
         raise Stopped(f"interrupted\ngo on with: {go_on}", 130) from stop
 
 
-def _searches(plan: Plan, records: Iterable[dict[str, Any]]) -> list[Search]:
+def _searches(plan: Plan, records: Iterable[RunRecord]) -> list[Search]:
     """What the plan's own runs say of the numbers that it tuned."""
     if len(plan.tunings) == 1:
         return []
     own = {run_id for run in plan.runs for run_id in (run.run_id, run.answer)}
-    return sensitivity([record for record in records if record["run_id"] in own], [*plan.tunings[0].factors])
+    return sensitivity([record for record in records if record.run_id in own], [*plan.tunings[0].factors])
 
 
 def _asked(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _report_probe(
     from harness.paper.outcome import answers
 
     records = store.load_all()[0]
-    by_id = {record["run_id"]: record for record in records}
+    by_id = {record.run_id: record for record in records}
     found = {name: by_id[ids[0]] for name, ids in answers(plan, records).items() if ids}
     lacking = [planned for planned in plan.rows if planned.wanted and planned.row.name not in found]
     missing = [f"{planned.row.name} ({planned.obstacle or 'failed'})" for planned in lacking]
@@ -183,7 +183,7 @@ def _report_probe(
         say(screen, f"missing  rows {', '.join(missing)}")
         say(screen, f"again    {retry}")
     if as_json:
-        rows = {name: {"run_id": record["run_id"], "cost": record["cost"]} for name, record in found.items()}
+        rows = {name: {"run_id": record.run_id, "cost": record.cost.model_dump()} for name, record in found.items()}
         errors = [{"run": result.run.title, "error": result.error} for result in ended if result.failed]
         emit({"rows": rows, "missing": missing, "failed": errors})
     return 1 if missing else 0

@@ -12,15 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assigners.registry import row_name
 from harness.comparison.intervals import Gap, Interval, holm, letters, mean_interval, paired_gap, resolvable_gap
-from harness.records.leaderboard import data_hash
-from harness.records.names import Record, changed_options, known_defaults, newest_attempts
+from harness.records.details import Bootstrap, Details
+from harness.records.identity import Question, question_of
+from harness.records.names import changed_options, known_defaults, newest_attempts
+from harness.records.schema import RunRecord
 
 Kind = Literal["fair", "extended"]
 Part = Literal["everything", "defaults", "variants"]
@@ -28,24 +30,9 @@ METRIC = "AP"  # that boards are ordered and compared by
 ALPHA = 0.05  # for the whole family of a board's pairs (Holm)
 
 
-class Question(NamedTuple):
-    """What runs that may be compared have in common."""
-
-    protocol: str  # name
-    protocol_hash: str
-    data: str  # title
-    data_hash: str
-
-
-def question_of(record: Record) -> Question:
-    """The question that a run answers: its protocol and its data."""
-    protocol = record["protocol"]
-    return Question(protocol["name"], protocol["hash"], record["data"]["title"], data_hash(record))
-
-
-def kind_of(record: Record) -> Kind:
+def kind_of(record: RunRecord) -> Kind:
     """Which board a run stands on."""
-    return "extended" if record["declares"] else "fair"
+    return "extended" if record.declares.changes else "fair"
 
 
 @dataclass(frozen=True)
@@ -57,24 +44,24 @@ class Entry:
         assigner, options: all options, defaults included.
         changed: those that are not at their default.
         records: of the runs.
-        details: of each run (`harness.records.details`), or None where they are not at hand.
+        details: of each run, or None where they are not at hand.
     """
 
     name: str
     assigner: str
     options: dict[str, Any]
     changed: dict[str, Any]
-    records: tuple[Record, ...]
-    details: tuple[Mapping[str, Any] | None, ...]
+    records: tuple[RunRecord, ...]
+    details: tuple[Details | None, ...]
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Of the runs, rising."""
-        return tuple(record["seed"] for record in self.records)
+        return tuple(record.seed for record in self.records)
 
     def values(self, metric: str) -> dict[int, float]:
         """A metric by seed, in points; seeds at which it is undefined are left out."""
-        found = {record["seed"]: record["metrics"][metric] for record in self.records}
+        found = {record.seed: record.metrics[metric] for record in self.records}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def mean(self, metric: str) -> float | None:
@@ -88,16 +75,16 @@ class Entry:
 
     def cost(self, name: str) -> float | None:
         """Of the run that did best: other work on the machine only ever adds to a cost, and takes from a rate."""
-        values = [record["cost"].get(name) for record in self.records]
+        values = [record.cost[name] for record in self.records]
         best = max if name.endswith("_per_s") else min
         return best((value for value in values if value is not None), default=None)
 
     def replicates(self, metric: str) -> dict[int, NDArray[np.float64]]:
         """The metric under re-weighted images ``[B]``, by seed, where the details are at hand."""
         return {
-            record["seed"]: np.array(details["bootstrap"][metric], dtype=np.float64)  # null becomes NaN
+            record.seed: np.array(getattr(details.bootstrap, metric), dtype=np.float64)  # null becomes NaN
             for record, details in zip(self.records, self.details, strict=True)
-            if details is not None and metric in details["bootstrap"]
+            if details is not None and metric in Bootstrap.model_fields
         }
 
 
@@ -176,24 +163,23 @@ def gap(a: Entry, b: Entry, metric: str = METRIC) -> Gap:
     return paired_gap(a.values(metric), b.values(metric), a.replicates(metric), b.replicates(metric))
 
 
-def boards(records: Iterable[Record], details: Mapping[str, Mapping[str, Any]]) -> list[Board]:
+def boards(records: Iterable[RunRecord], details: Mapping[str, Details]) -> list[Board]:
     """Every board that the records give, by question, the fair one first.
 
     Args:
         records: in the order of `ResultsStore.load_all`; of several attempts at a run the newest counts.
         details: by run id.
     """
-    newest = sorted(newest_attempts(records), key=lambda record: (record["created"], record["run_id"]))
+    newest = sorted(newest_attempts(records), key=lambda record: (record.created, record.run_id))
     defaults = known_defaults(newest)
     # Names may differ, hashes decide; a question is called what its newest run calls it.
-    questions = {(asked.protocol_hash, asked.data_hash): asked for asked in map(question_of, newest)}
-    rows: dict[tuple[Question, Kind], dict[str, list[Record]]] = {}
+    questions = {asked.key: asked for asked in map(question_of, newest)}
+    rows: dict[tuple[Question, Kind], dict[str, list[RunRecord]]] = {}
     changed: dict[str, dict[str, Any]] = {}
     for record in newest:
-        asked = question_of(record)
-        asked = questions[asked.protocol_hash, asked.data_hash]
+        asked = questions[question_of(record).key]
         options = changed_options(record, defaults)
-        name = row_name(record["assigner"], options)
+        name = row_name(record.assigner, options)
         changed[name] = options
         rows.setdefault((asked, kind_of(record)), {}).setdefault(name, []).append(record)
     made = []
@@ -203,15 +189,13 @@ def boards(records: Iterable[Record], details: Mapping[str, Mapping[str, Any]]) 
     return made
 
 
-def _entry(
-    name: str, changed: dict[str, Any], runs: Sequence[Record], details: Mapping[str, Mapping[str, Any]]
-) -> Entry:
+def _entry(name: str, changed: dict[str, Any], runs: Sequence[RunRecord], details: Mapping[str, Details]) -> Entry:
     """Of runs from the oldest to the newest."""
     # Two runs may share name and seed where an option was added later: the newer one is the assigner of today.
-    by_seed = {run["seed"]: run for run in runs}
+    by_seed = {run.seed: run for run in runs}
     chosen = tuple(run for _, run in sorted(by_seed.items()))
-    found = tuple(details.get(run["run_id"]) for run in chosen)
-    return Entry(name, chosen[-1]["assigner"], dict(chosen[-1]["options"]), changed, chosen, found)
+    found = tuple(details.get(run.run_id) for run in chosen)
+    return Entry(name, chosen[-1].assigner, dict(chosen[-1].options), changed, chosen, found)
 
 
 def _rank(entry: Entry) -> tuple[bool, float, str]:

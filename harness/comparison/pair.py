@@ -10,7 +10,7 @@ from assigners.registry import parse_spec
 from harness.comparison.board import Board, Entry, gap
 from harness.comparison.intervals import Gap, paired_gap
 from harness.core.errors import UserError, did_you_mean, shorten
-from harness.records.names import Record
+from harness.records.schema import RunRecord
 
 COMPARED = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 SHOWN_KEYS = 12  # differing keys that a refusal lists
@@ -40,10 +40,10 @@ class Comparison:
     @property
     def equal(self) -> dict[str, bool | None]:
         """Whether the runs agreed, at each shared seed, in what must not depend on the assigner; None: not recorded."""
-        first, second = ({r["seed"]: r["equal"] for r in entry.records} for entry in (self.a, self.b))
+        first, second = ({r.seed: r.equal for r in entry.records} for entry in (self.a, self.b))
         found: dict[str, bool | None] = {}
         for name in ("initial_weights", "batches"):
-            pairs = [(first[seed][name], second[seed][name]) for seed in self.seeds]
+            pairs = [(getattr(first[seed], name), getattr(second[seed], name)) for seed in self.seeds]
             unknown = not pairs or any(None in pair for pair in pairs)
             found[name] = None if unknown else all(x == y for x, y in pairs)
         return found
@@ -88,7 +88,7 @@ def _find(boards: Iterable[Board], wanted: str) -> list[tuple[Board, Entry]]:
     by_run = [
         (board, entry)
         for board, entry in everything
-        if any(record["run_id"].startswith(wanted) for record in entry.records)
+        if any(record.run_id.startswith(wanted) for record in entry.records)
         and "-" in wanted  # a run id has its hyphens; a name alone is an assigner
     ]
     if by_run:
@@ -137,20 +137,20 @@ def by_shape(entry: Entry) -> dict[str, dict[int, float]]:
     """
     found: dict[str, dict[int, float]] = {}
     for record in entry.records:
-        for attribute, bins in (record["metrics"]["bins"] or {}).items():
-            known = {name: part["AP"] for name, part in bins.items() if part.get("AP") is not None}
+        for attribute, bins in (record.metrics.bins or {}).items():
+            known = {name: part.AP for name, part in bins.items() if part.AP is not None}
             words = attribute.replace("_", " ")
             for name, value in known.items():
-                found.setdefault(f"AP, {words} {name}", {})[record["seed"]] = value
+                found.setdefault(f"AP, {words} {name}", {})[record.seed] = value
             first, last = (list(bins)[place] for place in (0, -1))
             if first in known and last in known and first != last:
-                found.setdefault(f"AP, {words} {last} minus {first}", {})[record["seed"]] = known[last] - known[first]
+                found.setdefault(f"AP, {words} {last} minus {first}", {})[record.seed] = known[last] - known[first]
     return found
 
 
-def _machine(record: Record) -> tuple[Any, ...]:
-    environment = record["environment"]
-    return tuple(environment.get(key) for key in ("device", "threads", "processes", "torch"))
+def _machine(record: RunRecord) -> tuple[Any, ...]:
+    environment = record.environment
+    return tuple(getattr(environment, key, None) for key in ("device", "threads", "processes", "torch"))
 
 
 def _refusal(first: str, a: list[tuple[Board, Entry]], second: str, b: list[tuple[Board, Entry]]) -> str:
@@ -158,7 +158,7 @@ def _refusal(first: str, a: list[tuple[Board, Entry]], second: str, b: list[tupl
         ((i, j) for i in a for j in b), key=lambda pair: len([*_differences(pair[0], pair[1])])
     )
     if board_a.question == board_b.question:
-        declared = {entry.name: dict(entry.records[0]["declares"]) for entry in (x, y) if entry.records[0]["declares"]}
+        declared = {entry.name: changes for entry in (x, y) if (changes := entry.records[0].declares.changes)}
         return (
             f"{first} and {second} are not compared: {declared} changes more than the assignment, so it stands on the "
             "extended board, the other on the fair one"
@@ -166,15 +166,14 @@ def _refusal(first: str, a: list[tuple[Board, Entry]], second: str, b: list[tupl
     keys = [f"{key} {left!r} / {right!r}" for key, left, right in _differences((board_a, x), (board_b, y))]
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
     return (
-        f"{first} and {second} never ran under one protocol on the same data; nearest: {x.records[0]['run_id']} and "
-        f"{y.records[0]['run_id']}, which differ in {', '.join(keys[:SHOWN_KEYS])}{more}; run one of them as the other"
+        f"{first} and {second} never ran under one protocol on the same data; nearest: {x.records[0].run_id} and "
+        f"{y.records[0].run_id}, which differ in {', '.join(keys[:SHOWN_KEYS])}{more}; run one of them as the other"
     )
 
 
 def _differences(a: tuple[Board, Entry], b: tuple[Board, Entry]) -> Iterator[tuple[str, Any, Any]]:
     """Between the protocols and the data of two entries."""
     left, right = (entry.records[0] for _, entry in (a, b))
-    yield from differing_keys(left["protocol"]["content"], right["protocol"]["content"])
-    for role in ("train", "val"):
-        for key in ("split", "checksum"):
-            yield from differing_keys(left["data"][role][key], right["data"][role][key], f"data.{role}.{key}")
+    yield from differing_keys(left.protocol.content, right.protocol.content)
+    which = {"train": {"split", "checksum"}, "val": {"split", "checksum"}}
+    yield from differing_keys(left.data.model_dump(include=which), right.data.model_dump(include=which), "data")

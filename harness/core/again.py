@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 DEFAULT_RESULTS = Path("results")
 
@@ -30,8 +28,3 @@ def aimed_at(command: str, results: Path) -> str:
         kept.append(word)
     elsewhere = ["--results", str(results)] if results != DEFAULT_RESULTS else []
     return shlex.join([*kept, *elsewhere])
-
-
-def aimed_record(record: Mapping[str, Any], results: Path) -> dict[str, Any]:
-    """A record whose command is to be shown as advice, `aimed_at` the results directory that it lies in."""
-    return {**record, "command": aimed_at(record["command"], results)}

@@ -12,10 +12,12 @@ from harness.core.errors import UserError, shorten
 from harness.core.files import held
 from harness.core.text import counted
 from harness.doctor.rows import Row, from_error
-from harness.protocol.protocol import recorded_protocol
 from harness.records.failures import Failure
+from harness.records.identity import RunSpec
+from harness.records.inputs import recorded_protocol
 from harness.records.pending import completing, is_pending, load_pending, pending_runs
-from harness.records.store import ResultsStore, RunSpec
+from harness.records.schema import RunRecord
+from harness.records.store import ResultsStore
 from harness.records.unfinished import state_file, unfinished_run
 
 LOCKS = ("lock", "claim")  # of a run, and of a sweep that has it run
@@ -59,10 +61,10 @@ def superseded(store: ResultsStore) -> dict[str, str]:
             continue
         since = (state_file(work) or work).stat().st_mtime
         for record in records:
-            if record["run_id"] != left.run_id and _seconds(record["created"]) >= int(since):
+            if record.run_id != left.run_id and _seconds(record.created) >= int(since):
                 question = _question(record)
                 if question is not None and _but_for_content(question) == _but_for_content(left.question):
-                    found[left.run_id] = str(record["run_id"])
+                    found[left.run_id] = record.run_id
     return found
 
 
@@ -112,13 +114,13 @@ def _going_on(store: ResultsStore, run_id: str) -> str:
     return "the command that began it, with --resume"
 
 
-def _question(record: dict[str, Any]) -> dict[str, Any] | None:
+def _question(record: RunRecord) -> dict[str, Any] | None:
     """What the record's id is the hash of; None for a protocol of another version."""
     try:
         protocol = recorded_protocol(record)
     except UserError:
         return None
-    return RunSpec(protocol, record["data"], record["assigner"], record["options"], record["seed"]).question
+    return RunSpec(protocol, record.data, record.assigner, record.options, record.seed).question
 
 
 def _but_for_content(question: Mapping[str, Any]) -> dict[str, Any]:

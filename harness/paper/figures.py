@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from harness.drawing.images import Entry, Panel, Pen, sheet
 from harness.drawing.svg import Scale, element, length
 from harness.inspection.one_image import FIRST_LEVEL, assign, look, mixtures
 from harness.inspection.one_image_sheet import overview, quality_panel
+from harness.records.details import Trace
 from harness.runs.trained import Trained
 
 Floats = npt.NDArray[np.float64]
@@ -81,7 +81,7 @@ def components(trained: Trained, images: ImageSet) -> Components:
     """
     if not isinstance(trained.model.assigner, IQDet):
         raise UserError(
-            f"run {trained.run_id} is of {trained.record['assigner']}, which learns no quality distribution; figure 4 "
+            f"run {trained.run_id} is of {trained.record.assigner}, which learns no quality distribution; figure 4 "
             "needs a run of iqdet, qd or uniform"
         )
     parts: list[tuple[Floats, ...]] = []
@@ -105,7 +105,7 @@ def components(trained: Trained, images: ImageSet) -> Components:
     return Components(mu, sigma, level_of.astype(np.int64), share_of, boxes)
 
 
-def curves(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curve]:
+def curves(entries: Mapping[str, Sequence[Trace]]) -> list[Curve]:
     """Means over seeds of the mean IoU of positives.
 
     Args:
@@ -115,9 +115,9 @@ def curves(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curve]:
     made = []
     for name, traces in entries.items():
         known = [
-            {step: value for step, value in zip(trace["step"], values, strict=True) if value is not None}
+            {step: value for step, value in zip(trace.step, values, strict=True) if value is not None}
             for trace in traces
-            if (values := trace["statistics"].get("iou_of_positives"))
+            if (values := trace.statistics.get("iou_of_positives"))
         ]
         steps = sorted(set.intersection(*map(set, known))) if known else []
         if steps:
@@ -213,15 +213,15 @@ def figure_5(runs: Sequence[Trained], images: ImageSet, chosen: Sequence[int], t
         places, learnt = [], []
         for index in chosen:
             view = look(trained.model, images, index, trained.protocol)
-            step = Step(int(trained.record["seed"]), trained.protocol.schedule.steps, 1.0)
+            step = Step(int(trained.record.seed), trained.protocol.schedule.steps, 1.0)
             drawn = assign(trained.model, view, step, range(view.targets.num_boxes))
             panel = overview(view, drawn, None, IMAGE_SIDE)
-            panel.title = f"{trained.record['assigner']}, {view.name}"
+            panel.title = f"{trained.record.assigner}, {view.name}"
             levels |= set(drawn.level.tolist())
             places.append(panel)
             if (found := mixtures(trained.model, view)) is not None:
                 learnt.append(quality_panel(view, drawn, *found, IMAGE_SIDE))
-                learnt[-1].title = f"{trained.record['assigner']}: learnt quality"
+                learnt[-1].title = f"{trained.record.assigner}: learnt quality"
         rows += [places, learnt] if learnt else [places]
     legend = [Entry(partial(_dot, level=level), f"P{FIRST_LEVEL + level}") for level in sorted(levels)]
     legend.append(Entry(lambda pen, x, y: pen.dot(x, y, 0, 0.0), "dark: soft label 0"))

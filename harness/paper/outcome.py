@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from harness.comparison.board import Entry, gap
 from harness.comparison.intervals import Gap, Interval
 from harness.paper.planning import PlannedRow, TablePlan
 from harness.paper.published import Published, published
+from harness.records.details import Details
 from harness.records.lookup import Recorded
-from harness.records.names import Record
+from harness.records.schema import RunRecord
 
 METRIC = "AP"
 
@@ -84,7 +84,7 @@ def verdict(paper_gain: float | None, gain: Gap | None, number: tuple[float, Int
     return SAME if (gain.mean > 0) == (paper_gain > 0) else OPPOSITE
 
 
-def lines(plan: TablePlan, records: Iterable[Record], details: Mapping[str, Mapping[str, Any]]) -> list[Line]:
+def lines(plan: TablePlan, records: Iterable[RunRecord], details: Mapping[str, Details]) -> list[Line]:
     """A line per row.
 
     Args:
@@ -98,26 +98,26 @@ def lines(plan: TablePlan, records: Iterable[Record], details: Mapping[str, Mapp
     return [_line(plan, planned, entries, paper) for planned in plan.rows]
 
 
-def answers(plan: TablePlan, records: Iterable[Record]) -> dict[str, list[str]]:
+def answers(plan: TablePlan, records: Iterable[RunRecord]) -> dict[str, list[str]]:
     """By row the run ids of the records that it is made of."""
     recorded = Recorded(records)
     return {
-        planned.row.name: [record["run_id"] for record in _records(planned, recorded).values()] for planned in plan.rows
+        planned.row.name: [record.run_id for record in _records(planned, recorded).values()] for planned in plan.rows
     }
 
 
-def _records(planned: PlannedRow, recorded: Recorded) -> dict[int, Record]:
+def _records(planned: PlannedRow, recorded: Recorded) -> dict[int, RunRecord]:
     found = {run.spec.seed: recorded.answer(run.spec) for run in planned.runs if run.spec.data}
     return {seed: record for seed, record in found.items() if record is not None}
 
 
-def _entry(planned: PlannedRow, recorded: Recorded, details: Mapping[str, Mapping[str, Any]]) -> Entry | None:
+def _entry(planned: PlannedRow, recorded: Recorded, details: Mapping[str, Details]) -> Entry | None:
     by_seed = _records(planned, recorded)
     if not by_seed:
         return None
     first = planned.runs[0]
     runs = tuple(record for _, record in sorted(by_seed.items()))
-    own_details = tuple(details.get(record["run_id"]) for record in runs)
+    own_details = tuple(details.get(record.run_id) for record in runs)
     return Entry(first.choice.name, first.spec.assigner, first.spec.options, first.choice.changed, runs, own_details)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assigners import registry
 from harness.core.errors import UserError, did_you_mean
 from harness.paper.rows import Kind, Row, Table
 from harness.paper.scales import Scale
 from harness.protocol.protocol import Protocol, load_protocol
-from harness.records.store import ResultsStore, RunSpec
+from harness.records.identity import UNKNOWN, RunSpec
+from harness.records.schema import DataIdentity
+from harness.records.store import ResultsStore
 from harness.sweeps.plan import Choice, Held, Plan, PlannedRun, Tuning, choose, identify
 from harness.sweeps.request import Rerun
 
@@ -135,7 +137,7 @@ def plan_table(
         _check_named(table, [row for row in table.rows if row.name in wanted], places)
     registered = {entry.name for entry in registry.catalogue()}
     held = Held(store)
-    opened: dict[tuple[str, DataSection], dict[str, Any]] = {}
+    opened: dict[tuple[str, DataSection], DataIdentity] = {}
 
     def planned(row: Row) -> PlannedRow:
         place = places[row.kind]
@@ -145,7 +147,7 @@ def plan_table(
         if registry.parse_spec(row.assigner)[0] not in registered:
             return shown
         (choice,) = choose([row.assigner])
-        specs = [RunSpec(tuning.protocol, {}, choice.assigner, choice.options, seed) for seed in seeds]
+        specs = [RunSpec(tuning.protocol, UNKNOWN, choice.assigner, choice.options, seed) for seed in seeds]
         if place.data is None:
             runs = tuple(PlannedRun(choice, tuning, spec, "", "missing", frozenset()) for spec in specs)
             return PlannedRow(row, place, tuning, runs, f"needs --data {row.kind}:DIR", row.name in wanted)
@@ -197,7 +199,7 @@ def _check_named(table: Table, rows: Sequence[Row], places: dict[Kind, Place]) -
     raise UserError(f"table {table.number}: rows {names} need data of their own; add {words}{or_only}")
 
 
-def _opened(source: str, protocol: Protocol, known: dict[tuple[str, DataSection], dict[str, Any]]) -> dict[str, Any]:
+def _opened(source: str, protocol: Protocol, known: dict[tuple[str, DataSection], DataIdentity]) -> DataIdentity:
     key = source, protocol.data
     if key not in known:
         known[key] = identify(source, protocol)

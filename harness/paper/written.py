@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from harness.core.files import write_atomically
 from harness.paper.outcome import VERDICTS, Line
 from harness.paper.planning import NOT_REGISTERED, TablePlan
 from harness.paper.published import METRICS, source
+from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 
 MINUS, PLUS_MINUS = "\u2212", "\u00b1"
@@ -88,7 +89,7 @@ def _conditions(plan: TablePlan, lines: Sequence[Line]) -> str:
     """Protocol and data of the runs."""
     found = []
     for place in dict.fromkeys(line.planned.place for line in lines):
-        titles = {record["data"]["title"] for line in lines if line.planned.place == place
+        titles = {record.data.title for line in lines if line.planned.place == place
                   for record in (line.entry.records if line.entry else ())}  # fmt: skip
         data = ", ".join(sorted(titles)) or (place.data.partition(":")[0] if place.data else "data not named")
         found.append(f"protocol {Path(place.origin).stem} on {data}")
@@ -159,21 +160,21 @@ def as_json(plan: TablePlan, lines: Iterable[Line]) -> list[dict[str, Any]]:
 
 def _values(plan: TablePlan, line: Line) -> dict[str, Any]:
     planned, entry, interval, gain = line.planned, line.entry, line.interval, line.gain
-    records: Sequence[Mapping[str, Any]] = entry.records if entry is not None else ()
+    records: Sequence[RunRecord] = entry.records if entry is not None else ()
     return {
         "table": plan.table.number, "scale": plan.scale.name, "row": planned.row.name, "method": line.paper.method,
         "split": line.paper.split, "setting": line.paper.setting,
         **{f"paper_{name}": line.paper.metrics.get(name) for name in METRICS},
         "assigner": planned.row.assigner, "overrides": list(planned.tuning.overrides),
         "protocol": Path(planned.place.origin).stem, "protocol_hash": planned.protocol.digest,
-        "data": records[0]["data"]["title"] if records else None,
-        "seeds": [record["seed"] for record in records],
+        "data": records[0].data.title if records else None,
+        "seeds": [record.seed for record in records],
         **{name: entry.mean(name) if entry is not None else None for name in METRICS},
         "AP_low": interval.low if interval else None, "AP_high": interval.high if interval else None,
         "reference": planned.row.reference, "paper_gain": line.paper_gain,
         "gain": gain.mean if gain else None, "gain_low": gain.low if gain else None,
         "gain_high": gain.high if gain else None, "gain_p": gain.p if gain else None,
-        "verdict": line.verdict, "run_ids": [record["run_id"] for record in records], "note": line.paper.note,
+        "verdict": line.verdict, "run_ids": [record.run_id for record in records], "note": line.paper.note,
     }  # fmt: skip
 
 

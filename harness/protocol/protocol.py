@@ -298,20 +298,16 @@ def _as_of_today(values: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
     return {**values, **{section: {**keys, **values.get(section, {})} for section, keys in today.items()}}
 
 
-def recorded_protocol(record: Mapping[str, Any]) -> Protocol:
-    """The protocol that a record holds.
+def protocol_of(content: Mapping[str, Any], name: str) -> Protocol:
+    """The protocol of a content, as `Protocol.content` gives it.
 
     Raises:
-        UserError: for one that this version does not know.
+        UserError: for one that this version does not know; the message follows the name of what holds it.
     """
-    part = record["protocol"]
     try:
-        return Protocol.model_validate({**part["content"], "name": part["name"]})
+        return Protocol.model_validate({**content, "name": name})
     except ValidationError as error:
-        raise UserError(
-            f"the record of run {record['run_id']} holds a protocol of another version: {_explain(error)}; train it "
-            f"again with: {record['command']}"
-        ) from error
+        raise UserError(f"holds a protocol of another version: {_explain(error)}") from error
 
 
 def _only_place(values: dict[str, Any], override: str) -> bool:

@@ -9,23 +9,17 @@ record stays what it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.core.errors import UserError, reason
 from harness.core.files import dump, write_atomically
-from harness.data.base import ImageSet
-from harness.evaluation.bootstrap import replicates
-from harness.evaluation.coco_metrics import Detections
-from harness.evaluation.error_types import error_types
-from harness.evaluation.match_table import MatchTable
 from harness.records.store import ResultsStore
 
-SCHEMA = 1
 TRACE_POINTS = 100  # of a learning curve, at most
 Numbers = list[float | None]
 
@@ -49,43 +43,35 @@ class Trace(_Part):
     statistics: dict[str, Numbers] = {}
 
 
+class Errors(_Part):
+    """Mistakes by type, as `harness.evaluation.error_types` counts and repairs them."""
+
+    score: float
+    counts: dict[str, int]
+    objects: int
+    gain: dict[str, float | None]
+
+
 class Details(_Part):
     """The file of a run."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema")
     run_id: str
     bootstrap: Bootstrap
-    errors: dict[str, Any]
+    errors: Errors
     trace: Trace
 
 
-def make_details(run_id: str, images: ImageSet, detections: Sequence[Detections], trace: Path) -> dict[str, Any]:
-    """Everything that the file of a run holds.
-
-    Args:
-        images, detections: of the run's validation split, as `harness.evaluation.coco_metrics` takes them.
-        trace: its ``metrics.jsonl``; where there is none the curves are empty.
-    """
-    return {
-        "schema": SCHEMA,
-        "run_id": run_id,
-        "bootstrap": replicates(MatchTable.build(images, detections)),
-        "errors": error_types(images, detections),
-        "trace": learning_curves(trace),
-    }
-
-
-def save_details(store: ResultsStore, details: dict[str, Any]) -> Path:
+def save_details(store: ResultsStore, details: Details) -> Path:
     """Write a run's file, in place of an older one."""
-    Details.model_validate(details)
-    path = _path(store, details["run_id"])
-    write_atomically(path, dump(details))
+    path = _path(store, details.run_id)
+    write_atomically(path, dump(details.model_dump(by_alias=True)))
     return path
 
 
-def load_details(store: ResultsStore, run_ids: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def load_details(store: ResultsStore, run_ids: Iterable[str]) -> tuple[dict[str, Details], list[str]]:
     """The details at hand, by run id, and one line for each file that cannot be used."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Details] = {}
     problems = []
     for run_id in run_ids:
         path = _path(store, run_id)
@@ -98,16 +84,18 @@ def load_details(store: ResultsStore, run_ids: Iterable[str]) -> tuple[dict[str,
     return found, problems
 
 
-def learning_curves(path: Path) -> dict[str, Any]:
-    """The trace of a run in at most `TRACE_POINTS` points: ``step``, ``losses`` and ``statistics`` by name."""
+def learning_curves(path: Path) -> Trace:
+    """The trace of a run in at most `TRACE_POINTS` points; empty where there is no file."""
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
     parts = np.array_split(np.arange(len(lines)), min(TRACE_POINTS, len(lines) or 1))
     stretches = [part for part in parts if len(part)]
-    curves: dict[str, Any] = {"step": [int(np.mean([lines[i]["step"] for i in part])) for part in stretches]}
-    for group in ("losses", "statistics"):
+
+    def means(group: str) -> dict[str, Numbers]:
         names = sorted({name for line in lines for name in line[group]})
-        curves[group] = {name: [_mean(lines[i][group].get(name) for i in part) for part in stretches] for name in names}
-    return curves
+        return {name: [_mean(lines[i][group].get(name) for i in part) for part in stretches] for name in names}
+
+    steps = [int(np.mean([lines[i]["step"] for i in part])) for part in stretches]
+    return Trace(step=steps, losses=means("losses"), statistics=means("statistics"))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -115,16 +103,15 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return round(float(np.mean(known)), 5) if known else None
 
 
-def _read(path: Path, run_id: str) -> dict[str, Any]:
+def _read(path: Path, run_id: str) -> Details:
     remedy = f"delete it, or make it again with: harness eval {run_id} --details"
     try:
-        value: Mapping[str, Any] = json.loads(path.read_bytes())
-        Details.model_validate(value)
+        details = Details.model_validate(json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError, ValidationError) as error:
         raise UserError(f"{path} is no file of details ({reason(error)[:160]}); {remedy}") from error
-    if value["run_id"] != run_id:
-        raise UserError(f"{path} is of run {value['run_id']}; {remedy}")
-    return dict(value)
+    if details.run_id != run_id:
+        raise UserError(f"{path} is of run {details.run_id}; {remedy}")
+    return details
 
 
 def _path(store: ResultsStore, run_id: str) -> Path:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.core.errors import UserError, reason, shorten
 from harness.core.files import dump, write_atomically
-from harness.records.store import ResultsStore, RunSpec
+from harness.records.identity import RunSpec
+from harness.records.store import ResultsStore
 
 
 class FailedProtocol(BaseModel):

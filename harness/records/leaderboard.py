@@ -13,8 +13,9 @@ import pandas as pd
 from harness.core.again import aimed_at
 from harness.core.errors import UserError
 from harness.core.files import exclusively, write_atomically
-from harness.protocol.protocol import canonical_hash
+from harness.records.identity import data_hash
 from harness.records.names import changed_options, known_defaults, newest_attempts
+from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 
 # Columns in order; floats carry their number of decimals, so that the file does not depend on a library's taste.
@@ -46,7 +47,7 @@ COLUMNS: dict[str, int | None] = {
 }
 
 
-def leaderboard(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def leaderboard(records: Iterable[RunRecord]) -> pd.DataFrame:
     """The table, best AP first within each protocol and data set.
 
     Args:
@@ -110,39 +111,33 @@ def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
     return (*where, undefined, 0.0 if undefined else -row["AP"], row["run_id"])
 
 
-def data_hash(record: Mapping[str, Any]) -> str:
-    """Eight digits for the images and objects that a run saw, both splits."""
-    data = record["data"]
-    return canonical_hash([data["train"]["checksum"], data["val"]["checksum"]], 8)
-
-
-def declared(record: Mapping[str, Any]) -> str:
+def declared(record: RunRecord) -> str:
     """What the assigner changed besides the assignment, ``replaces=box|class;nms=False``; empty on the fair board."""
-    part = record["declares"]
-    words = {key: "|".join(value) if isinstance(value, list) else value for key, value in part.items()}
+    changes = record.declares.changes.items()
+    words = {key: "|".join(value) if isinstance(value, list) else value for key, value in changes}
     return ";".join(f"{key}={value}" for key, value in words.items())
 
 
-def _row(record: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-    data, cost, metrics = record["data"], record["cost"], record["metrics"]
+def _row(record: RunRecord, changed: Mapping[str, Any]) -> dict[str, Any]:
+    data, cost, metrics = record.data, record.cost, record.metrics
     return {
-        "protocol": record["protocol"]["name"],
-        "protocol_hash": record["protocol"]["hash"],
-        "data": data["title"],
-        "data_hash": data_hash(record),
-        "assigner": record["assigner"],
+        "protocol": record.protocol.name,
+        "protocol_hash": record.protocol.hash,
+        "data": data.title,
+        "data_hash": data_hash(data),
+        "assigner": record.assigner,
         "parameters": ";".join(f"{key}={value}" for key, value in changed.items()),
         "declares": declared(record),
-        "seed": record["seed"],
+        "seed": record.seed,
         **{name: metrics[name] for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
-        "images_per_s": cost["images_per_s"],
-        "step_ms": cost["step_ms"],
-        "peak_memory_mb": cost["peak_memory_mb"],
-        "network_parameters": cost["parameters"],
-        "assigner_parameters": cost["assigner_parameters"],
-        "commit": record["source"]["commit"],
-        "date": record["created"][:10],
-        "device": record["environment"]["device"],
-        "run_id": record["run_id"],
-        "command": record["command"],
+        "images_per_s": cost.images_per_s,
+        "step_ms": cost.step_ms,
+        "peak_memory_mb": cost.peak_memory_mb,
+        "network_parameters": cost.parameters,
+        "assigner_parameters": cost.assigner_parameters,
+        "commit": record.source.commit,
+        "date": record.created[:10],
+        "device": record.environment.device,
+        "run_id": record.run_id,
+        "command": record.command,
     }

@@ -11,27 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from assigners import registry
-from harness.protocol.protocol import canonical_hash
-from harness.records.names import Record, newest_attempts
-from harness.records.store import RunSpec
-
-Key = tuple[str, str, str, str, str, int]
-
-
-def answer_key(
-    assigner: str, changed: Mapping[str, Any], protocol_hash: str, data: Mapping[str, Any], seed: int
-) -> Key:
-    """What two runs have in common exactly where one stands for the other.
-
-    Args:
-        assigner: its name.
-        changed: options that differ from today's defaults.
-        protocol_hash: of the protocol.
-        data: as records have it.
-        seed: of the run.
-    """
-    splits = (str(data[role]["checksum"]) for role in ("train", "val"))
-    return (assigner, canonical_hash(dict(changed)), protocol_hash, *splits, seed)  # type: ignore[return-value]
+from harness.records.identity import AnswerKey, RunSpec, answer_key
+from harness.records.names import newest_attempts
+from harness.records.schema import RunRecord
 
 
 class Recorded:
@@ -41,13 +23,13 @@ class Recorded:
         records: of any protocol; of several answers to one question the newest counts.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._records: dict[str, list[Record]] = {}
-        for record in sorted(newest_attempts(records), key=lambda record: (record["created"], record["run_id"])):
-            self._records.setdefault(record["assigner"], []).append(record)
-        self._answers: dict[str, dict[Key, Record]] = {}
+    def __init__(self, records: Iterable[RunRecord]) -> None:
+        self._records: dict[str, list[RunRecord]] = {}
+        for record in sorted(newest_attempts(records), key=lambda record: (record.created, record.run_id)):
+            self._records.setdefault(record.assigner, []).append(record)
+        self._answers: dict[str, dict[AnswerKey, RunRecord]] = {}
 
-    def answer(self, spec: RunSpec) -> Record | None:
+    def answer(self, spec: RunSpec) -> RunRecord | None:
         """The newest record of this run, whatever its run id; None if there is none."""
         # Only for assigners that are asked about: reading defaults imports the assigner.
         name = spec.assigner
@@ -55,8 +37,8 @@ class Recorded:
         if name not in self._answers:
             self._answers[name] = {
                 answer_key(
-                    name, _changed(record["options"], defaults), record["protocol"]["hash"], record["data"],
-                    record["seed"],
+                    name, _changed(record.options, defaults), record.protocol.hash, record.data,
+                    record.seed,
                 ): record
                 for record in self._records.get(name, ())
             }  # fmt: skip

@@ -9,34 +9,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-Record = Mapping[str, Any]
+from harness.records.schema import RunRecord
 
 
-def newest_attempts(records: Iterable[Record]) -> list[Record]:
+def newest_attempts(records: Iterable[RunRecord]) -> list[RunRecord]:
     """One record per run id, the newest; in the order in which the runs first appear."""
-    newest: dict[str, Record] = {}
+    newest: dict[str, RunRecord] = {}
     for record in records:
-        known = newest.get(record["run_id"])
-        if known is None or record["created"] >= known["created"]:
-            newest[record["run_id"]] = record
+        known = newest.get(record.run_id)
+        if known is None or record.created >= known.created:
+            newest[record.run_id] = record
     return list(newest.values())
 
 
-def known_defaults(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+def known_defaults(records: Iterable[RunRecord]) -> dict[str, dict[str, Any]]:
     """Assigner -> option -> its default, as the newest record that left the option alone has it."""
     defaults: dict[str, dict[str, Any]] = {}
-    for record in sorted(records, key=lambda record: (record["created"], record["run_id"])):
-        left_alone = {k: v for k, v in record["options"].items() if k not in record["changed_options"]}
-        defaults.setdefault(record["assigner"], {}).update(left_alone)
+    for record in sorted(records, key=lambda record: (record.created, record.run_id)):
+        left_alone = {k: v for k, v in record.options.items() if k not in record.changed_options}
+        defaults.setdefault(record.assigner, {}).update(left_alone)
     return defaults
 
 
-def changed_options(record: Record, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def changed_options(record: RunRecord, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The options of a record that differ from `known_defaults`, by name."""
-    usual = defaults.get(record["assigner"], {})
-    changed = record["changed_options"]
+    usual = defaults.get(record.assigner, {})
+    changed = record.changed_options
     return {
         key: value
-        for key, value in sorted(record["options"].items())
+        for key, value in sorted(record.options.items())
         if (value != usual[key] if key in usual else key in changed)
     }

@@ -18,14 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.core.errors import UserError, reason, shorten
 from harness.core.files import dump, write_atomically
-from harness.protocol.protocol import recorded_protocol
+from harness.records.identity import RunSpec
+from harness.records.inputs import recorded_protocol
 from harness.records.migrations import migrate
-from harness.records.schema import Record
-from harness.records.store import ResultsStore, RunSpec
+from harness.records.schema import MetricsPart, RunRecord, SplitPart
+from harness.records.store import ResultsStore
 
 TRAINED_FILE = "trained.json"
 
-_UNKNOWN = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"))  # until it is evaluated
+_UNKNOWN = dict.fromkeys(name for name in MetricsPart.model_fields if name != "bins")  # until it is evaluated
 
 
 class _File(BaseModel):
@@ -49,29 +50,29 @@ class Pending:
         trained_by: the code that trained it, as a checkpoint's state has it.
     """
 
-    record: dict[str, Any]
+    record: RunRecord
     data: str
     trained_by: list[dict[str, str | None]]
 
     @property
     def run_id(self) -> str:
         """Id of the run that waits for its record."""
-        return str(self.record["run_id"])
+        return self.record.run_id
 
     @property
     def own_split(self) -> str:
         """The split that the record is to be of."""
-        return str(self.record["data"]["val"]["split"])
+        return self.record.data.val.split
 
-    def spec(self, val: dict[str, Any] | None = None) -> RunSpec:
+    def spec(self, val: SplitPart | None = None) -> RunSpec:
         """The run as the store knows it.
 
         Args:
             val: what a record says of the validation split, where that is not what it was.
         """
         record = self.record
-        data = record["data"] if val is None else {**record["data"], "val": val}
-        return RunSpec(recorded_protocol(record), data, record["assigner"], record["options"], record["seed"])
+        data = record.data if val is None else record.data.model_copy(update={"val": val})
+        return RunSpec(recorded_protocol(record), data, record.assigner, record.options, record.seed)
 
 
 def trained_file(store: ResultsStore, run_id: str) -> Path:
@@ -86,8 +87,9 @@ def is_pending(store: ResultsStore, run_id: str) -> bool:
 
 def save_pending(store: ResultsStore, pending: Pending) -> None:
     """Write it down; the weights must lie there already."""
-    cost = {key: value for key, value in pending.record["cost"].items() if key != "eval_ms_per_image"}
-    record = {key: value for key, value in {**pending.record, "cost": cost}.items() if key != "metrics"}
+    record = pending.record.model_dump(
+        by_alias=True, exclude_unset=True, exclude={"metrics": True, "cost": {"eval_ms_per_image"}}
+    )
     content = _File(data=pending.data, trained_by=pending.trained_by, record=record)
     write_atomically(trained_file(store, pending.run_id), dump(content.model_dump(mode="json", by_alias=True)))
 
@@ -102,21 +104,22 @@ def load_pending(store: ResultsStore, run_id: str) -> Pending:
     try:
         content = _File.model_validate(json.loads(path.read_text("utf-8")))
         record = pending_record(content.record)
-        Record.model_validate(record)
     except (OSError, ValueError, TypeError, LookupError, RecursionError, UserError) as error:
         raise UserError(f"{path} cannot be used ({shorten(_first(error))}); {way_out(path)}") from error
-    if record["run_id"] != run_id:
-        raise UserError(f"{path} is of run {record['run_id']}; {way_out(path)}")
+    if record.run_id != run_id:
+        raise UserError(f"{path} is of run {record.run_id}; {way_out(path)}")
     return Pending(record, content.data, content.trained_by)
 
 
-def pending_record(record: dict[str, Any]) -> dict[str, Any]:
-    """A record in this version's schema, with undefined metrics and an evaluation that took no time.
+def pending_record(record: dict[str, Any]) -> RunRecord:
+    """The record with undefined metrics and an evaluation that took no time, of JSON values that lack both.
 
     Raises:
         UserError: for a schema that this version does not know.
+        ValueError: for what is no record besides.
     """
-    return migrate({**record, "metrics": dict(_UNKNOWN), "cost": {**record["cost"], "eval_ms_per_image": 0.0}})
+    whole = {**record, "metrics": _UNKNOWN, "cost": {**record["cost"], "eval_ms_per_image": 0.0}}
+    return RunRecord.model_validate(migrate(whole))
 
 
 def pending_runs(store: ResultsStore) -> list[str]:
@@ -139,7 +142,7 @@ def find_pending(store: ResultsStore, run: str) -> str | None:
     waiting = pending_runs(store)
     if run in waiting:
         return run
-    known: set[str] = {record["run_id"] for record in store.load_all()[0]}
+    known: set[str] = {record.run_id for record in store.load_all()[0]}
     matches = sorted(name for name in {*waiting, *known} if run and name.startswith(run))
     if run in known or not {*matches} & {*waiting}:
         return None

@@ -30,24 +30,29 @@ class ProtocolPart(_Part):
     content: dict[str, Any]
 
 
-class SplitPart(_Part):
-    """One split of the data."""
+class SplitIdentity(_Part):
+    """Which images and objects a split is of."""
 
     split: str
     images: Count
-    boxes: Count
     checksum: str
+
+
+class SplitPart(SplitIdentity):
+    """One split of the data, and what was found on reading it."""
+
+    boxes: Count
     warnings: dict[str, Count] = {}
 
 
-class DataPart(_Part):
-    """The data by title and checksum."""
+class DataIdentity(_Part):
+    """Which data a run has, as far as its id and its plan ask: by title and checksums, never by path."""
 
-    kind: str
+    kind: str  # the reader: shapes, coco, voc, wider or a plugin's
     title: str
     classes: list[str]
-    train: SplitPart
-    val: SplitPart
+    train: SplitIdentity
+    val: SplitIdentity
 
     @field_validator("title")
     @classmethod
@@ -55,6 +60,13 @@ class DataPart(_Part):
         if PurePosixPath(title).is_absolute() or PureWindowsPath(title).is_absolute():
             raise ValueError("data is named by its title, never by an absolute path")
         return title
+
+
+class DataPart(DataIdentity):
+    """What a record says of its data."""
+
+    train: SplitPart
+    val: SplitPart
 
 
 class BinPart(_Part):
@@ -78,6 +90,11 @@ class MetricsPart(_Part):
     AR100: Points | None
     bins: dict[str, dict[str, BinPart]] | None = None
 
+    def __getitem__(self, name: str) -> float | None:
+        """A metric that is chosen by its name."""
+        value: float | None = getattr(self, name)
+        return value
+
 
 class CostPart(_Part):
     """What the result cost; further figures may stand beside these."""
@@ -91,6 +108,11 @@ class CostPart(_Part):
     parameters: Count  # of the evaluated network
     assigner_parameters: Count
     eval_ms_per_image: Amount
+
+    def __getitem__(self, name: str) -> float | None:
+        """A figure that is chosen by its name; None where the record has none."""
+        value: float | None = getattr(self, name, None)
+        return value
 
 
 class EnvironmentPart(_Part):
@@ -122,6 +144,11 @@ class DeclaresPart(_Part):
     nms: bool = True
     score_voting: bool = False
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What it changes, by name; empty on the fair board."""
+        return self.model_dump(exclude_unset=True)
+
 
 class EqualPart(_Part):
     """Digests of what must not depend on the assigner at one seed; null where they were not taken."""
@@ -130,8 +157,11 @@ class EqualPart(_Part):
     batches: str | None  # every batch: which images, their boxes after augmentation, pixels
 
 
-class Record(_Part):
-    """Everything that a finished run leaves behind."""
+class RunRecord(_Part):
+    """Everything that a finished run leaves behind.
+
+    It is read as it was written: what an older version never said stays unsaid in `as_json`.
+    """
 
     schema_: Literal[2] = Field(alias="schema")
     run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -150,3 +180,15 @@ class Record(_Part):
     equal: EqualPart
     command: str
     progress: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values, exactly those that it was made from."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+    def with_parts(self, **parts: Any) -> RunRecord:
+        """The record with some of its parts replaced.
+
+        Raises:
+            ValueError: if the schema does not allow them.
+        """
+        return RunRecord.model_validate({**self.as_json(), **parts})

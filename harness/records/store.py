@@ -12,104 +12,27 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from harness.core.errors import InProgress, UserError, did_you_mean, reason, shorten, writing
-from harness.core.files import dump, exclusively, printable, publish_file, slug
-from harness.protocol.protocol import Protocol, canonical_hash
+from harness.core.files import dump, exclusively, printable, publish_file
 from harness.records.migrations import migrate
-from harness.records.schema import Record
+from harness.records.schema import RunRecord
 
 if TYPE_CHECKING:
-    from harness.data.base import ImageSet
+    pass
 
-# Part of what a run id is the hash of. Raise it if a run's result comes to depend on something new; it is no record's
-# schema: a record may say more of a run without becoming the answer to another question.
-_QUESTION = 1
 
 MOST_LEVELS = 50  # of nesting in a record, which has about six: whoever copies or writes it must not run out of stack
 
 SAMPLES = Path("samples", "samples.json")  # in a run's work folder: which sample pictures lie beside it
 _FILE_NAME = re.compile(r"(?P<run_id>.+?)(?:\.(?P<attempt>[2-9]|[1-9]\d+))?\.json")
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """Everything that determines a run's result.
-
-    Attributes:
-        protocol: the frozen protocol.
-        data: what `data_identity` gives; of a run that is to leave a record, `data_record`.
-        assigner: its registered name.
-        options: all options of the assigner, defaults included, as plain JSON values.
-        seed: of initialisation, data order, augmentation and assigner noise.
-    """
-
-    protocol: Protocol
-    data: dict[str, Any]
-    assigner: str
-    options: dict[str, Any]
-    seed: int
-
-    @property
-    def question(self) -> dict[str, Any]:
-        """What the run's id is the hash of, as plain JSON values."""
-        return {
-            "schema": _QUESTION,
-            "protocol": self.protocol.content(),
-            "data": {
-                "title": self.data["title"],
-                **{role: [self.data[role][key] for key in ("split", "checksum")] for role in ("train", "val")},
-            },
-            "assigner": self.assigner,
-            "options": self.options,
-            "seed": self.seed,
-        }
-
-    @property
-    def run_id(self) -> str:
-        """``assigner-protocol-s<seed>-<hash>``; the hash covers `question`, the words are for people."""
-        base = self.protocol.name.partition("+")[0]  # overrides are long; the hash tells them apart
-        return f"{slug(self.assigner)}-{slug(base)}-s{self.seed}-{canonical_hash(self.question, 10)}"
-
-
-def data_identity(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
-    """Which data a run has, as far as its id and its plan ask: title, classes and both splits with their checksums; no
-    path. No image is described for it, which takes a procedural set a while.
-
-    Args:
-        kind: the reader: ``shapes``, ``coco``, ``voc`` or ``wider``.
-        train: images that are trained on.
-        val: images that are evaluated on.
-    """
-    return _told(kind, train, val, _split_identity)
-
-
-def data_record(kind: str, train: ImageSet, val: ImageSet) -> dict[str, Any]:
-    """What a record says of its data: its identity, how many boxes it has and what was left out of it."""
-    return _told(kind, train, val, split_record)
-
-
-def split_record(images: ImageSet) -> dict[str, Any]:
-    """What a record says of one split."""
-    boxes = sum(len(images.annotations(index).boxes) for index in range(len(images)))
-    return {**_split_identity(images), "boxes": boxes, "warnings": dict(images.warnings)}
-
-
-def _told(kind: str, train: ImageSet, val: ImageSet, split: Callable[[ImageSet], dict[str, Any]]) -> dict[str, Any]:
-    common = {"kind": kind, "title": train.title, "classes": list(train.classes)}
-    return {**common, "train": split(train), "val": split(val)}
-
-
-def _split_identity(images: ImageSet) -> dict[str, Any]:
-    return {"split": images.split, "images": len(images), "checksum": images.checksum()}
 
 
 class ResultsStore:
@@ -127,20 +50,15 @@ class ResultsStore:
         """Whether a file lies where a record of the run would, readable or not."""
         return any(any(self.runs_dir.glob(name)) for name in (f"{run_id}.json", f"{run_id}.*.json"))
 
-    def save(self, record: dict[str, Any]) -> Path:
+    def save(self, record: RunRecord) -> Path:
         """Write a record that no other ever replaces; a repeat of a run gets the next free number.
 
         Any number of processes may save at once.
 
         Returns:
             The file that was written.
-
-        Raises:
-            ValueError: if the record is not of this schema (a fault of the program, not of the user).
         """
-        Record.model_validate(record)
-        text = dump(record)  # as given: the model would quietly turn NaN into null
-        run_id = record["run_id"]
+        text, run_id = dump(record.as_json()), record.run_id
 
         def claim(temporary: Path) -> Path:
             for attempt in count(1):
@@ -157,7 +75,7 @@ class ResultsStore:
             self.runs_dir.mkdir(parents=True, exist_ok=True)
             return publish_file(self.runs_dir, text, claim)
 
-    def attempts(self, run_id: str) -> dict[Path, dict[str, Any]]:
+    def attempts(self, run_id: str) -> dict[Path, RunRecord]:
         """The valid records of one run by their files, in this version's schema."""
         found = {}
         for path in (*self.runs_dir.glob(f"{run_id}.json"), *self.runs_dir.glob(f"{run_id}.*.json")):
@@ -165,7 +83,7 @@ class ResultsStore:
                 found[path] = _read(path)
         return found
 
-    def load_all(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def load_all(self) -> tuple[list[RunRecord], list[str]]:
         """All valid records, by run id and attempt, in this version's schema; one line for each file that is none."""
         found, problems = [], []
         try:
@@ -183,14 +101,14 @@ class ResultsStore:
                 problems.append(str(error))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])], problems
 
-    def find(self, run_id: str) -> dict[str, Any]:
+    def find(self, run_id: str) -> RunRecord:
         """The newest record of a run, by its id or an unambiguous beginning of it.
 
         Raises:
             UserError: for none or several, or a record of that name that cannot be read.
         """
         valid, problems = self.load_all()
-        records = {record["run_id"]: record for record in valid}  # later attempts replace earlier ones
+        records = {record.run_id: record for record in valid}  # later attempts replace earlier ones
         matches = [known for known in records if known.startswith(run_id)] if run_id else []
         chosen = matches[0] if len(matches) == 1 else run_id
         for problem in problems:
@@ -223,7 +141,7 @@ class ResultsStore:
             yield
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> RunRecord:
     shown = f"{path.parent}{os.sep}{printable(path.name)}"
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device read for ever
@@ -237,16 +155,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{shown} is not a record: a record is a JSON object")
     try:
-        record = migrate(value)
-        Record.model_validate(record)
+        record = RunRecord.model_validate(migrate(value))
     except UserError as error:
         raise UserError(f"{shown} {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "record"
         raise UserError(f"{shown}: {printable(shorten(where))}: {first['msg']}") from error
-    if record["run_id"] != _attempt(path)[0]:
-        raise UserError(f"{shown} holds the record of {record['run_id']}; a record must lie under its own name")
+    if record.run_id != _attempt(path)[0]:
+        raise UserError(f"{shown} holds the record of {record.run_id}; a record must lie under its own name")
     return record
 
 

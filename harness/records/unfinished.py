@@ -6,21 +6,17 @@ Nothing heavy is imported: `harness doctor` looks through here too.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import UserError, shorten
+from harness.core.errors import UserError
 from harness.core.files import held
 from harness.core.text import counted
+from harness.records.identity import RunSpec, differences
 from harness.records.pending import is_pending, load_pending
-from harness.records.store import ResultsStore, RunSpec
-
-ROLES = {"train": "training", "val": "validation"}
-
-_ABSENT = "absent"
+from harness.records.store import ResultsStore
 
 
 @dataclass(frozen=True)
@@ -85,44 +81,3 @@ def nearest(found: list[Unfinished], spec: RunSpec) -> Unfinished | None:
         return run.question is None, len(differences(run.question, spec.question)) if run.question else 0
 
     return min(found, key=distance, default=None)
-
-
-def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
-    """What makes one run another: a phrase for each part of what their ids are the hash of.
-
-    Args:
-        theirs, mine: as `harness.records.store.RunSpec.question` gives them.
-    """
-    found = []
-    data, here = theirs["data"], mine["data"]
-    if data["title"] != here["title"]:
-        found.append(f"data set {data['title']}, not {here['title']}")
-    for role, name in ROLES.items():
-        (split, checksum), (own_split, own_checksum) = data[role], here[role]
-        if split != own_split:
-            found.append(f"{name} split {split}, not {own_split}")
-        elif checksum != own_checksum:
-            found.append(f"other images or annotations in the {name} split")
-    old, new = ({**_keys(question["protocol"]), **question["options"]} for question in (theirs, mine))
-    for key in sorted({*old, *new}):
-        value, own = old.get(key, _ABSENT), new.get(key, _ABSENT)
-        if value != own:
-            found.append(f"{key} {shorten(str(value), 60)}, not {shorten(str(own), 60)}")
-    return found
-
-
-def trained_alike(theirs: Mapping[str, Any] | None, mine: Mapping[str, Any]) -> bool:
-    """Whether two runs differ at most in what the validation split, of the same name, holds."""
-    if theirs is None or theirs["data"]["val"][0] != mine["data"]["val"][0]:
-        return False
-    return without_validation(theirs) == without_validation(mine)
-
-
-def without_validation(question: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the weights; and how they are evaluated, but for the images."""
-    data = {key: value for key, value in question["data"].items() if key != "val"}
-    return {**question, "data": data}
-
-
-def _keys(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{key}": value for section, values in protocol.items() for key, value in values.items()}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -16,6 +15,7 @@ from harness.data.sources import needs_folder
 from harness.drawing.svg import DASH, number
 from harness.protocol.protocol import load_protocol
 from harness.records.details import load_details
+from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 from harness.report import charts
 from harness.report.agreement import Agreement, load_agreement
@@ -153,7 +153,7 @@ def collect(store: ResultsStore, *, pictures: bool) -> Content:
         raise UserError(
             f"no runs under {store.runs_dir}; `harness run --assigner iqdet` makes one, --results DIR looks elsewhere"
         )
-    details, broken = load_details(store, {record["run_id"] for record in records})
+    details, broken = load_details(store, {record.run_id for record in records})
     found = [part for board in boards(records, details) for part in parts(board)]
     searches = sensitivity(records)
     names = {entry.name for board in found for entry in board.entries}
@@ -165,9 +165,9 @@ def collect(store: ResultsStore, *, pictures: bool) -> Content:
         unread += lines
         sections.append(_section(store, board, series, f"board-{position}", agreement, pictures))
     # A run of an assigner's defaults stands on its board and among the variants: it is one run.
-    runs = {record["run_id"]: record for board in found for entry in board.entries for record in entry.records}
-    newest = max(record["created"] for record in runs.values())[:10]
-    assigners = {record["assigner"] for record in runs.values()}
+    runs = {record.run_id: record for board in found for entry in board.entries for record in entry.records}
+    newest = max(record.created for record in runs.values())[:10]
+    assigners = {record.assigner for record in runs.values()}
     return Content(
         subtitle=f"{counted(len(runs), 'run')} of {counted(len(assigners), 'assigner')}, newest of {newest}",
         sections=tuple(sections),
@@ -221,20 +221,18 @@ def _which(board: Board) -> str:
 
 def _facts(board: Board) -> tuple[tuple[str, str], ...]:
     record = board.entries[0].records[-1]
-    data, protocol = record["data"], record["protocol"]
-    content: Mapping[str, Any] = protocol["content"]
-    model, schedule = content["model"], content["schedule"]
+    data, protocol = record.data, record.protocol
+    model, schedule = protocol.content["model"], protocol.content["schedule"]
     splits = [
-        f"{counted(data[role]['images'], 'image')}, {counted(data[role]['boxes'], 'object')} "
-        f"({data[role]['split']}, {data[role]['checksum'][:12]})"
-        for role in ("train", "val")
+        f"{counted(part.images, 'image')}, {counted(part.boxes, 'object')} ({part.split}, {part.checksum[:12]})"
+        for part in (data.train, data.val)
     ]
     return (
-        ("Data", f"{data['title']}, {counted(len(data['classes']), 'class').replace('classs', 'classes')}: "
-                 f"{listing(data['classes'][:12])}{' ...' if len(data['classes']) > 12 else ''}"),
+        ("Data", f"{data.title}, {counted(len(data.classes), 'class').replace('classs', 'classes')}: "
+                 f"{listing(data.classes[:12])}{' ...' if len(data.classes) > 12 else ''}"),
         ("Trained on", splits[0]),
         ("Evaluated on", splits[1]),
-        ("Protocol", f"{protocol['name']} ({protocol['hash']}): {model['backbone']}, {schedule['steps']} steps of "
+        ("Protocol", f"{protocol.name} ({protocol.hash}): {model['backbone']}, {schedule['steps']} steps of "
                      f"{counted(schedule['batch_size'], 'image')}, {schedule['optimizer']} at {schedule['lr']:g}"),
     )  # fmt: skip
 
@@ -245,7 +243,7 @@ def _cost_chart(board: Board, series: Series) -> Markup | None:
         one, cost = estimate(entry.values("AP").values()), entry.cost("step_ms")
         if one is None or cost is None:
             continue
-        known = [record["cost"]["step_ms"] for record in entry.records]
+        known = [record.cost.step_ms for record in entry.records]
         points.append(Point(entry.name, series[entry.name], cost, min(known), max(known), one))
     if len(points) < 2:
         return None
@@ -257,10 +255,11 @@ def _curves(entries: Sequence[Entry], series: Series) -> Iterable[Drawing]:
     for group, name, caption, log in CURVES:
         lines, without = [], []
         for entry in entries:
-            traces = [details["trace"] for details in entry.details if details is not None]
-            known = [trace for trace in traces if any(v is not None for v in trace[group].get(name, ()))]
+            traces = [details.trace for details in entry.details if details is not None]
+            named = [(trace.step, getattr(trace, group).get(name, ())) for trace in traces]
+            known = [(steps, values) for steps, values in named if any(value is not None for value in values)]
             if known:
-                lines.append(_averaged(entry, [(trace["step"], trace[group][name]) for trace in known], series))
+                lines.append(_averaged(entry, known, series))
             elif traces:
                 without.append(entry.name)
         if lines:
@@ -279,19 +278,21 @@ def _averaged(entry: Entry, traces: Sequence[tuple[list[int], list[float | None]
     return Curve(entry.name, series[entry.name], steps, [sum(at[step]) / len(at[step]) for step in steps])
 
 
-def _run(entry: Entry, record: Mapping[str, Any], anchor: str) -> Run:
-    environment, metric = record["environment"], record["metrics"]["AP"]
-    shown = {name: environment.get(name) for name in ("python", "torch", "torchvision", "timm", "pycocotools", "cuda")}
+def _run(entry: Entry, record: RunRecord, anchor: str) -> Run:
+    environment, metric = record.environment, record.metrics.AP
+    shown = ("python", "torch", "torchvision", "timm", "pycocotools", "cuda")
     return Run(
         name=entry.name,
-        seed=record["seed"],
-        run_id=record["run_id"],
-        date=record["created"],
+        seed=record.seed,
+        run_id=record.run_id,
+        date=record.created,
         result=DASH if metric is None else number(metric, 2),
-        command=record["command"],
-        commit=record["source"]["commit"] or "unknown",
-        device=str(environment["device"]),
-        versions=", ".join(f"{name} {value}" for name, value in shown.items() if value is not None),
+        command=record.command,
+        commit=record.source.commit or "unknown",
+        device=environment.device,
+        versions=", ".join(
+            f"{name} {value}" for name in shown if (value := getattr(environment, name, None)) is not None
+        ),
         anchor=anchor,
     )
 
@@ -303,7 +304,7 @@ def repeat_command(board: Board) -> str:
     """
     record, seeds = board.entries[0].records[-1], board.entries[0].seeds
     same = all(entry.seeds == seeds for entry in board.entries) and seeds == tuple(range(len(seeds)))
-    if not same or needs_folder(record["data"]["kind"]):
+    if not same or needs_folder(record.data.kind):
         return ""
     try:
         known = load_protocol(board.question.protocol).digest == board.question.protocol_hash

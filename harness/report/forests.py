@@ -78,15 +78,15 @@ def size_tables(board: Board, series: Series) -> list[Table]:
     counts: dict[str, dict[str, int]] = {}
     for entry in board.entries:
         for record in entry.records:
-            for attribute, bins in (record["metrics"]["bins"] or {}).items():
-                counts.setdefault(attribute, {}).update({name: part["count"] for name, part in bins.items()})
-    for attribute, bins in sorted(counts.items()):
-        heads = [(name, counted(count, "object")) for name, count in bins.items()]
+            for attribute, bins in (record.metrics.bins or {}).items():
+                counts.setdefault(attribute, {}).update({name: part.count for name, part in bins.items()})
+    for attribute, count_of in sorted(counts.items()):
+        heads = [(name, counted(count, "object")) for name, count in count_of.items()]
         groups = [
             Group(
                 words,
                 heads,
-                {(e.name, name): _binned(e, attribute, name, field) for e in board.entries for name in bins},
+                {(e.name, name): _binned(e, attribute, name, field) for e in board.entries for name in count_of},
                 digits,
             )
             for field, words, digits in FIELDS
@@ -96,19 +96,19 @@ def size_tables(board: Board, series: Series) -> list[Table]:
 
 
 def _binned(entry: Entry, attribute: str, name: str, field: str) -> list[float | None]:
-    parts = [(record["metrics"]["bins"] or {}).get(attribute, {}).get(name) for record in entry.records]
-    return [part.get(field) for part in parts if part is not None]
+    parts = [(record.metrics.bins or {}).get(attribute, {}).get(name) for record in entry.records]
+    return [getattr(part, field) for part in parts if part is not None]
 
 
 def error_table(board: Board, series: Series) -> Table | None:
     """AP50 gained if all mistakes of one kind were repaired. None where no run has its details."""
-    found = {e.name: [d["errors"] for d in e.details if d is not None and "gain" in d["errors"]] for e in board.entries}
+    found = {e.name: [details.errors for details in e.details if details is not None] for e in board.entries}
     names = [name for name, errors in found.items() if errors]
     every = [errors for name in names for errors in found[name]]
-    kinds = list(dict.fromkeys(kind for errors in every for kind in errors["gain"]))
-    values: Values = {(name, kind): [e["gain"].get(kind) for e in found[name]] for name in names for kind in kinds}
-    heads = [(kind, _least_to_most(errors["counts"].get(kind) for errors in every)) for kind in kinds]
-    scores = sorted({errors["score"] for errors in every})
+    kinds = list(dict.fromkeys(kind for errors in every for kind in errors.gain))
+    values: Values = {(name, kind): [e.gain.get(kind) for e in found[name]] for name in names for kind in kinds}
+    heads = [(kind, _least_to_most(errors.counts.get(kind) for errors in every)) for kind in kinds]
+    scores = sorted({errors.score for errors in every})
     note = (
         "Points of AP50 gained if all mistakes of one kind, and no others, were repaired, after TIDE (Bolya et al., "
         f"ECCV 2020). Below the heads: how many there are at scores from {listing(map(str, scores))} on, over the runs."

@@ -45,10 +45,10 @@ def _pictures(store: ResultsStore, entry: Entry) -> list[tuple[dict[str, Any], s
         UserError: if none has, or they cannot be read.
     """
     for record in entry.records:
-        index = store.work_dir(record["run_id"]) / SAMPLES
+        index = store.work_dir(record.run_id) / SAMPLES
         if index.exists():
-            return [(image, _data_uri(index.with_name(image["file"])), record["seed"]) for image in _index(index)]
-    again = f"harness eval {entry.records[0]['run_id']} --details"
+            return [(image, _data_uri(index.with_name(image["file"])), record.seed) for image in _index(index)]
+    again = f"harness eval {entry.records[0].run_id} --details"
     raise UserError(f"its runs were evaluated elsewhere; where their weights lie, `{again}` draws them")
 
 

@@ -62,7 +62,7 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
 
 def extras(entry: Entry) -> str:
     """What the runs of an entry declare besides the assignment."""
-    declared = entry.records[-1]["declares"]
+    declared = entry.records[-1].declares.changes
     return ", ".join(f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in sorted(declared.items()))
 
 
@@ -138,7 +138,7 @@ def _cost(entry: Entry, name: str, digits: int) -> Cell:
     value = entry.cost(name)
     if value is None:
         return missing("not measured on this device")
-    known = [record["cost"][name] for record in entry.records if record["cost"].get(name) is not None]
+    known = [cost for record in entry.records if (cost := record.cost[name]) is not None]
     low, high = number(min(known), digits), number(max(known), digits)
     title = f"{low} to {high} over {counted(len(known), 'run')}" if low != high else ""
     words = f"{value:,.0f}".replace(",", " ") if digits == 0 else number(value, digits)

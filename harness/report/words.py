@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from harness.comparison.board import Board, Entry
 from harness.core.text import counted
 from harness.drawing.svg import number
-from harness.records.names import Record
+from harness.records.schema import RunRecord
 
 NOISY = 0.25  # spread of one assigner's step times, relative to their median, from which the cost axis is called rough
 
@@ -111,18 +111,18 @@ def caveats(board: Board) -> list[str]:
             f"{lacking} of {counted(len(runs), 'run')} lack their details: gaps with them leave the choice of "
             "validation images out of the interval."
         )
-    images = runs[0]["data"]["val"]["images"]
+    images = runs[0].data.val.images
     said.append(f"All AP is on {counted(images, 'validation image')}.")
     return said + _about_machines(board, runs)
 
 
-def _about_machines(board: Board, runs: Sequence[Record]) -> list[str]:
+def _about_machines(board: Board, runs: Sequence[RunRecord]) -> list[str]:
     """What the runs' machines and code mean for times and results."""
     said = []
-    machines = {str(record["environment"]["device"]) for record in runs}
+    machines = {str(record.environment.device) for record in runs}
     if len(machines) > 1:
         said.append(f"Runs on different machines ({listing(sorted(machines))}): their times are not comparable.")
-    times = {entry.name: [record["cost"]["step_ms"] for record in entry.records] for entry in board.entries}
+    times = {entry.name: [record.cost.step_ms for record in entry.records] for entry in board.entries}
     worst = max(times, key=lambda name: _spread(times[name]))
     if _spread(times[worst]) > NOISY:
         low, high = min(times[worst]), max(times[worst])
@@ -130,7 +130,7 @@ def _about_machines(board: Board, runs: Sequence[Record]) -> list[str]:
             f"Times are rough: the machine was shared or changed. A step of {worst} took {number(low, 0)} to "
             f"{number(high, 0)} ms, depending on the run."
         )
-    commits = {record["source"]["commit"] for record in runs}
+    commits = {record.source.commit for record in runs}
     if len(commits) > 1:
         said.append(f"The runs come from {len(commits)} commits of the code; the provenance names each.")
     return said

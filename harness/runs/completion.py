@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from harness.data.base import ImageSet
 from harness.data.check import without_unreadable
 from harness.evaluation.coco_results import needs_coco, write_results
 from harness.evaluation.inference import Detections, detect, judge
-from harness.protocol.protocol import recorded_protocol
-from harness.records.details import make_details, save_details
+from harness.records.details import save_details
 from harness.records.failures import failure_path
+from harness.records.identity import RunSpec, split_record
+from harness.records.inputs import recorded_protocol
 from harness.records.leaderboard import write_leaderboard
 from harness.records.pending import (
     TRAINED_FILE,
@@ -41,9 +42,10 @@ from harness.records.pending import (
     trained_file,
     way_out,
 )
-from harness.records.store import ResultsStore, RunSpec, split_record
+from harness.records.schema import RunRecord, SplitPart
+from harness.records.store import ResultsStore
 from harness.records.unfinished import state_file
-from harness.runs.recording import now
+from harness.runs.recording import make_details, now
 from harness.runs.samples import write_samples
 from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE, Trained, restore_trained, weights_at_hand
 from harness.training.checkpoint import clear_checkpoint, earlier_code, load_network, save_network
@@ -52,12 +54,12 @@ from harness.training.trainer import TRACE_FILE
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a run left behind; on other processes than the main one without a record."""
+    """What a run left behind, and where."""
 
-    record: dict[str, Any] = field(default_factory=dict)
-    path: Path = Path()
-    work_dir: Path = Path()
-    leaderboard: Path = Path()
+    record: RunRecord
+    path: Path
+    work_dir: Path
+    leaderboard: Path
 
 
 @contextmanager
@@ -110,20 +112,19 @@ def complete(
         again: whether an earlier attempt may have come as far as the record.
     """
     known, work = pending.record, store.work_dir(pending.run_id)
-    record = {
-        **known,
-        "created": now(),
-        "metrics": judge(images, detections),
-        "cost": {**known["cost"], **measured},
-        "source": {**source, "earlier": earlier_code(pending.trained_by, source)},
-    }
+    record = known.with_parts(
+        created=now(),
+        metrics=judge(images, detections),
+        cost={**known.cost.model_dump(exclude_unset=True), **measured},
+        source={**source, "earlier": earlier_code(pending.trained_by, source)},
+    )
     written = _written(store, pending) if again else None
     path = store.save(record) if written is None else written
     save_details(store, make_details(pending.run_id, images, detections, work / TRACE_FILE))
     trained_file(store, pending.run_id).unlink(missing_ok=True)
     clear_checkpoint(work / "checkpoint", allowed=True)
     failure_path(store, pending.run_id).unlink(missing_ok=True)
-    write_samples(work, model, images, recorded_protocol(record), record["seed"])
+    write_samples(work, model, images, recorded_protocol(record), record.seed)
     return RunOutcome(record, path, work, write_leaderboard(store))
 
 
@@ -137,12 +138,12 @@ def own_images(store: ResultsStore, pending: Pending, data: str, val_split: str 
     Raises:
         UserError: if it cannot be read.
     """
-    known = pending.record["data"]
-    if data.partition(":")[0] != known["kind"] or val_split not in (None, pending.own_split):
+    known = pending.record.data
+    if data.partition(":")[0] != known.kind or val_split not in (None, pending.own_split):
         return None
     section = recorded_protocol(pending.record).data
     images = without_unreadable(open_data(data, section, role="val"), section, store.root, None)
-    same = (images.title, images.split, list(images.classes)) == (known["title"], pending.own_split, known["classes"])
+    same = (images.title, images.split, list(images.classes)) == (known.title, pending.own_split, known.classes)
     return images if same else None
 
 
@@ -203,10 +204,10 @@ def complete_run(
 
 def evaluated_on(pending: Pending, device: torch.device) -> Pending:
     """The run with what was otherwise while it was evaluated beside the environment that it was trained in."""
-    known = pending.record["environment"]
+    known = pending.record.environment.model_dump()
     other = {key: value for key, value in environment(device).items() if value != known.get(key)}
     told = {**known, "evaluated": other} if other else known
-    return replace(pending, record={**pending.record, "environment": told})
+    return replace(pending, record=pending.record.with_parts(environment=told))
 
 
 def restore_pending(store: ResultsStore, pending: Pending, device: torch.device) -> Trained:
@@ -236,7 +237,7 @@ def free(store: ResultsStore, run_id: str) -> bool:
     return not there and not store.recorded(run_id)
 
 
-def relocate(store: ResultsStore, pending: Pending, val: dict[str, Any]) -> Pending:
+def relocate(store: ResultsStore, pending: Pending, val: SplitPart) -> Pending:
     """Make a trained run that of another validation split: under its id, in that one's work folder.
 
     The caller holds the run's lock. A kill on the way leaves at least one of the two complete.
@@ -246,13 +247,13 @@ def relocate(store: ResultsStore, pending: Pending, val: dict[str, Any]) -> Pend
     """
     old, spec = pending.run_id, pending.spec(val)
     source, target = store.work_dir(old), store.work_dir(spec.run_id)
-    about = weights_header(spec, pending.record["data"]["classes"])
+    about = weights_header(spec, pending.record.data.classes)
     for name in (NETWORK_FILE, ASSIGNER_FILE):
         if (source / name).exists():
             save_network(target / name, load_network(source / name), about)
     if (source / TRACE_FILE).exists():
         shutil.copyfile(source / TRACE_FILE, target / TRACE_FILE)
-    moved = replace(pending, record={**pending.record, "run_id": spec.run_id, "data": spec.data})
+    moved = replace(pending, record=pending.record.model_copy(update={"run_id": spec.run_id, "data": spec.data}))
     save_pending(store, moved)
     clear_pending(store, old, allowed=True)
     clear_checkpoint(source / "checkpoint", allowed=True)
@@ -289,5 +290,5 @@ def _written(store: ResultsStore, pending: Pending) -> Path | None:
     """The record of this very training, if it was written and what follows was not: no two take the same time."""
     known = pending.record
     alike = (path for path, record in store.attempts(pending.run_id).items()
-             if record["cost"]["train_s"] == known["cost"]["train_s"])  # fmt: skip
+             if record.cost.train_s == known.cost.train_s)  # fmt: skip
     return next(alike, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -17,10 +16,12 @@ from harness.data.readers.folder import FolderSet
 from harness.data.splits import SHARED, say_warnings, shared_images
 from harness.evaluation.coco_results import needs_coco, write_results
 from harness.evaluation.inference import detect, judge
-from harness.records.details import make_details, save_details
+from harness.records.details import save_details
 from harness.records.pending import find_pending, load_pending
+from harness.records.schema import MetricsPart
 from harness.records.store import ResultsStore
 from harness.runs.completion import restore_pending, say
+from harness.runs.recording import make_details
 from harness.runs.samples import write_samples
 from harness.runs.trained import Trained, load_trained
 from harness.training.trainer import TRACE_FILE
@@ -37,7 +38,7 @@ def evaluate_run(
     details: bool = False,
     val_split: str | None = None,
     results_json: Path | None = None,
-) -> dict[str, Any] | None:
+) -> MetricsPart | None:
     """Evaluate a trained run's weights again, on its own validation split or on other data.
 
     A run that waits for its record (`harness.records.pending`) is evaluated likewise; this writes no record.
@@ -71,7 +72,7 @@ def evaluate_run(
     if images.classes != trained.classes:
         known, learnt = (shorten(", ".join(classes)) for classes in (images.classes, trained.classes))
         raise UserError(f"{data} has classes {known}, the run was trained on {learnt}; give data of the same classes")
-    if details and images.checksum() != trained.record["data"]["val"]["checksum"]:
+    if details and images.checksum() != trained.record.data.val.checksum:
         raise UserError(
             f"{data} is not what {run_id} was evaluated on (another checksum): --details needs its own data"
         )
@@ -81,14 +82,14 @@ def evaluate_run(
     if details:
         trace = store.work_dir(trained.run_id) / TRACE_FILE
         save_details(store, make_details(trained.run_id, images, detections, trace))
-        work, seed = store.work_dir(trained.run_id), trained.record["seed"]
+        work, seed = store.work_dir(trained.run_id), trained.record.seed
         write_samples(work, trained.model, images, trained.protocol, seed)
     if results_json is not None and listed is not None:
         count = write_results(results_json, listed, detections)
         say(console, f"{count} detections in {len(images)} images written to {results_json}")
         if not listed.annotated:
             return None
-    return judge(images, detections)
+    return MetricsPart.model_validate(judge(images, detections))
 
 
 def note_trained_on(images: ImageSet, data: str, trained: Trained) -> None:
@@ -100,10 +101,10 @@ def note_trained_on(images: ImageSet, data: str, trained: Trained) -> None:
         data: where the images are from, as ``--data`` takes it.
         trained: the run.
     """
-    known = trained.record["data"]
-    if not isinstance(images, FolderSet) or images.title != known["title"] or SHARED in images.warnings:
+    known = trained.record.data
+    if not isinstance(images, FolderSet) or images.title != known.title or SHARED in images.warnings:
         return
-    section = trained.protocol.data.model_copy(update={"train_split": known["train"]["split"]})
+    section = trained.protocol.data.model_copy(update={"train_split": known.train.split})
     try:
         train = open_data(data, section, role="train")
     except UserError:

@@ -1,9 +1,11 @@
-"""What a record says of a run besides its metrics: known when training ends."""
+"""What a run says of itself: its record, known but for the metrics when training ends, and its details."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +13,15 @@ import torch
 from assigners.contract import Assigner, Declares
 from harness.core.device import peak_memory_mb
 from harness.core.environment import environment
+from harness.data.base import ImageSet
+from harness.evaluation.bootstrap import replicates
+from harness.evaluation.coco_metrics import Detections
+from harness.evaluation.error_types import error_types
+from harness.evaluation.match_table import MatchTable
+from harness.records.details import Bootstrap, Details, Errors, learning_curves
+from harness.records.identity import RunSpec
 from harness.records.pending import pending_record
-from harness.records.schema import SCHEMA
-from harness.records.store import RunSpec
+from harness.records.schema import SCHEMA, RunRecord
 from harness.training.checkpoint import earlier_code
 from harness.training.trainer import Trainer
 
@@ -30,7 +38,7 @@ def unfinished_record(
     source: dict[str, Any],
     device: torch.device,
     command: str,
-) -> dict[str, Any]:
+) -> RunRecord:
     """The record of a run that is trained and not evaluated (`harness.records.pending.pending_record`).
 
     Args:
@@ -63,7 +71,7 @@ def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
         "protocol": {
             "name": protocol.name, "note": protocol.note, "hash": protocol.digest, "content": protocol.content(),
         },
-        "data": spec.data,
+        "data": spec.data.model_dump(),
         "assigner": spec.assigner,
         "options": spec.options,
         "changed_options": changed,
@@ -107,3 +115,18 @@ def _cost(trainer: Trainer, device: torch.device) -> dict[str, float]:
         "parameters": sum(sizes.values()) - assigner,
         "assigner_parameters": assigner,
     }
+
+
+def make_details(run_id: str, images: ImageSet, detections: Sequence[Detections], trace: Path) -> Details:
+    """Everything that the file of a run holds.
+
+    Args:
+        images, detections: of the run's validation split, as `harness.evaluation.coco_metrics` takes them.
+        trace: its ``metrics.jsonl``; where there is none the curves are empty.
+    """
+    return Details(
+        run_id=run_id,
+        bootstrap=Bootstrap.model_validate(replicates(MatchTable.build(images, detections))),
+        errors=Errors.model_validate(error_types(images, detections)),
+        trace=learning_curves(trace),
+    )

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.records.names import Record, newest_attempts
-from harness.records.store import ResultsStore, RunSpec
+from harness.records.identity import RunSpec
+from harness.records.names import newest_attempts
+from harness.records.schema import RunRecord
+from harness.records.store import ResultsStore
 from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE, weights_at_hand
 from harness.training.checkpoint import load_network
 from harness.training.trainer import TRACE_FILE, Trainer
@@ -19,7 +21,7 @@ from harness.training.trainer import TRACE_FILE, Trainer
 _TOLD = ("steps", "curve", "trained_as")  # of a record's progress: the rest are the losses of the last step
 
 
-def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -> Record | None:
+def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -> RunRecord | None:
     """The newest twin whose weights are at hand.
 
     Args:
@@ -30,44 +32,44 @@ def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -
     twins = [
         record
         for record in newest_attempts(store.load_all()[0])
-        if (record["assigner"], record["options"], record["seed"]) == (spec.assigner, spec.options, spec.seed)
-        and record["equal"]["initial_weights"] == initial_weights
-        and record["data"]["train"]["checksum"] == spec.data["train"]["checksum"]
-        and _training(record["protocol"]["content"]) == asked
-        and record["protocol"]["content"]["evaluation"] != content["evaluation"]  # a repeat trains
+        if (record.assigner, record.options, record.seed) == (spec.assigner, spec.options, spec.seed)
+        and record.equal.initial_weights == initial_weights
+        and record.data.train.checksum == spec.data.train.checksum
+        and _training(record.protocol.content) == asked
+        and record.protocol.content["evaluation"] != content["evaluation"]  # a repeat trains
         and weights_at_hand(store, record)
-        and (store.work_dir(record["run_id"]) / TRACE_FILE).exists()
+        and (store.work_dir(record.run_id) / TRACE_FILE).exists()
     ]
-    return max(twins, key=lambda record: str(record["created"]), default=None)
+    return max(twins, key=lambda record: record.created, default=None)
 
 
-def adopt(trainer: Trainer, store: ResultsStore, twin: Record) -> None:
+def adopt(trainer: Trainer, store: ResultsStore, twin: RunRecord) -> None:
     """Put the trainer where the twin's training ended, with its weights, its trace and what it cost.
 
     Raises:
         UserError: if the weights are damaged.
     """
-    work, progress = store.work_dir(twin["run_id"]), twin["progress"]
-    learnt = load_network(work / ASSIGNER_FILE) if twin["cost"]["assigner_parameters"] else {}
+    work, progress = store.work_dir(twin.run_id), twin.progress
+    learnt = load_network(work / ASSIGNER_FILE) if twin.cost.assigner_parameters else {}
     state = {**load_network(work / NETWORK_FILE), **{f"assigner.{name}": value for name, value in learnt.items()}}
     for model in (trainer.model, trainer.evaluated):
         model.load_state_dict(state)
     trainer.folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(work / TRACE_FILE, trainer.trace_path)
-    batches, source = twin["equal"]["batches"], twin["source"]
+    batches, source = twin.equal.batches, twin.source
     trainer.state = replace(
         trainer.state,
         step=progress["steps"],
         trace_bytes=trainer.trace_path.stat().st_size,
-        seconds=twin["cost"]["train_s"],
+        seconds=twin.cost.train_s,
         curve=progress["curve"],
         batches=None if batches is None else int(batches, 16),
         trained_by=[
-            {**{key: source[key] for key in source if key != "earlier"}, "torch": twin["environment"]["torch"]}
+            {"commit": source.commit, "version": source.version, "torch": getattr(twin.environment, "torch", None)}
         ],
-        trained_as=twin["run_id"],
+        trained_as=twin.run_id,
     )
-    trainer.step_seconds.append(twin["cost"]["step_ms"] / 1000)
+    trainer.step_seconds.append(twin.cost.step_ms / 1000)
     trainer.latest = {name: value for name, value in progress.items() if name not in _TOLD}
 
 

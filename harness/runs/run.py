@@ -31,6 +31,7 @@ from harness.data.splits import open_splits, say_warnings
 from harness.evaluation.coco_metrics import coco_metrics
 from harness.evaluation.inference import Detections, detect
 from harness.protocol.protocol import Protocol
+from harness.records.identity import RunSpec, data_record, split_record, trained_alike
 from harness.records.pending import (
     Pending,
     clear_pending,
@@ -39,8 +40,8 @@ from harness.records.pending import (
     load_pending,
     save_pending,
 )
-from harness.records.store import ResultsStore, RunSpec, data_record
-from harness.records.unfinished import nearest, siblings, state_file, trained_alike
+from harness.records.store import ResultsStore
+from harness.records.unfinished import nearest, siblings, state_file
 from harness.runs.completion import (
     RunOutcome,
     complete,
@@ -101,7 +102,7 @@ class RunRequest:
     checkpoint_seconds: float = 30.0
 
 
-def run(request: RunRequest) -> RunOutcome:
+def run(request: RunRequest) -> RunOutcome | None:
     """Train, evaluate and record.
 
     Raises:
@@ -187,7 +188,7 @@ class _Job:
             alike = [run.run_id for run in found if run.step is None and trained_alike(run.question, spec.question)]
             if alike and free(store, spec.run_id):
                 with store.lock(alike[0]):
-                    relocate(store, load_pending(store, alike[0]), spec.data["val"])
+                    relocate(store, load_pending(store, alike[0]), split_record(self.val))
                 self._say(renamed(alike[0], spec.run_id))
             elif other := nearest(found, spec):
                 self._say(f"begins at step 1; {other.run_id} ({other.stands}) is another run: {other.differs(spec)}")
@@ -218,7 +219,7 @@ class _Job:
             self._say(f"continuing at step {trainer.state.step}")
         elif not request.restart and (twin := find_twin(self.store, spec, trainer.state.initial_weights)):
             adopt(trainer, self.store, twin)
-            self._say(f"trained as {twin['run_id']}, which is evaluated otherwise; --restart trains again")
+            self._say(f"trained as {twin.run_id}, which is evaluated otherwise; --restart trains again")
         note_code(trainer.state, source)
         self._tell_earlier(trainer.state.trained_by, source)
         trainer.state.command = self.go_on
@@ -264,7 +265,7 @@ class _Job:
         record = unfinished_record(trainer, spec, changed, source, self.device, self.request.command)
         save_pending(self.store, Pending(record, self.request.data, trainer.state.trained_by))
 
-    def finish(self, model: FCOS, source: dict[str, Any], *, again: bool) -> RunOutcome:
+    def finish(self, model: FCOS, source: dict[str, Any], *, again: bool) -> RunOutcome | None:
         """Evaluate, and write the record, its details and the leaderboard.
 
         Args:
@@ -275,7 +276,7 @@ class _Job:
         with training_kept(self.work, command, self.go_on):
             detections, milliseconds = self.detect(model)
             if not self.group.main:
-                return RunOutcome()
+                return None
             measured = {"eval_ms_per_image": milliseconds}
             pending = load_pending(self.store, self.spec.run_id)
             if again:

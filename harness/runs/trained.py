@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from detector import FCOS
-from harness.core.again import aimed_at, aimed_record
+from harness.core.again import aimed_at
 from harness.core.errors import UserError, reason, shorten
-from harness.protocol.protocol import Protocol, recorded_protocol
+from harness.protocol.protocol import Protocol
+from harness.records.inputs import recorded_protocol
+from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 from harness.training.build import attach_assigner, build_detector
 from harness.training.checkpoint import load_network
@@ -33,7 +33,7 @@ class Trained:
         model: in evaluation mode, on the device; without an assigner unless it was asked for.
     """
 
-    record: dict[str, Any]
+    record: RunRecord
     protocol: Protocol
     classes: tuple[str, ...]
     model: FCOS
@@ -41,7 +41,7 @@ class Trained:
     @property
     def run_id(self) -> str:
         """Id of the run whose detector it is."""
-        return str(self.record["run_id"])
+        return self.record.run_id
 
 
 def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with_assigner: bool = False) -> Trained:
@@ -58,18 +58,18 @@ def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with
 
 
 def restore_trained(
-    store: ResultsStore, record: dict[str, Any], device: torch.device, *, with_assigner: bool = False
+    store: ResultsStore, record: RunRecord, device: torch.device, *, with_assigner: bool = False
 ) -> Trained:
     """The same for a record at hand, be it one that is still to be completed (`harness.records.pending`).
 
     Raises:
         UserError: if its weights are missing, damaged or of another model.
     """
-    protocol = recorded_protocol(aimed_record(record, store.root))
-    classes = tuple(record["data"]["classes"])
+    protocol = recorded_protocol(record, store.root)
+    classes = tuple(record.data.classes)
     network = load_network(_at_hand(store, record, NETWORK_FILE))
-    model = build_detector(protocol, len(classes), record["seed"], to_train=False)
-    assigner = attach_assigner(model, record["assigner"], record["options"], record["seed"])
+    model = build_detector(protocol, len(classes), record.seed, to_train=False)
+    assigner = attach_assigner(model, record.assigner, record.options, record.seed)
     model.assigner = None
     _restore(model, network, store, record, NETWORK_FILE)
     if with_assigner:
@@ -80,10 +80,10 @@ def restore_trained(
     return Trained(record, protocol, classes, model.to(device).eval())
 
 
-def weights_at_hand(store: ResultsStore, record: Mapping[str, Any]) -> bool:
+def weights_at_hand(store: ResultsStore, record: RunRecord) -> bool:
     """Whether the run's weights lie here, those of its assigner too where it learns any."""
-    files = [NETWORK_FILE, *([ASSIGNER_FILE] if record["cost"]["assigner_parameters"] else [])]
-    return all((store.work_dir(record["run_id"]) / name).exists() for name in files)
+    files = [NETWORK_FILE, *([ASSIGNER_FILE] if record.cost.assigner_parameters else [])]
+    return all((store.work_dir(record.run_id) / name).exists() for name in files)
 
 
 def newest_trained(store: ResultsStore) -> str:
@@ -92,35 +92,33 @@ def newest_trained(store: ResultsStore) -> str:
     Raises:
         UserError: if there is none.
     """
-    records = [r for r in store.load_all()[0] if (store.work_dir(r["run_id"]) / NETWORK_FILE).exists()]
+    records = [r for r in store.load_all()[0] if (store.work_dir(r.run_id) / NETWORK_FILE).exists()]
     if not records:
         again = aimed_at("harness run --assigner center", store.root)
         raise UserError(
             f"no run under {store.root} has its weights at hand; train one with: {again}, "
             "or name another --results directory"
         )
-    return str(max(records, key=lambda record: record["created"])["run_id"])
+    return max(records, key=lambda record: record.created).run_id
 
 
-def _at_hand(store: ResultsStore, record: dict[str, Any], name: str) -> Path:
-    path = store.work_dir(record["run_id"]) / name
+def _at_hand(store: ResultsStore, record: RunRecord, name: str) -> Path:
+    path = store.work_dir(record.run_id) / name
     if not path.exists():
         what = "weights" if name == NETWORK_FILE else "parameters of its assigner"
         raise UserError(
-            f"run {record['run_id']} has a record but no {what} at {path}; train it here with: "
-            f"{aimed_at(record['command'], store.root)}"
+            f"run {record.run_id} has a record but no {what} at {path}; train it here with: "
+            f"{aimed_at(record.command, store.root)}"
         )
     return path
 
 
-def _restore(
-    module: nn.Module, state: dict[str, Tensor], store: ResultsStore, record: dict[str, Any], name: str
-) -> None:
+def _restore(module: nn.Module, state: dict[str, Tensor], store: ResultsStore, record: RunRecord, name: str) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:  # torch lists every key
-        path = store.work_dir(record["run_id"]) / name
+        path = store.work_dir(record.run_id) / name
         raise UserError(
-            f"weights {path} are of another model than that of run {record['run_id']} ({shorten(reason(error))}); "
-            f"train it again with: {aimed_at(record['command'], store.root)}"
+            f"weights {path} are of another model than that of run {record.run_id} ({shorten(reason(error))}); "
+            f"train it again with: {aimed_at(record.command, store.root)}"
         ) from error

@@ -10,10 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.protocol.protocol import canonical_hash
-from harness.records.names import Record, newest_attempts
+from harness.records.identity import question_of
+from harness.records.names import newest_attempts
+from harness.records.schema import RunRecord
 from harness.sweeps.plan import Plan, PlannedRun, numeric_keys
 
-Question = tuple[str, str, str]  # protocol hash, checksums of the training and the validation split
+QuestionKey = tuple[str, str]  # hashes of protocol and data
 
 # Keys that move the result and not the work: a tuned protocol costs what the protocol itself costs.
 _FREE = {
@@ -60,8 +62,7 @@ class _Known:
         """Seconds of a run that does the same to other numbers of images; evaluation where its data are known."""
         content = run.spec.protocol.content()
         seconds = content["schedule"]["steps"] * content["schedule"]["batch_size"] * self.train_image_s
-        images = run.spec.data["val"]["images"] if run.spec.data else 0
-        return float(seconds + _evaluations(content) * images * self.eval_image_s)
+        return float(seconds + _evaluations(content) * run.spec.data.val.images * self.eval_image_s)
 
 
 class Costs:
@@ -72,22 +73,22 @@ class Costs:
         device: the model of processor or accelerator, as records name it.
     """
 
-    def __init__(self, records: Iterable[Record], device: str) -> None:
+    def __init__(self, records: Iterable[RunRecord], device: str) -> None:
         self.device = device
         self._known: list[_Known] = []
         for record in records:
             self.add(record)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: RunRecord) -> None:
         """Take another record into account."""
-        content, cost = record["protocol"]["content"], record["cost"]
-        eval_image_s = cost["eval_ms_per_image"] / 1000
-        evaluating = _evaluations(content) * record["data"]["val"]["images"] * eval_image_s
+        content, cost = record.protocol.content, record.cost
+        eval_image_s = cost.eval_ms_per_image / 1000
+        evaluating = _evaluations(content) * record.data.val.images * eval_image_s
         self._known.append(
             _Known(
-                _work(content), _work(content, _AMOUNT), record["assigner"], record["environment"]["device"],
-                cost["train_s"] + evaluating, cost["peak_memory_mb"],
-                cost["step_ms"] / 1000 / content["schedule"]["batch_size"], eval_image_s,
+                _work(content), _work(content, _AMOUNT), record.assigner, record.environment.device,
+                cost.train_s + evaluating, cost.peak_memory_mb,
+                cost.step_ms / 1000 / content["schedule"]["batch_size"], eval_image_s,
             )
         )  # fmt: skip
 
@@ -196,14 +197,14 @@ class Spread:
     df: int
 
 
-def paired_spread(records: Iterable[Record], questions: Collection[Question]) -> Spread | None:
+def paired_spread(records: Iterable[RunRecord], questions: Collection[QuestionKey]) -> Spread | None:
     """The scatter of seed-paired differences under these questions; None where no two assigners share two seeds."""
-    entries: dict[Question, dict[tuple[str, str], dict[int, float]]] = {}
+    entries: dict[QuestionKey, dict[tuple[str, str], dict[int, float]]] = {}
     for record in newest_attempts(records):
-        question = question_of(record["protocol"]["hash"], record["data"])
-        if question in questions and record["metrics"]["AP"] is not None:
-            who = record["assigner"], canonical_hash(record["options"])
-            entries.setdefault(question, {}).setdefault(who, {})[record["seed"]] = record["metrics"]["AP"]
+        question = question_of(record).key
+        if question in questions and record.metrics.AP is not None:
+            who = record.assigner, canonical_hash(record.options)
+            entries.setdefault(question, {}).setdefault(who, {})[record.seed] = record.metrics.AP
     squares, pairs, df = 0.0, 0, 0
     for named in entries.values():
         for first, second in combinations(named.values(), 2):
@@ -223,20 +224,15 @@ class Need:
     spread: Spread
 
 
-def needed_seeds(records: Iterable[Record], plan: Plan, gap: float) -> Need | None:
+def needed_seeds(records: Iterable[RunRecord], plan: Plan, gap: float) -> Need | None:
     """For a gap in points of AP under the questions of a plan; None where there is nothing to estimate it from."""
-    spread = paired_spread(records, {question_of(run.spec.protocol.digest, run.spec.data) for run in plan.runs})
+    spread = paired_spread(records, {question_of(run.spec).key for run in plan.runs})
     if spread is None:
         return None
 
     from harness.comparison.intervals import seeds_needed
 
     return Need(gap, seeds_needed(gap, spread.sd), spread)
-
-
-def question_of(protocol_hash: str, data: Mapping[str, Any]) -> Question:
-    """The question that runs under a protocol on data answer."""
-    return protocol_hash, data["train"]["checksum"], data["val"]["checksum"]
 
 
 def _work(content: Mapping[str, Any], besides: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
 from typing import Any, Literal
@@ -19,7 +19,9 @@ from harness.core.errors import InProgress, Interrupted, RunFailed, UserError, r
 from harness.core.files import exclusively, write_atomically
 from harness.protocol.protocol import canonical_hash
 from harness.records.failures import failure_path, find_failure, save_failure
-from harness.records.names import Record, changed_options, known_defaults, newest_attempts
+from harness.records.identity import data_hash
+from harness.records.names import changed_options, known_defaults, newest_attempts
+from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 from harness.sweeps.plan import Plan, PlannedRun, marks, numeric_keys
 
@@ -36,7 +38,7 @@ class Result:
     run: PlannedRun
     outcome: Outcome
     error: str | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    record: RunRecord | None = None
 
     @property
     def failed(self) -> bool:
@@ -47,7 +49,7 @@ class Result:
 def carry_out(
     plan: Plan,
     store: ResultsStore,
-    train: Callable[[PlannedRun], dict[str, Any]],
+    train: Callable[[PlannedRun], RunRecord],
     before: Callable[[int, Sequence[PlannedRun]], None],
     after: Callable[[Result], None],
 ) -> list[Result]:
@@ -77,7 +79,7 @@ def carry_out(
     return [results[run.run_id] for run in plan.runs]
 
 
-def _claimed(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], dict[str, Any]]) -> Result:
+def _claimed(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], RunRecord]) -> Result:
     """Hold the run against other sweeps while looking whether it is still wanted, and while it is run."""
     try:
         with exclusively(store.work_dir(run.run_id) / "claim", wait=False):
@@ -97,7 +99,7 @@ def _found(run: PlannedRun, store: ResultsStore, failed: bool) -> Result:
     return Result(run, "failed before", failure.error if failure else None)
 
 
-def _tried(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], dict[str, Any]]) -> Result:
+def _tried(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], RunRecord]) -> Result:
     """Run it, and write down what goes wrong."""
     told = store.work_dir(run.run_id) / "error.txt"
     try:
@@ -180,7 +182,7 @@ class Search:
         return tuple(found)
 
 
-def sensitivity(records: Iterable[Record], keys: Sequence[str] | None = None) -> list[Search]:
+def sensitivity(records: Iterable[RunRecord], keys: Sequence[str] | None = None) -> list[Search]:
     """How AP depends on numbers of the protocol, for each assigner.
 
     Args:
@@ -191,21 +193,20 @@ def sensitivity(records: Iterable[Record], keys: Sequence[str] | None = None) ->
     Returns:
         A search for each protocol (but for these numbers) and data set with two points or more.
     """
-    newest = sorted(newest_attempts(records), key=lambda record: (record["created"], record["run_id"]))
-    newest = [record for record in newest if record["metrics"]["AP"] is not None]
+    newest = sorted(newest_attempts(records), key=lambda record: (record.created, record.run_id))
+    newest = [record for record in newest if record.metrics.AP is not None]
     defaults = known_defaults(newest)
     found = []
     for wanted in [tuple(keys)] if keys is not None else _real_numbers(newest):
-        groups: dict[tuple[str, ...], list[Record]] = {}
+        groups: dict[tuple[str, ...], list[RunRecord]] = {}
         for record, rest in zip(newest, _rests(newest, wanted), strict=True):
             if rest is not None:
-                data = record["data"]
-                groups.setdefault((rest, data["train"]["checksum"], data["val"]["checksum"]), []).append(record)
+                groups.setdefault((rest, data_hash(record.data)), []).append(record)
         found += [search for group in groups.values() if (search := _search(wanted, group, defaults)) is not None]
     return found
 
 
-def _real_numbers(records: Iterable[Record]) -> list[tuple[str]]:
+def _real_numbers(records: Iterable[RunRecord]) -> list[tuple[str]]:
     """Keys of schedule and loss; whole numbers (steps, images per step) are the size of a run, not its tuning."""
     values: dict[str, set[float]] = {}
     for content in _contents(records).values():
@@ -215,7 +216,7 @@ def _real_numbers(records: Iterable[Record]) -> list[tuple[str]]:
     return [(key,) for key, known in sorted(values.items()) if len(known) > 1]
 
 
-def _rests(records: Sequence[Record], keys: tuple[str, ...]) -> list[str | None]:
+def _rests(records: Sequence[RunRecord], keys: tuple[str, ...]) -> list[str | None]:
     """A hash of each record's protocol without `keys`; None where it lacks one of them."""
 
     @cache
@@ -228,31 +229,32 @@ def _rests(records: Sequence[Record], keys: tuple[str, ...]) -> list[str | None]
         )
 
     contents = _contents(records)
-    return [rest(record["protocol"]["hash"]) for record in records]
+    return [rest(record.protocol.hash) for record in records]
 
 
-def _contents(records: Iterable[Record]) -> dict[str, Mapping[str, Any]]:
-    return {record["protocol"]["hash"]: record["protocol"]["content"] for record in records}
+def _contents(records: Iterable[RunRecord]) -> dict[str, Mapping[str, Any]]:
+    return {record.protocol.hash: record.protocol.content for record in records}
 
 
 def _search(
-    keys: tuple[str, ...], records: Sequence[Record], defaults: Mapping[str, Mapping[str, Any]]
+    keys: tuple[str, ...], records: Sequence[RunRecord], defaults: Mapping[str, Mapping[str, Any]]
 ) -> Search | None:
     """One search from records whose protocols differ in `keys` alone; None if there is nothing to compare."""
     curves: dict[str, Curve] = {}
     for record in records:
-        numbers = numeric_keys(record["protocol"]["content"])
+        numbers = numeric_keys(record.protocol.content)
         point = tuple(float(numbers[key]) for key in keys)
-        name = row_name(record["assigner"], changed_options(record, defaults))
-        curve = curves.setdefault(name, Curve(name, record["assigner"], dict(record["options"]), {}))
-        curve.aps.setdefault(point, {})[record["seed"]] = record["metrics"]["AP"]
+        name = row_name(record.assigner, changed_options(record, defaults))
+        curve = curves.setdefault(name, Curve(name, record.assigner, dict(record.options), {}))
+        if record.metrics.AP is not None:
+            curve.aps.setdefault(point, {})[record.seed] = record.metrics.AP
     compared = [curve for curve in curves.values() if len(curve.aps) > 1]
     if not compared:
         return None
     return Search(
         keys,
-        min((record["protocol"]["name"] for record in records), key=lambda name: (len(name), name)),
-        records[0]["data"]["title"],
+        min((record.protocol.name for record in records), key=lambda name: (len(name), name)),
+        records[0].data.title,
         tuple(sorted({point for curve in compared for point in curve.aps})),
         tuple(sorted(compared, key=lambda curve: (-(curve.mean(curve.best) or 0.0), curve.name))),
     )

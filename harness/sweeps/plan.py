@@ -12,8 +12,10 @@ from assigners.registry import row_name
 from harness.core.errors import UserError, did_you_mean, shorten
 from harness.protocol.protocol import Protocol, canonical_hash, load_protocol
 from harness.records.failures import failure_path, load_failures
+from harness.records.identity import RunSpec, data_identity
 from harness.records.lookup import Recorded
-from harness.records.store import ResultsStore, RunSpec, data_identity
+from harness.records.schema import DataIdentity
+from harness.records.store import ResultsStore
 from harness.sweeps.request import SHORT_KEYS, Rerun, SweepRequest, expand
 
 if TYPE_CHECKING:
@@ -196,7 +198,7 @@ def make_plan(
     choices = choose(request.assigners)
     searched = tunings(origin, request.overrides, request.tune)
 
-    data: dict[DataSection, dict[str, Any]] = {}
+    data: dict[DataSection, DataIdentity] = {}
     for tuning in searched:
         if tuning.protocol.data not in data:
             data[tuning.protocol.data] = identify(request.data, tuning.protocol)
@@ -228,7 +230,7 @@ class Held:
     def planned(self, choice: Choice, tuning: Tuning, spec: RunSpec, command: str) -> PlannedRun:
         """A run with its state."""
         found = self._recorded.answer(spec)
-        answer = found["run_id"] if found is not None else None
+        answer = found.run_id if found is not None else None
         state = "done" if answer is not None else self._unanswered(spec.run_id)
         return PlannedRun(choice, tuning, spec, command, state, marks(self._store, spec.run_id), answer)
 
@@ -247,7 +249,7 @@ def marks(store: ResultsStore, run_id: str) -> Marks:
     return frozenset((p.parent.name, p.name, p.stat().st_mtime_ns) for p in (*paths, failure) if p.exists())
 
 
-def identify(source: str, protocol: Protocol) -> dict[str, Any]:
+def identify(source: str, protocol: Protocol) -> DataIdentity:
     """Open the data that the protocol trains and evaluates on, and say which it is (`data_identity`).
 
     Raises:

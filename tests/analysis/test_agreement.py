@@ -36,9 +36,10 @@ from harness.cli import main
 from harness.cli.insight import split_specs
 from harness.core.errors import UserError
 from harness.drawing.images import GREY, heat_colour
-from harness.records.leaderboard import data_hash
+from harness.protocol.protocol import load_protocol
+from harness.records.identity import data_hash
 from harness.training.build import attach_assigner, build_detector, resolve_assigner
-from tests.support.fakes import MemorySet, objects
+from tests.support.fakes import MemorySet, make_record, objects
 from tests.support.runs import small_protocol, write_coco
 
 GRID = Grid.build([(8, 8), (4, 4)], [8, 16])  # 64 x 64 px
@@ -370,7 +371,8 @@ def test_only_what_fits_is_lent():
 
 
 def test_the_runs_own_assigner_has_the_options_of_the_run():
-    record = {"assigner": "center", "options": resolve_assigner("center", {"radius": 2.0})[0]}
+    options = resolve_assigner("center", {"radius": 2.0})[0]
+    record = make_record(load_protocol("tiny"), options=options)
     own, atss = choose_subjects(record, [("center", {}), ("atss", {"topk": "5"})])
     assert (own.own, own.options["radius"], own.name) == (True, 2.0, "center[radius=2.0]")
     assert (atss.own, atss.name, atss.changed) == (False, "atss[topk=5]", {"topk": 5})
@@ -402,16 +404,16 @@ def test_every_assigner_is_asked_about_the_newest_run(call, undisturbed):
     result = call("--results", results, "--json", "--images", 4, "--png", "agreement.png")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    path = results / "insight" / f"{record['protocol']['hash']}-{data_hash(record)}.json"
+    path = results / "insight" / f"{record.protocol.hash}-{data_hash(record.data)}.json"
     assert json.loads(path.read_text()) == report
     assert f"wrote {path}" in result.stderr
     rows = {row["name"]: row for row in report["assigners"]}
     assert {"center", "atss", "paa", "iqdet", "qd", "uniform", "uniform_center", "fixed_qd"} <= set(rows)
     parameters = {name: rows[name]["parameters"] for name in ("atss", "iqdet", "qd", "uniform", "fixed_qd")}
     assert parameters == {"atss": "none", "iqdet": "own", "qd": "shared", "uniform": "shared", "fixed_qd": "none"}
-    assert (report["run_id"], report["assigner"], len(report["image_ids"])) == (record["run_id"], "iqdet", 4)
-    assert report["data"]["split"] == record["data"]["val"]["split"]
-    assert report["boxes"] == record["data"]["val"]["boxes"]
+    assert (report["run_id"], report["assigner"], len(report["image_ids"])) == (record.run_id, "iqdet", 4)
+    assert report["data"]["split"] == record.data.val.split
+    assert report["boxes"] == record.data.val.boxes
     assert "iqdet" in report["command"]
     assert "/" not in report["command"]
     for row in report["assigners"]:

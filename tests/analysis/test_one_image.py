@@ -297,7 +297,7 @@ def test_the_seed_moves_the_draws_and_options_reach_the_assigner(call):
 def test_iqdet_shows_what_its_run_has_learnt(call, undisturbed):
     outcome = undisturbed("iqdet")
     results = outcome.path.parent.parent
-    run_id = outcome.record["run_id"]
+    run_id = outcome.record.run_id
     learnt = load_file(outcome.work_dir / ASSIGNER_FILE)
     assert set(learnt)
     assert not set(learnt) & set(load_file(outcome.work_dir / NETWORK_FILE))
@@ -317,7 +317,7 @@ def test_iqdet_shows_what_its_run_has_learnt(call, undisturbed):
 
 def test_another_assigner_can_be_asked_about_a_trained_detector(call, undisturbed):
     outcome = undisturbed("center")
-    words = ("--run", outcome.record["run_id"], "--results", outcome.path.parent.parent, "--json")
+    words = ("--run", outcome.record.run_id, "--results", outcome.path.parent.parent, "--json")
     own, other = (json.loads(call(*words, *more).stdout) for more in ((), ("-a", "iqdet")))
     assert (own["assigner"], own["mixture"]) == ("center", None)
     assert "parameters untrained" in other["detector"]

@@ -343,9 +343,9 @@ def test_boxes_without_area_are_dropped_counted_said_and_recorded(call, kind):
     for what, count in dropped.items():
         assert f"warning: {count} {what} in data, split {split}" in result.stdout
     record = ResultsStore(Path("out")).find("center")
-    assert dropped.items() <= record["data"]["train"]["warnings"].items()
+    assert dropped.items() <= record.data.train.warnings.items()
     quiet = json.loads(train(call, "--data", f"{kind}:data", "--seed", 1, "--json").stdout)
-    assert quiet["record"]["data"]["train"]["warnings"] == record["data"]["train"]["warnings"]
+    assert quiet["record"]["data"]["train"]["warnings"] == record.data.train.warnings
 
 
 # --- the command line and the protocol ---------------------------------------------------------------------------
@@ -459,7 +459,7 @@ def trained(tmp_path_factory):
 def results(trained, call):
     """A copy of it as ``mine``, and the run's id."""
     shutil.copytree(trained, "mine")
-    return ResultsStore(Path("mine")).find("center")["run_id"]
+    return ResultsStore(Path("mine")).find("center").run_id
 
 
 def change_record(run, **changes):

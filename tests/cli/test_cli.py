@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,8 +18,9 @@ from harness.cli import VERBS, main
 from harness.cli.run import portable
 from harness.core.errors import Interrupted, RunFailed, UserError
 from harness.protocol.protocol import load_protocol
+from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
-from tests.support.fakes import DATA, make_record
+from tests.support.fakes import DATA, data_part, make_record
 from tests.support.runs import environment
 
 
@@ -48,10 +49,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    record: dict[str, Any] = field(default_factory=dict)
-    path: Path = Path()
-    work_dir: Path = Path()
-    leaderboard: Path = Path()
+    record: RunRecord
+    path: Path
+    work_dir: Path
+    leaderboard: Path
 
 
 @pytest.fixture
@@ -65,15 +66,15 @@ def engine(monkeypatch):
         if module.failure is not None:
             raise module.failure
         if os.environ.get("RANK", "0") != "0":
-            return Outcome()
+            return None
         record = make_record(request.protocol, assigner=request.assigner, seed=request.seed, command=request.command)
         store = ResultsStore(request.results)
         request.console.print("training")
-        return Outcome(record, store.save(record), store.work_dir(record["run_id"]), store.root / "leaderboard.csv")
+        return Outcome(record, store.save(record), store.work_dir(record.run_id), store.root / "leaderboard.csv")
 
     def evaluate_run(store, run_id, *, data, device, workers, console, **more):
         module.requests.append((run_id, data, device, workers))
-        return store.find(run_id)["metrics"]
+        return store.find(run_id).metrics
 
     module.RunRequest, module.run, module.evaluate_run = Request, run, evaluate_run
     monkeypatch.setitem(sys.modules, "harness.runs.run", module)
@@ -117,7 +118,7 @@ def test_run_ends_with_the_numbers_the_places_and_the_next_command(call, engine)
     record = ResultsStore(Path("results")).find("center")
     for words in ("AP50", "30.0", "images/s", "memory MB", "512", "centre fill", "[0, 0.05)", "66.7", "0.500"):
         assert words in result.stdout
-    assert f"results/runs/{record['run_id']}.json" in result.stdout
+    assert f"results/runs/{record.run_id}.json" in result.stdout
     assert "next         harness run --assigner atss --data shapes --protocol tiny --seed 0" in result.stdout
     assert "harness leaderboard" in result.stdout
     assert result.stderr == ""
@@ -126,7 +127,7 @@ def test_run_ends_with_the_numbers_the_places_and_the_next_command(call, engine)
 def test_json_is_alone_on_standard_output(call, engine):
     result = call("run", "-a", "center", "--protocol", "tiny", "--json")
     answer = json.loads(result.stdout)
-    assert answer["record"] == ResultsStore(Path("results")).find("center")
+    assert answer["record"] == ResultsStore(Path("results")).find("center").as_json()
     assert Path(answer["path"]).is_file()
     assert "training" in result.stderr
     assert "AP50" in result.stderr
@@ -259,7 +260,7 @@ def test_a_bug_keeps_its_traceback(call, engine):
 
 def test_eval_takes_the_beginning_of_a_name(call, engine):
     call("run", "-a", "atss", "--protocol", "tiny")
-    run_id = ResultsStore(Path("results")).find("atss")["run_id"]
+    run_id = ResultsStore(Path("results")).find("atss").run_id
     result = call("eval", "atss", "--data", "shapes", "--workers", 1)
     assert engine.requests[-1] == (run_id, "shapes", "auto", 1)
     assert run_id in result.stdout
@@ -271,8 +272,7 @@ def test_eval_takes_the_beginning_of_a_name(call, engine):
 
 def test_eval_knows_only_the_embedded_data_by_itself(call, engine):
     store, tiny = ResultsStore(Path("results")), load_protocol("tiny")
-    drawn = {"kind": "shapes", "title": "shapes"}
-    for assigner, data in (("atss", DATA), ("center", DATA | drawn)):
+    for assigner, data in (("atss", DATA), ("center", data_part(kind="shapes", title="shapes"))):
         store.save(make_record(tiny, assigner=assigner, data=data))
     call("eval", "center")
     assert engine.requests[-1][1] == "shapes"

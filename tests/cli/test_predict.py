@@ -282,11 +282,12 @@ def test_the_newest_run_with_weights_is_taken(copied):
     root, weights = copied
     store = ResultsStore(root)
     record = store.find(weights.parent.name)
-    later = {**record, "seed": 5, "run_id": record["run_id"].replace("-s0-", "-s5-"), "created": "2999-01-01T00:00:00Z"}
+    run_id = record.run_id.replace("-s0-", "-s5-")
+    later = record.with_parts(seed=5, run_id=run_id, created="2999-01-01T00:00:00Z")
     store.save(later)
-    assert newest_trained(store) == record["run_id"]  # the later one has no weights
-    shutil.copytree(weights.parent, store.work_dir(later["run_id"]))
-    assert newest_trained(store) == later["run_id"]
+    assert newest_trained(store) == record.run_id  # the later one has no weights
+    shutil.copytree(weights.parent, store.work_dir(later.run_id))
+    assert newest_trained(store) == later.run_id
 
 
 def test_a_loaded_run_is_ready_to_detect(results):

@@ -11,9 +11,9 @@ from harness.comparison.board import boards, parts
 from harness.comparison.pair import compare, differing_keys
 from harness.core.errors import UserError
 from harness.protocol.protocol import load_protocol
-from harness.records.details import learning_curves, load_details, save_details
+from harness.records.details import Trace, learning_curves, load_details, save_details
 from harness.records.store import ResultsStore
-from tests.support.fakes import DATA, make_record
+from tests.support.fakes import changed, data_part, make_details, make_record
 
 DAY = "2026-01-{:02d}T00:00:00Z"
 
@@ -23,15 +23,11 @@ def tiny():
     return load_protocol("tiny")
 
 
-def make_details(record, noise=0.0, seed=0):
+def details_of(record, noise=0.0, seed=0):
     """Replicates around the record's AP with image noise that is the same for every run."""
     shared = np.random.default_rng(0).normal(0, 1, 200)
     own = np.random.default_rng(seed).normal(0, noise, 200) if noise else 0
-    values = (record["metrics"]["AP"] + shared + own).tolist()
-    return {
-        "schema": 1, "run_id": record["run_id"], "bootstrap": {"AP": values, "AP50": values}, "errors": {},
-        "trace": {"step": [], "losses": {}, "statistics": {}},
-    }  # fmt: skip
+    return make_details(record, (record.metrics.AP + shared + own).tolist())
 
 
 def runs(protocol, **aps):
@@ -55,7 +51,7 @@ def test_best_mean_first_and_undefined_last(tiny):
 def test_hashes_decide_what_is_one_question(tiny):
     renamed = tiny.model_copy(update={"name": "another name"})
     other = load_protocol("tiny", ("schedule.steps=7",))
-    moved = {**DATA, "val": {**DATA["val"], "checksum": "33"}}
+    moved = data_part(val={"checksum": "33"})
     records = [
         make_record(tiny), make_record(renamed, assigner="atss"), make_record(other, assigner="paa"),
         make_record(tiny, assigner="qd", run_id="elsewhere", data=moved),
@@ -112,7 +108,7 @@ def test_letters_and_the_smallest_gap(tiny):
 def test_the_interval_holds_training_and_images(tiny):
     records = runs(tiny, atss=(35.0, 36.1, 35.2), center=(33.0, 34.2, 33.5))
     (alone,) = compare(boards(records, {}), "atss", "center")
-    details = {record["run_id"]: make_details(record, noise=0.5, seed=n) for n, record in enumerate(records)}
+    details = {record.run_id: details_of(record, noise=0.5, seed=n) for n, record in enumerate(records)}
     (both,) = compare(boards(records, details), "atss", "center")
     assert alone.gaps["AP"].mean == both.gaps["AP"].mean == pytest.approx((2.0 + 1.9 + 1.7) / 3)
     assert alone.gaps["AP"].se_image is None
@@ -142,7 +138,7 @@ def test_entries_by_name_by_default_and_by_run(tiny):
         make_record(tiny, options={"radius": 2.5}, changed_options={"radius": 2.5}, ap=2.0),
     ]
     found = boards(records, {})
-    for wanted in ("center[radius=2.5]", records[1]["run_id"]):
+    for wanted in ("center[radius=2.5]", records[1].run_id):
         (comparison,) = compare(found, wanted, "center")
         assert comparison.gaps["AP"].mean == 1.0
 
@@ -156,7 +152,7 @@ def test_the_verb(tiny, tmp_path):
     store = ResultsStore(tmp_path)
     for record in runs(tiny, atss=(35.0, 36.1, 35.2), center=(33.0, 34.2, 33.5)):
         store.save(record)
-        save_details(store, make_details(record))
+        save_details(store, details_of(record))
     answer = CliRunner().invoke(main, ["compare", "atss", "center", "--results", str(tmp_path), "--json"])
     assert answer.exit_code == 0, answer.output
     (comparison,) = json.loads(answer.stdout)
@@ -174,15 +170,16 @@ def test_gaps_by_the_shape_of_objects(tiny):
     records = runs(tiny, atss=(35.0, 36.0), center=(33.0, 34.0), paa=(30.0, 31.0))
     parts = ("[0, 0.1)", "[0.1, 0.25)", "[0.25, inf)")
     known = {"atss": ((40, 30, None), (42, 31, 20)), "center": ((39, 20, 10), (40, 21, 11))}
-    for record in records:
-        rows = known.get(record["assigner"], [(None,) * 3] * 2)[record["seed"]]
-        record["metrics"]["bins"] = {
-            "eccentricity": {
-                name: {"count": 3, "recall": 50.0, "mean_iou": 0.5} | ({} if ap is None else {"AP": ap})
-                for name, ap in zip(parts, rows, strict=True)
-            }
+
+    def binned(record):
+        rows = known.get(record.assigner, [(None,) * 3] * 2)[record.seed]
+        bins = {
+            name: {"count": 3, "recall": 50.0, "mean_iou": 0.5} | ({} if ap is None else {"AP": float(ap)})
+            for name, ap in zip(parts, rows, strict=True)
         }
-    found = boards(records, {})
+        return changed(record, metrics={"bins": {"eccentricity": bins}})
+
+    found = boards([binned(record) for record in records], {})
     (comparison,) = compare(found, "atss", "center")
     means = {name: gap.mean for name, gap in comparison.gaps.items() if "eccentricity" in name}
     assert means == {
@@ -199,13 +196,13 @@ def test_gaps_by_the_shape_of_objects(tiny):
 def test_broken_details_are_named_and_left_out(tiny, tmp_path):
     store = ResultsStore(tmp_path)
     good, bad, foreign = runs(tiny, center=(1.0, 2.0, 3.0))
-    save_details(store, make_details(good))
-    path = save_details(store, make_details(bad))
+    save_details(store, details_of(good))
+    path = save_details(store, details_of(bad))
     path.write_text(path.read_text()[:-40])
-    moved = save_details(store, make_details(foreign))
-    moved.write_text(moved.read_text().replace(foreign["run_id"], good["run_id"]))
-    found, problems = load_details(store, [record["run_id"] for record in (good, bad, foreign)])
-    assert set(found) == {good["run_id"]}
+    moved = save_details(store, details_of(foreign))
+    moved.write_text(moved.read_text().replace(foreign.run_id, good.run_id))
+    found, problems = load_details(store, [record.run_id for record in (good, bad, foreign)])
+    assert set(found) == {good.run_id}
     assert len(problems) == 2
     assert all("harness eval" in problem and "\n" not in problem for problem in problems)
 
@@ -216,10 +213,10 @@ def test_learning_curves_are_means_over_equal_stretches(tmp_path):
     lines = [{"step": n, "losses": {"box": float(n)}, "statistics": {"iq": iq}} for n, iq in enumerate(late)]
     trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
     curves = learning_curves(trace)
-    assert len(curves["step"]) == 100
-    assert curves["losses"]["box"][:2] == [4.5, 14.5]
-    assert curves["statistics"]["iq"][:2] == [None, 1.0]
-    assert learning_curves(tmp_path / "none") == {"step": [], "losses": {}, "statistics": {}}
+    assert len(curves.step) == 100
+    assert curves.losses["box"][:2] == [4.5, 14.5]
+    assert curves.statistics["iq"][:2] == [None, 1.0]
+    assert learning_curves(tmp_path / "none") == Trace(step=[])
 
 
 def test_variants_stand_beside_their_own_default_and_cost_the_others_nothing(tiny):
@@ -242,7 +239,7 @@ def test_variants_stand_beside_their_own_default_and_cost_the_others_nothing(tin
 
 def test_one_seed_tells_nobody_apart_however_sure_the_images_are(tiny):
     records = runs(tiny, atss=(60.0,), center=(20.0,))
-    details = {record["run_id"]: make_details(record, noise=0.1, seed=n) for n, record in enumerate(records)}
+    details = {record.run_id: details_of(record, noise=0.1, seed=n) for n, record in enumerate(records)}
     (board,) = boards(records, details)
     assert board.gaps["atss", "center"].p < 1e-6
     assert not board.told_apart

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.again import aimed_at, aimed_record
+from harness.core.again import aimed_at
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,3 @@ from harness.core.again import aimed_at, aimed_record
 def test_a_command_is_aimed_at_the_results_that_it_is_shown_for(stored, results, shown):
     assert aimed_at(stored, Path(results)) == shown
     assert aimed_at(shown, Path(results)) == shown
-
-
-def test_a_record_keeps_everything_but_its_command():
-    record = {"run_id": "a", "command": "harness run"}
-    assert aimed_record(record, Path("new")) == {"run_id": "a", "command": "harness run --results new"}
-    assert record["command"] == "harness run"

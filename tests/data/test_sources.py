@@ -10,7 +10,7 @@ from harness.core.errors import UserError
 from harness.data import open_data, sources
 from harness.data.sources import ENTRY_POINT_GROUP, default_protocol, find_source, needs_folder
 from harness.protocol.protocol import DataSection
-from harness.records.data import data_spec
+from harness.records.inputs import data_spec
 from tests.support.fakes import MemorySet, objects
 
 HERE = "tests.data.test_sources"

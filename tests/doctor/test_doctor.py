@@ -24,12 +24,13 @@ from harness.doctor import Row, all_checks, examine, software, storage
 from harness.doctor import data as doctor_data
 from harness.protocol.protocol import load_protocol
 from harness.records.failures import save_failure
+from harness.records.identity import RunSpec
 from harness.records.leaderboard import write_leaderboard
 from harness.records.pending import Pending, load_pending, pending_record, save_pending
-from harness.records.store import ResultsStore, RunSpec
+from harness.records.store import ResultsStore
 from tests.data.folders import coco_document, write_coco
 from tests.data.test_shapes import DIGEST_OF_32
-from tests.support.fakes import make_record
+from tests.support.fakes import data_part, make_record
 
 GIB = 2**30
 
@@ -337,15 +338,13 @@ def test_a_run_in_progress_is_not_called_interrupted(store):
 def wait_for_record(store, seed):
     """A trained run without a record."""
     record = make_record(load_protocol("tiny"), assigner="atss", seed=seed)
-    cost = {key: value for key, value in record["cost"].items() if key != "eval_ms_per_image"}
-    part = {key: value for key, value in {**record, "cost": cost}.items() if key != "metrics"}
-    save_pending(store, Pending(pending_record(part), "voc:my data", []))
-    interrupt(store, record["run_id"], {"run_id": record["run_id"], "step": 60})
+    save_pending(store, Pending(pending_record(record.as_json()), "voc:my data", []))
+    interrupt(store, record.run_id, {"run_id": record.run_id, "step": 60})
     return record
 
 
 def test_trained_runs_that_wait_for_their_record_are_shown_with_what_completes_it(store):
-    names = [wait_for_record(store, seed)["run_id"] for seed in range(4)]
+    names = [wait_for_record(store, seed).run_id for seed in range(4)]
     save_failure(store, load_pending(store, names[1]).spec(), "image x cannot be decoded", "harness run")
     (store.work_dir(names[2]) / "trained.json").write_text("{")
     with store.lock(names[3]):
@@ -360,7 +359,7 @@ def test_trained_runs_that_wait_for_their_record_are_shown_with_what_completes_i
 
 
 def test_work_folders_that_no_run_needs_are_shown_with_their_size_and_what_removes_them(store):
-    known = store.load_all()[0][0]["run_id"]
+    known = store.load_all()[0][0].run_id
     for name, content in {"weights": "network.safetensors", "trace": "metrics.jsonl", known: "metrics.jsonl"}.items():
         store.work_dir(name).mkdir(parents=True)
         (store.work_dir(name) / content).write_bytes(bytes(1_200_000))
@@ -387,8 +386,8 @@ def test_work_folders_that_no_run_needs_are_shown_with_their_size_and_what_remov
 def test_an_unfinished_run_whose_data_has_changed_since_is_told_apart(store):
     """It has the question of a later record but for checksums; one of other options can still go on."""
     record = store.load_all()[0][0]
-    spec = RunSpec(load_protocol("tiny"), record["data"], record["assigner"], record["options"], record["seed"])
-    old = {**spec.data, "val": {**spec.data["val"], "checksum": "33"}}
+    spec = RunSpec(load_protocol("tiny"), record.data, record.assigner, record.options, record.seed)
+    old = data_part(val={"checksum": "33"})
     for name, question in (
         ("left", replace(spec, data=old).question),
         ("other", replace(spec, data=old, options={"radius": 9.0}).question),
@@ -400,7 +399,7 @@ def test_an_unfinished_run_whose_data_has_changed_since_is_told_apart(store):
     rows = {row.what: row for row in storage.unfinished(store.root)}
     assert set(rows) == {"work folder left", "run other", "run later", "run unknown"}
     row = rows["work folder left"]
-    assert f"run {record['run_id']} was finished since on other data of this name; " in row.detail
+    assert f"run {record.run_id} was finished since on other data of this name; " in row.detail
     assert row.advice.startswith(f"rm -r {store.root / 'work' / 'left'} (unless its data is still there: then ")
 
 

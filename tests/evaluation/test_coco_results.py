@@ -137,7 +137,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Path]:
     del content["annotations"]
     (data / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(content))
     (data / "test2017").symlink_to("val")
-    return folder / "out", outcome.record["run_id"], data
+    return folder / "out", outcome.record.run_id, data
 
 
 def evaluate(trained: tuple[Path, str, Path], *words: object) -> Any:

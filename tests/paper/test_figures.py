@@ -17,6 +17,7 @@ from harness.core.errors import UserError
 from harness.drawing.charts import Canvas, Line, colour, dash
 from harness.drawing.svg import Scale
 from harness.paper.figures import Components, Curve, components, curves, figure_4, most_eccentric
+from harness.records.details import Trace
 from harness.records.store import ResultsStore
 from harness.runs.trained import load_trained
 from tests.support.fakes import MemorySet, objects
@@ -25,7 +26,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def trace(steps, values):
-    return {"step": list(steps), "losses": {}, "statistics": {"iou_of_positives": list(values)}}
+    return Trace(step=list(steps), statistics={"iou_of_positives": list(values)})
 
 
 def test_curves_are_means_over_seeds_where_all_have_a_value():
@@ -33,7 +34,7 @@ def test_curves_are_means_over_seeds_where_all_have_a_value():
         {
             "atss": [trace([1, 3, 5], [0.2, 0.4, 0.6]), trace([1, 3, 5], [0.4, None, 0.7])],
             "iqdet": [trace([1, 3], [0.5, 0.9])],
-            "silent": [{"step": [1], "losses": {}, "statistics": {}}],
+            "silent": [Trace(step=[1])],
         }
     )
     assert [curve.name for curve in made] == ["iqdet", "atss"]  # best end first
@@ -120,7 +121,7 @@ def test_components_are_of_every_usable_level_of_every_box(undisturbed, results)
     from harness.data import open_data
 
     outcome = undisturbed("iqdet")
-    run_id = outcome.record["run_id"]
+    run_id = outcome.record.run_id
     trained = load_trained(ResultsStore(results), run_id, "cpu", with_assigner=True)
     images = open_data("shapes", trained.protocol.data, role="val")
     found = components(trained, images)
@@ -191,7 +192,7 @@ def test_figure_4_needs_a_learned_distribution(undisturbed):
     result = call(4, "--results", store)
     assert result.exit_code == 2
     assert "no run of iqdet or qd or uniform" in result.output
-    result = call(4, "--results", store, "--run", outcome.record["run_id"])
+    result = call(4, "--results", store, "--run", outcome.record.run_id)
     assert result.exit_code == 2
     assert "is of center, which learns no quality distribution" in result.output
     assert result.output.count("\n") == 1

@@ -25,7 +25,8 @@ from harness.paper.published import METRICS, published
 from harness.paper.rows import TABLES, table
 from harness.paper.scales import SCALES, scale
 from harness.protocol.protocol import load_protocol
-from harness.records.store import ResultsStore, RunSpec, data_record
+from harness.records.identity import RunSpec, data_record
+from harness.records.store import ResultsStore
 from harness.runs.run import RunOutcome
 from harness.training.build import resolve_assigner
 from tests.support.fakes import MemorySet, make_record, objects
@@ -212,7 +213,7 @@ class Engine:
             request.protocol, assigner=request.assigner, options=options, seed=request.seed, run_id=spec.run_id,
             data=data, changed_options=changed, command=request.command, ap=ap,
         )  # fmt: skip
-        return RunOutcome(record, store.save(record))
+        return RunOutcome(record, store.save(record), store.work_dir(record.run_id), store.root / "leaderboard.csv")
 
 
 @pytest.fixture
@@ -307,13 +308,13 @@ def test_a_record_from_before_an_option_counts(call, engine):
     options = resolve_assigner("iqdet", {})[0]
     del options["learn"], options["extractor"]
     protocol = load_protocol("shapes-cpu")
-    old = make_record(protocol, assigner="iqdet", options=options, data=data_of(), ap=55.0)
-    old["run_id"] = RunSpec(protocol, data_of(), "iqdet", options, 0).run_id
+    run_id = RunSpec(protocol, data_of(), "iqdet", options, 0).run_id
+    old = make_record(protocol, assigner="iqdet", options=options, data=data_of(), ap=55.0, run_id=run_id)
     ResultsStore(Path("results")).save(old)
     assert call(4, "--seeds", 1).exit_code == 0
     assert engine.asked == [("uniform", 0), ("qd", 0)]
     assert written()["3"]["AP"] == "55.00"
-    assert written()["3"]["run_ids"] == old["run_id"]
+    assert written()["3"]["run_ids"] == old.run_id
 
 
 def test_rows_alone_are_run_and_the_others_shown_as_they_are(call, engine):
@@ -485,5 +486,5 @@ def test_a_real_table_end_to_end(tmp_path, monkeypatch):
     assert {row["verdict"] for row in values["rows"]} <= {outcome.REFERENCE, *outcome.VERDICTS} - {outcome.INCOMPLETE}
     assert all(Path(path).exists() for path in values["files"].values())
     assert len(list(Path("results/runs").glob("*.json"))) == 6
-    commands = {record["command"] for record in ResultsStore(Path("results")).load_all()[0]}
+    commands = {record.command for record in ResultsStore(Path("results")).load_all()[0]}
     assert "harness run --assigner qd --data shapes --protocol least.toml --seed 1 --threads 1 --device cpu" in commands

@@ -12,8 +12,9 @@ from detector import pad_images
 from detector.backbone import pretrained_pixels
 from detector.images import MEAN, STD
 from harness.core.errors import UserError
-from harness.protocol.protocol import Protocol, builtin_protocols, load_protocol, recorded_protocol
+from harness.protocol.protocol import Protocol, builtin_protocols, load_protocol, protocol_of
 from harness.protocol.weights import AS_IMAGENET, IMAGENET_MEAN, IMAGENET_STD
+from harness.records.inputs import recorded_protocol
 from harness.records.store import ResultsStore
 from harness.runs.run import run
 from harness.runs.trained import load_trained
@@ -80,7 +81,7 @@ def test_the_backbones_that_are_not_asked_for_are_what_timm_says():
 def test_protocols_that_need_no_answer_ask_no_one():
     assert_runs(
         "import sys\n"
-        "from harness.protocol.protocol import builtin_protocols, load_protocol\n"
+        "from harness.protocol.protocol import builtin_protocols, load_protocol, protocol_of\n"
         "for name in builtin_protocols():\n"
         "    load_protocol(name)\n"
         f"load_protocol('tiny', ({LITE!r}, 'schedule.ema=0.9'))\n"
@@ -172,12 +173,12 @@ def test_a_record_tells_it_and_is_built_so_again(tmp_path):
     protocol = small_protocol(model={"pixel_mean": HALF, "pixel_std": HALF})
     outcome = run(request(tmp_path, protocol=protocol))
     plain = run(request(tmp_path, protocol=small_protocol()))
-    assert outcome.record["run_id"] != plain.record["run_id"]
+    assert outcome.record.run_id != plain.record.run_id
     assert (outcome.work_dir / "metrics.jsonl").read_bytes() != (plain.work_dir / "metrics.jsonl").read_bytes()
     recorded = recorded_protocol(outcome.record)
     assert (recorded.digest, pixels(recorded)) == (protocol.digest, (HALF, HALF))
     for made, values in ((outcome, (HALF, HALF)), (plain, (MEAN, STD))):
-        model = load_trained(ResultsStore(tmp_path), made.record["run_id"], torch.device("cpu")).model
+        model = load_trained(ResultsStore(tmp_path), made.record.run_id, torch.device("cpu")).model
         found = model.pixel_mean.flatten(), model.pixel_std.flatten()
         assert all(torch.equal(one, torch.tensor(two)) for one, two in zip(found, values, strict=True))
 
@@ -185,7 +186,7 @@ def test_a_record_tells_it_and_is_built_so_again(tmp_path):
 def test_a_record_of_a_pretrained_start_without_the_keys_stays_as_it_was():
     part = {"name": "p", "content": load_protocol("tiny").content()}
     part["content"]["model"] |= {"backbone": "tf_efficientnet_lite0", "pretrained": True}
-    recorded = recorded_protocol({"run_id": "x", "command": "y", "protocol": part})
+    recorded = protocol_of(part["content"], part["name"])
     assert pixels(recorded) == IMAGENET
     assert recorded.content() == part["content"]
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import UserError
-from harness.protocol.protocol import Protocol, builtin_protocols, canonical_hash, load_protocol, recorded_protocol
+from harness.protocol.protocol import Protocol, builtin_protocols, canonical_hash, load_protocol, protocol_of
 
 
 @pytest.mark.parametrize("name", list(builtin_protocols()))
@@ -49,7 +49,7 @@ def test_a_later_key_is_content_only_off_its_default():
     assert other.content()["data"]["difficult"] == "ignore"
     assert other.digest != base.digest
     part = {"name": "small", "content": base.content()}
-    assert recorded_protocol({"run_id": "x", "command": "y", "protocol": part}) == base.model_copy(update={"note": ""})
+    assert protocol_of(part["content"], part["name"]) == base.model_copy(update={"note": ""})
 
 
 CHANGES = {

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from harness.core.errors import UserError
-from harness.protocol.protocol import Protocol, load_protocol, recorded_protocol
+from harness.protocol.protocol import Protocol, load_protocol
 from harness.protocol.weights import file_digest, read_weights
+from harness.records.inputs import recorded_protocol
 from harness.runs.run import run
 from harness.runs.trained import load_trained
 from harness.training.build import build_detector
@@ -220,7 +221,7 @@ def test_without_the_file_nothing_is_trained_and_everything_else_works(tmp_path,
         build_detector(recorded, 10, 0)
     from harness.records.store import ResultsStore
 
-    trained = load_trained(ResultsStore(tmp_path / "results"), outcome.record["run_id"], torch.device("cpu"))
+    trained = load_trained(ResultsStore(tmp_path / "results"), outcome.record.run_id, torch.device("cpu"))
     assert trained.protocol.digest == protocol.digest
 
 
@@ -235,7 +236,7 @@ def test_a_file_that_changes_after_the_protocol_was_read_is_noticed(saved):
 def test_a_loaded_run_needs_no_pretrained_weights(tmp_path, monkeypatch):
     outcome = run(request(tmp_path))
     record = outcome.record
-    record["protocol"]["content"]["model"]["pretrained"] = True
+    record.protocol.content["model"]["pretrained"] = True
     monkeypatch.setattr("harness.records.store.ResultsStore.find", lambda *_: record)
     from harness.records.store import ResultsStore
 
@@ -246,4 +247,4 @@ def test_a_loaded_run_needs_no_pretrained_weights(tmp_path, monkeypatch):
         return create(*arguments, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    assert load_trained(ResultsStore(tmp_path), record["run_id"], torch.device("cpu")).model
+    assert load_trained(ResultsStore(tmp_path), record.run_id, torch.device("cpu")).model

@@ -14,7 +14,7 @@ from harness.core.errors import UserError
 from harness.protocol.protocol import load_protocol
 from harness.records.leaderboard import COLUMNS, check_leaderboard, leaderboard, write_leaderboard
 from harness.records.store import ResultsStore
-from tests.support.fakes import DATA, make_record
+from tests.support.fakes import data_part, make_record
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_every_cell_of_a_row(store, tiny):
         "AP": "30.13", "AP50": "30.13", "AP75": "30.13", "APs": "", "APm": "30.13", "APl": "30.13",
         "images_per_s": "100.0", "step_ms": "12.3", "peak_memory_mb": "512", "network_parameters": "1000",
         "assigner_parameters": "0", "commit": "abc123", "date": "2026-01-02", "device": "a processor",
-        "run_id": record["run_id"], "command": "harness run --assigner center --seed 0",
+        "run_id": record.run_id, "command": "harness run --assigner center --seed 0",
     }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_the_newest_attempt_stands_for_a_run(store, tiny):
 
 def test_protocols_and_data_are_not_mixed(tiny):
     other = load_protocol("tiny", ("schedule.steps=7",))
-    moved = {**DATA, "val": {**DATA["val"], "checksum": "33"}}
+    moved = data_part(val={"checksum": "33"})
     records = [
         make_record(tiny, ap=10.0),
         make_record(other, ap=99.0),

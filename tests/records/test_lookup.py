@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from harness.protocol.protocol import load_protocol
+from harness.records.identity import RunSpec
 from harness.records.lookup import Recorded
-from harness.records.store import RunSpec
 from harness.training.build import resolve_assigner
-from tests.support.fakes import DATA, make_record
+from tests.support.fakes import DATA, data_part, make_record
 
 TINY = load_protocol("tiny")
 DEFAULTS = resolve_assigner("iqdet", {})[0]
@@ -24,7 +24,7 @@ def without(*names):
 
 def test_a_record_without_an_option_that_came_later_is_at_its_default():
     old = make_record(TINY, assigner="iqdet", options=without("extractor", "learn"))
-    assert old["run_id"] != asked().run_id
+    assert old.run_id != asked().run_id
     assert Recorded([old]).answer(asked()) is old
     assert Recorded([old]).answer(asked(DEFAULTS | {"learn": "mu"})) is None
 
@@ -45,8 +45,8 @@ def test_an_option_that_is_gone_answers_nothing_of_today():
     [
         asked(seed=1),
         asked(protocol=load_protocol("tiny", ("schedule.steps=61",))),
-        asked(data=DATA | {"val": DATA["val"] | {"checksum": "33"}}),
-        asked(data=DATA | {"train": DATA["train"] | {"checksum": "33"}}),
+        asked(data=data_part(val={"checksum": "33"})),
+        asked(data=data_part(train={"checksum": "33"})),
         asked(assigner="qd"),
     ],
 )

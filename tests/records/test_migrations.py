@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from assigners.contract import Declares
 from harness.core.errors import UserError
-from harness.protocol.protocol import load_protocol, recorded_protocol
+from harness.protocol.protocol import load_protocol
+from harness.records.identity import RunSpec
+from harness.records.inputs import recorded_protocol
 from harness.records.leaderboard import write_leaderboard
 from harness.records.migrations import migrate
-from harness.records.schema import SCHEMA, Record
-from harness.records.store import ResultsStore, RunSpec
+from harness.records.schema import SCHEMA, RunRecord
+from harness.records.store import ResultsStore
 from harness.runs.recording import declared
 from tests.support.fakes import make_record
 from tests.support.runs import request, run, small_protocol
@@ -45,8 +47,7 @@ def store(tmp_path, old):
 def test_a_record_of_schema_1_loads_as_one_of_today(store, old):
     (record,), problems = store.load_all()
     assert problems == []
-    Record.model_validate(record)
-    assert record == {
+    assert record.as_json() == {
         **old,
         "schema": SCHEMA,
         "declares": {},
@@ -91,7 +92,7 @@ def test_migrating_changes_neither_its_argument_nor_what_is_up_to_date(old):
     before = deepcopy(old)
     migrate(old)
     assert old == before
-    today = make_record(load_protocol("tiny"))
+    today = make_record(load_protocol("tiny")).as_json()
     assert migrate(today) == today
 
 
@@ -109,7 +110,7 @@ def test_what_is_no_record_migrates_without_an_error_and_is_refused_by_the_model
     migrated = migrate({**content, "schema": schema})
     assert migrated["schema"] == SCHEMA
     with pytest.raises(ValueError):
-        Record.model_validate(migrated)
+        RunRecord.model_validate(migrated)
 
 
 @pytest.mark.parametrize("schema", [None, True, "1", 1.0, 0, -1, [1], {}])
@@ -122,7 +123,7 @@ def test_what_names_no_schema_is_no_record(old, schema):
 def test_a_newer_schema_is_named_with_what_to_do_and_left_out(store, old, schema):
     (store.runs_dir / "new.json").write_text(json.dumps({**old, "schema": schema}))
     records, (problem,) = store.load_all()
-    assert [record["run_id"] for record in records] == [old["run_id"]]
+    assert [record.run_id for record in records] == [old["run_id"]]
     assert str(store.runs_dir / "new.json") in problem
     assert f"newer than the {SCHEMA} that this version knows; update assigner-zoo" in problem
     assert "\n" not in problem
@@ -130,11 +131,11 @@ def test_a_newer_schema_is_named_with_what_to_do_and_left_out(store, old, schema
 
 
 def test_a_run_records_what_its_assigner_declares(tmp_path, undisturbed):
-    assert undisturbed("iqdet").record["declares"] == {}
+    assert undisturbed("iqdet").record.declares.changes == {}
     asked = request(tmp_path, "paa", small_protocol(schedule={"steps": 2}), options={"score_voting": "true"})
     record = run(asked).record
-    assert record["schema"] == SCHEMA
-    assert record["declares"] == {"score_voting": True}
+    assert record.as_json()["schema"] == SCHEMA
+    assert record.declares.changes == {"score_voting": True}
 
 
 def test_everything_that_can_be_declared_has_its_place_in_a_record():
@@ -146,8 +147,7 @@ def test_everything_that_can_be_declared_has_its_place_in_a_record():
     }  # fmt: skip
     assert set(part) == {field.name for field in fields(Declares)}
     record = make_record(load_protocol("tiny"), declares=part)
-    Record.model_validate(record)
-    assert json.loads(json.dumps(record)) == record
+    assert json.loads(json.dumps(record.as_json())) == record.as_json()
 
 
 def committed():
@@ -156,13 +156,12 @@ def committed():
 
 @pytest.mark.parametrize("path", committed(), ids=lambda path: path.stem)
 def test_every_committed_record_is_valid_and_named_by_its_content(path):
-    record = migrate(json.loads(path.read_text("utf-8")))
-    Record.model_validate(record)
+    record = RunRecord.model_validate(migrate(json.loads(path.read_text("utf-8"))))
     protocol = recorded_protocol(record)
-    assert protocol.digest == record["protocol"]["hash"]
-    spec = RunSpec(protocol, record["data"], record["assigner"], record["options"], record["seed"])
-    assert spec.run_id == record["run_id"]
-    assert path.name.partition(".")[0] == record["run_id"]
+    assert protocol.digest == record.protocol.hash
+    spec = RunSpec(protocol, record.data, record.assigner, record.options, record.seed)
+    assert spec.run_id == record.run_id
+    assert path.name.partition(".")[0] == record.run_id
 
 
 def test_the_store_reads_every_committed_record():

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from harness.core.errors import UserError
 from harness.core.files import dump, write_atomically
 from harness.protocol.protocol import load_protocol
+from harness.records.identity import RunSpec, data_identity, data_record
 from harness.records.leaderboard import check_leaderboard, write_leaderboard
-from harness.records.store import ResultsStore, RunSpec, data_identity, data_record
-from tests.support.fakes import DATA, MemorySet, make_record, objects
+from harness.records.store import ResultsStore
+from tests.support.fakes import DATA, MemorySet, data_part, make_record, objects
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_a_run_id_is_readable_and_follows_from_content_alone(protocol):
     run_id = spec(protocol).run_id
     assert run_id.startswith("iqdet-tiny-s0-")
     assert run_id == spec(protocol).run_id
-    moved = {**DATA, "train": {**DATA["train"], "warnings": {"odd": 1}}}
+    moved = data_part(train={"warnings": {"odd": 1}})
     assert spec(protocol, data=moved).run_id == run_id
 
 
@@ -47,9 +48,9 @@ def test_a_run_id_is_readable_and_follows_from_content_alone(protocol):
         {"assigner": "atss"},
         {"options": {"p": 2}},
         {"seed": 1},
-        {"data": {**DATA, "title": "other"}},
-        {"data": {**DATA, "val": {**DATA["val"], "checksum": "33"}}},
-        {"data": {**DATA, "train": {**DATA["train"], "split": "trainval"}}},
+        {"data": data_part(title="other")},
+        {"data": data_part(val={"checksum": "33"})},
+        {"data": data_part(train={"split": "trainval"})},
     ],
 )
 def test_whatever_moves_a_result_moves_the_hash(protocol, changes):
@@ -66,7 +67,7 @@ def test_the_data_part_counts_both_splits_and_holds_no_path():
     train = MemorySet([objects([[0, 0, 9, 9]] * 3), objects()], split="train", checksum="t")
     train.warnings["boxes without area dropped"] = 2
     val = MemorySet([objects([[0, 0, 9, 9]])], checksum="v")
-    assert data_record("voc", train, val) == {
+    assert data_record("voc", train, val).model_dump() == {
         "kind": "voc",
         "title": "memory",
         "classes": ["a", "b"],
@@ -83,16 +84,17 @@ def test_the_identity_of_data_describes_no_image(monkeypatch):
     full = data_record("voc", train, val)
     monkeypatch.setattr(MemorySet, "annotations", lambda *_: pytest.fail("an image was described"))
     identity = data_identity("voc", train, val)
-    for role in ("train", "val"):
-        full[role] = {key: full[role][key] for key in identity[role]}
-    assert identity == full
+    assert {role: getattr(full, role).checksum for role in ("train", "val")} == {"train": "t", "val": "v"}
+    of_both = {"kind": True, "title": True, "classes": True, "train": {"split", "images", "checksum"}}
+    of_both["val"] = of_both["train"]
+    assert identity.model_dump() == full.model_dump(include=of_both)
 
 
 def test_what_is_saved_is_what_is_loaded(store, protocol):
     record = make_record(protocol)
     path = store.save(record)
-    assert path == store.runs_dir / f"{record['run_id']}.json"
-    assert path.read_text() == dump(record)
+    assert path == store.runs_dir / f"{record.run_id}.json"
+    assert path.read_text() == dump(record.as_json())
     assert store.load_all() == ([record], [])
 
 
@@ -100,15 +102,15 @@ def test_a_repeat_never_replaces_a_record(store, protocol):
     first, second = make_record(protocol, ap=30.0), make_record(protocol, ap=31.0)
     before = store.save(first).read_bytes()
     path = store.save(second)
-    assert path.name == f"{first['run_id']}.2.json"
-    assert (store.runs_dir / f"{first['run_id']}.json").read_bytes() == before
-    assert [r["metrics"]["AP"] for r in store.load_all()[0]] == [30.0, 31.0]
+    assert path.name == f"{first.run_id}.2.json"
+    assert (store.runs_dir / f"{first.run_id}.json").read_bytes() == before
+    assert [r.metrics.AP for r in store.load_all()[0]] == [30.0, 31.0]
 
 
 def test_attempts_load_in_the_order_of_their_number(store, protocol):
     for attempt in range(11):
         store.save(make_record(protocol, ap=float(attempt)))
-    assert [r["metrics"]["AP"] for r in store.load_all()[0]] == [float(n) for n in range(11)]
+    assert [r.metrics.AP for r in store.load_all()[0]] == [float(n) for n in range(11)]
 
 
 def processes():
@@ -138,7 +140,7 @@ def test_eight_processes_that_save_at_once_lose_nothing(store):
     assert [writer.exitcode for writer in writers] == [0] * 8
     records, problems = store.load_all()
     assert problems == []
-    written = {(r["progress"]["writer"], r["progress"]["attempt"]) for r in records}
+    written = {(r.progress["writer"], r.progress["attempt"]) for r in records}
     assert written == {(writer, attempt) for writer in range(8) for attempt in range(5)}
     assert all(path.suffix == ".json" for path in store.runs_dir.iterdir())
     check_leaderboard(store)
@@ -202,14 +204,15 @@ def test_a_write_that_fails_leaves_nothing_behind(store, protocol, monkeypatch):
         {"run_id": "../outside"},
         {"created": "yesterday"},
         {"metrics": {"AP": -1.0}},
-        {"data": {**DATA, "title": "/home/me/data"}},
+        {"data": {**DATA.model_dump(), "title": "/home/me/data"}},
         {"hostname": "here"},
     ],
 )
-def test_what_is_no_record_is_not_saved(store, protocol, changes):
+def test_what_is_no_record_cannot_be_made(protocol, changes):
     with pytest.raises(ValidationError):
-        store.save(make_record(protocol, **changes))
-    assert not store.runs_dir.exists()
+        make_record(protocol, **changes)
+    with pytest.raises(ValidationError):
+        make_record(protocol).with_parts(**changes)
 
 
 def test_a_number_that_is_none_is_not_saved(store, protocol):
@@ -223,7 +226,7 @@ def test_bad_files_are_named_and_left_out(store, protocol):
     whole = store.save(good).read_text()
     (store.runs_dir / "cut.json").write_text(whole[: len(whole) // 2])
     (store.runs_dir / "list.json").write_text("[]")
-    (store.runs_dir / "old.json").write_text(json.dumps(good | {"schema": 0}))
+    (store.runs_dir / "old.json").write_text(json.dumps(good.as_json() | {"schema": 0}))
     (store.runs_dir / "renamed.json").write_text(whole)
     (store.runs_dir / "short.json").write_text(json.dumps({"schema": 1, "run_id": "short"}))
     (store.runs_dir / "notes.txt").write_text("not a record, and not in the way")
@@ -274,7 +277,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("changes", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_record_is_named_in_one_line_and_left_out(store, protocol, changes):
-    good, bad = make_record(protocol), make_record(protocol, seed=1)
+    good, bad = make_record(protocol), make_record(protocol, seed=1).as_json()
     store.save(good)
     for key, value in changes.items():
         bad[key] = {**bad[key], **value} if isinstance(bad.get(key), dict) else value
@@ -286,8 +289,8 @@ def test_a_damaged_record_is_named_in_one_line_and_left_out(store, protocol, cha
 def test_a_record_is_not_nested_deeper_than_a_writer_can_follow(store, protocol, levels, count):
     deep = make_record(protocol, seed=1, progress={"deep": "here"})
     store.save(make_record(protocol))
-    text = dump(deep).replace('"here"', '{"deep":' * levels + "1" + "}" * levels)
-    (store.runs_dir / f"{deep['run_id']}.json").write_text(text)
+    text = dump(deep.as_json()).replace('"here"', '{"deep":' * levels + "1" + "}" * levels)
+    (store.runs_dir / f"{deep.run_id}.json").write_text(text)
     records, problems = store.load_all()
     assert (len(records), len(problems)) == (count, 2 - count)
     assert all("levels" in problem or "recursion" in problem for problem in problems)
@@ -331,7 +334,7 @@ def left_out(store, good, shown):
     assert problem.isprintable()
     problem.encode()
     assert len(problem) < 600
-    assert store.find(good["run_id"]) == good
+    assert store.find(good.run_id) == good
     assert write_leaderboard(store).read_text().count("\n") == 2
     with pytest.raises(UserError, match="move it out of"):
         check_leaderboard(store)
@@ -354,12 +357,12 @@ def test_find_takes_an_id_or_a_beginning(store, protocol):
     newest = make_record(protocol, assigner="atss", ap=50.0)
     store.save(newest)
     assert store.find("atss") == newest
-    assert store.find(newest["run_id"]) == newest
-    assert store.find("center-tiny-s1")["seed"] == 1
+    assert store.find(newest.run_id) == newest
+    assert store.find("center-tiny-s1").seed == 1
     with pytest.raises(UserError, match="ambiguous"):
         store.find("center")
-    with pytest.raises(UserError, match=f"did you mean '{newest['run_id']}'"):
-        store.find(newest["run_id"].replace("atss", "tass"))
+    with pytest.raises(UserError, match=f"did you mean '{newest.run_id}'"):
+        store.find(newest.run_id.replace("atss", "tass"))
     with pytest.raises(UserError, match="no run ''"):
         store.find("")
 

@@ -1,14 +1,12 @@
 """Results stores for the report: records and details, made up."""
 
-from copy import deepcopy
-
 import numpy as np
 
 from harness.core.files import dump, write_atomically
 from harness.protocol.protocol import load_protocol
 from harness.records.details import save_details
 from harness.records.store import ResultsStore
-from tests.support.fakes import DATA, make_record
+from tests.support.fakes import DATA, changed, make_details, make_record
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">&"\''
 APS = {"paa": (50.1, 50.4, 49.8), "atss": (49.2, 50.6, 48.9), "center": (40.0, 40.5, 39.6)}
@@ -20,32 +18,29 @@ def fill(root, aps=APS, *, options=None, data=None, details=True, protocol=None,
     store, protocol = ResultsStore(root), protocol or load_protocol("tiny")
     for place, (assigner, values) in enumerate(aps.items()):
         for seed, ap in enumerate(values):
-            changed = options or {}
             record = make_record(
-                protocol, assigner=assigner, seed=seed, ap=ap, options={"radius": 1.5, **changed},
-                changed_options=changed, data=data or deepcopy(DATA), **changes,
+                protocol, assigner=assigner, seed=seed, ap=ap, options={"radius": 1.5, **(options or {})},
+                changed_options=options or {}, data=data or DATA, **changes,
             )  # fmt: skip
-            record["cost"]["step_ms"] = 100.0 + 10 * place
+            record = changed(record, cost={"step_ms": 100.0 + 10 * place})
             store.save(record)
             if details and ap is not None:
-                save_details(store, make_details(record))
+                save_details(store, details_of(record))
     return store
 
 
-def make_details(record):
+def details_of(record):
     """Replicates with image noise that all runs share, curves that fall and rise, and a few mistakes."""
-    ap = record["metrics"]["AP"]
+    ap = record.metrics.AP
     values = (ap + np.random.default_rng(0).normal(0, 1, 100)).round(4).tolist()
     steps = list(range(5, 60, 10))
     gain = {kind: round(ap / (place + 10), 3) for place, kind in enumerate(KINDS)}
-    return {
-        "schema": 1, "run_id": record["run_id"], "bootstrap": {"AP": values, "AP50": values},
-        "errors": {"score": 0.3, "counts": dict.fromkeys(KINDS, 7), "objects": 9, "gain": gain},
-        "trace": {
-            "step": steps, "losses": {"class": [1 / (1 + s) for s in steps], "box": [None, *[0.5] * 5]},
-            "statistics": {"iou_of_positives": [0.1 + s / 100 for s in steps]},
-        },
+    errors = {"score": 0.3, "counts": dict.fromkeys(KINDS, 7), "objects": 9, "gain": gain}
+    trace = {
+        "step": steps, "losses": {"class": [1 / (1 + s) for s in steps], "box": [None, *[0.5] * 5]},
+        "statistics": {"iou_of_positives": [0.1 + s / 100 for s in steps]},
     }  # fmt: skip
+    return make_details(record, values, errors=errors, trace=trace)
 
 
 def write_insight(store, name, names):

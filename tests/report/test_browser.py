@@ -6,7 +6,7 @@ import pytest
 
 from harness.data import open_data
 from harness.protocol.protocol import load_protocol
-from harness.records.store import data_record
+from harness.records.identity import data_record
 from harness.report import collect, render
 from tests.report.stores import HOSTILE, fill
 

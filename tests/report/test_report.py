@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from copy import deepcopy
 from html.parser import HTMLParser
 
 import pytest
@@ -18,7 +17,7 @@ from harness.records.store import ResultsStore
 from harness.report import collect, render
 from harness.report.content import repeat_command
 from tests.report.stores import APS, HOSTILE, fill, write_insight
-from tests.support.fakes import DATA
+from tests.support.fakes import data_part
 from tests.support.runs import environment
 
 VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
@@ -124,7 +123,7 @@ def test_declared_extras_stand_on_a_board_of_their_own(tmp_path):
 
 
 def test_what_is_hostile_stays_text(tmp_path):
-    data = {**deepcopy(DATA), "title": HOSTILE, "classes": [HOSTILE, "b"]}
+    data = data_part(title=HOSTILE, classes=[HOSTILE, "b"])
     store = fill(tmp_path, options={"note": HOSTILE}, data=data, command=f"harness run {HOSTILE}")
     html = page_of(store)
     page = Page(html)
@@ -171,7 +170,7 @@ def test_a_file_that_is_no_record_is_named_on_the_page(tmp_path):
 
 def test_the_command_for_a_whole_board(tmp_path):
     protocol = load_protocol("tiny")
-    shapes = {**deepcopy(DATA), "kind": "shapes", "title": "shapes"}
+    shapes = data_part(kind="shapes", title="shapes")
     whole = fill(tmp_path / "a", data=shapes)
     (board,) = boards(whole.load_all()[0], {})
     assert repeat_command(board) == f"harness sweep -a paa,atss,center --seeds 3 -p {protocol.name}"
@@ -197,7 +196,7 @@ def keep_pictures(store, run_id, names=("shapes/000001", "shapes/000007")):
 
 def test_pictures_that_runs_left_behind(tmp_path):
     store = fill(tmp_path, {"center": (30.0, 31.0), "atss": (20.0,), "paa": (10.0,)})
-    ids = {record["assigner"]: record["run_id"] for record in store.load_all()[0] if record["seed"] == 0}
+    ids = {record.assigner: record.run_id for record in store.load_all()[0] if record.seed == 0}
     keep_pictures(store, ids["center"])
     broken = keep_pictures(store, ids["paa"])
     (broken / "samples.json").write_text("[{")
@@ -229,7 +228,7 @@ def test_a_run_leaves_its_pictures(undisturbed):
 def test_the_report_reads_and_computes_nothing(tmp_path):
     """Neither torch nor a detector, not even where pictures are shown."""
     store = fill(tmp_path, {"center": (30.0, 31.0), "atss": (20.0, 21.0)})
-    keep_pictures(store, store.load_all()[0][0]["run_id"])
+    keep_pictures(store, store.load_all()[0][0].run_id)
     code = (
         "import sys\n"
         "from pathlib import Path\n"

@@ -5,8 +5,8 @@ import pytest
 from harness.comparison.board import boards
 from harness.protocol.protocol import load_protocol
 from harness.report.words import caveats, findings, headline, listing, ranks
-from tests.report.stores import make_details
-from tests.support.fakes import make_record
+from tests.report.stores import details_of
+from tests.support.fakes import changed, make_record
 
 
 def board_of(aps, *, details=False, **changes):
@@ -15,7 +15,7 @@ def board_of(aps, *, details=False, **changes):
         for name, values in aps.items()
         for seed, ap in enumerate(values)
     ]
-    found = {record["run_id"]: make_details(record) for record in records} if details else {}
+    found = {record.run_id: details_of(record) for record in records} if details else {}
     (board,) = boards(records, found)
     return board
 
@@ -82,8 +82,7 @@ def test_details_at_hand_are_no_caveat():
 def test_rough_times_and_several_machines_are_told():
     protocol = load_protocol("tiny")
     records = [make_record(protocol, seed=seed) for seed in (0, 1)]
-    records[1]["cost"]["step_ms"] = 50.0
-    records[1]["environment"]["device"] = "another"
+    records[1] = changed(records[1], cost={"step_ms": 50.0}, environment={"device": "another"})
     said = " ".join(caveats(boards(records, {})[0]))
     assert "a processor and another" in said or "another" in said
     assert "12 to 50 ms" in said

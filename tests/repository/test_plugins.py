@@ -107,9 +107,9 @@ def test_a_plugin_runs_end_to_end(plugins, tmp_path):
     plugins(everywhere=f"{HERE}:Everywhere")
     asked = request(tmp_path, "everywhere", small_protocol(schedule={"steps": 2}), options={"wide": "true"})
     record = run(asked).record
-    assert record["assigner"] == "everywhere"
-    assert record["changed_options"] == {"wide": True}
-    assert record["cost"]["assigner_parameters"] == 1
+    assert record.assigner == "everywhere"
+    assert record.changed_options == {"wide": True}
+    assert record.cost.assigner_parameters == 1
 
 
 def test_a_clash_raises_on_use_alone(plugins):

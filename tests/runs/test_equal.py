@@ -23,7 +23,7 @@ def records(tmp_path_factory):
 def test_every_assigner_starts_from_the_same_weights_and_sees_the_same_batches(records):
     assert len(records) >= 8
     for name in ("initial_weights", "batches"):
-        assert len({record["equal"][name] for record in records.values()}) == 1
+        assert len({getattr(record.equal, name) for record in records.values()}) == 1
     (comparison,) = compare(boards(records.values(), {}), "atss", "iqdet")
     assert comparison.equal == {"initial_weights": True, "batches": True}
 
@@ -31,7 +31,7 @@ def test_every_assigner_starts_from_the_same_weights_and_sees_the_same_batches(r
 def test_another_seed_differs_in_both(records, tmp_path):
     other = run(request(tmp_path, assigner="center", protocol=FEW, seed=1)).record
     for name in ("initial_weights", "batches"):
-        assert other["equal"][name] != records["center"]["equal"][name]
+        assert getattr(other.equal, name) != getattr(records["center"].equal, name)
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,7 @@ PROTOCOL = small_protocol(schedule={"steps": 4}, data={"train_images": None, "va
 
 
 def without_times(record):
-    cost = {key: value for key, value in record["cost"].items() if key not in TIMES}
-    return {key: value for key, value in record.items() if key != "created"} | {"cost": cost}
+    return record.model_dump(exclude={"created": True, "cost": set(TIMES), "environment": {"evaluated"}})
 
 
 def not_looked_at(patch):
@@ -116,21 +115,19 @@ def test_eval_completes_the_record_of_the_mended_data(failed, clean, call, no_tr
     mend()
     done = evaluate(call, run_id[:-4], "--json")
     assert done.exit_code == 0, done.stderr
-    told = f"the validation split has changed since the training: the record is that of {clean.record['run_id']}"
+    told = f"the validation split has changed since the training: the record is that of {clean.record.run_id}"
     assert [line for line in done.stderr.splitlines() if told in line and line.endswith(f"no longer {run_id}")]
     (record,), problems = store.load_all()
     assert not problems
-    assert json.loads(done.stdout)["run_id"] == record["run_id"] == clean.record["run_id"]
-    evaluated = record["environment"].pop("evaluated", {})  # with torch's own number of threads
+    assert json.loads(done.stdout)["run_id"] == record.run_id == clean.record.run_id
+    evaluated = getattr(record.environment, "evaluated", {})  # with torch's own number of threads
     assert evaluated.keys() <= {"threads"}
     assert without_times(record) == without_times(clean.record)
-    work = store.work_dir(record["run_id"])
+    work = store.work_dir(record.run_id)
     assert files_of(replace(clean, work_dir=work)) == files_of(clean)
     assert {path.name for path in work.iterdir()} == {path.name for path in clean.work_dir.iterdir()}
     assert not store.work_dir(run_id).exists()
-    assert load_details(store, [record["run_id"]]) == load_details(
-        ResultsStore(clean.path.parents[1]), [record["run_id"]]
-    )
+    assert load_details(store, [record.run_id]) == load_details(ResultsStore(clean.path.parents[1]), [record.run_id])
     assert (store.root / "leaderboard.csv").exists()
 
 
@@ -140,9 +137,9 @@ def test_a_resume_on_the_mended_data_trains_no_step(failed, clean, no_training):
     screen = Console(file=StringIO(), width=80)
     outcome = run(replace(asked, console=screen))
     assert without_times(outcome.record) == without_times(clean.record)
-    assert outcome.record["cost"]["step_ms"] > 0
+    assert outcome.record.cost.step_ms > 0
     assert f"no longer {run_id}" in screen.file.getvalue()
-    assert [path.name for path in (store.root / "work").iterdir()] == [clean.record["run_id"]]
+    assert [path.name for path in (store.root / "work").iterdir()] == [clean.record.run_id]
     assert {path.name for path in outcome.work_dir.iterdir()} == {path.name for path in clean.work_dir.iterdir()}
 
 
@@ -170,7 +167,7 @@ def test_an_image_of_the_same_length_leaves_the_run_its_id(tmp_path, call, monke
     done = evaluate(call, "center")
     assert done.exit_code == 0, done.stderr
     assert "has changed" not in done.output
-    assert [record["run_id"] for record in store.load_all()[0]] == [run_id]
+    assert [record.run_id for record in store.load_all()[0]] == [run_id]
     assert {path.name for path in store.work_dir(run_id).iterdir()} == {
         "lock",
         "metrics.jsonl",
@@ -263,7 +260,7 @@ def test_the_code_that_evaluates_and_the_code_that_trained_are_both_recorded(fai
     monkeypatch.setattr(completion, "source_version", lambda: {"commit": "c" * 40, "version": "0.1.0"})
     assert evaluate(call, run_id).exit_code == 0
     (record,), _ = store.load_all()
-    assert record["source"] == {
+    assert record.source.model_dump() == {
         "commit": "c" * 40, "version": "0.1.0", "earlier": [trained_by[0]["commit"] or "version 0.1.0"],
     }  # fmt: skip
 
@@ -301,7 +298,7 @@ def test_names_of_runs_with_and_without_a_record(tmp_path, failed):
     assert find_pending(store, "center") is None
     record = make_record(PROTOCOL, assigner="iqdet")
     store.save(record)
-    assert find_pending(store, record["run_id"]) is None
+    assert find_pending(store, record.run_id) is None
     assert find_pending(store, run_id) == run_id
     with pytest.raises(UserError, match=rf"'iqdet' is ambiguous: .*{run_id} \(without a record yet\).*; give more"):
         find_pending(store, "iqdet")
@@ -319,7 +316,7 @@ def test_a_repeat_that_waits_beside_its_first_record(tmp_path, call, monkeypatch
         patch.setattr(engine, "detect", fail)
         with pytest.raises(UserError, match="bring it back; the training is kept"):
             run(asked)
-    done = evaluate(call, first.record["run_id"])
+    done = evaluate(call, first.record.run_id)
     assert done.exit_code == 0, done.stderr
     assert [path.name for path in sorted((tmp_path / "results" / "runs").iterdir())] == [
         first.path.name.replace(".json", ".2.json"), first.path.name,
@@ -369,7 +366,7 @@ def test_damaged_weights_are_named_and_the_checkpoint_still_serves(failed, call,
 def test_what_is_in_the_way_of_the_mended_run_is_named(failed, clean, call):
     _, store, run_id, mend = failed
     mend()
-    work = store.work_dir(clean.record["run_id"])
+    work = store.work_dir(clean.record.run_id)
     (work / "checkpoint").mkdir(parents=True)
     (work / "checkpoint" / "state.json").write_text("{}")
     done = evaluate(call, run_id)

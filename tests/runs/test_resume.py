@@ -58,7 +58,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, undisturbed):
         child.kill()
         child.communicate()
     clean = undisturbed("iqdet")
-    work = results / "work" / clean.record["run_id"]
+    work = results / "work" / clean.record.run_id
     assert json.loads((work / "checkpoint" / "state.json").read_text())["step"] == 5
     # What a dying process may leave behind: a trace beyond the checkpoint, a checkpoint half written.
     with (work / "metrics.jsonl").open("a") as trace:
@@ -67,8 +67,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, undisturbed):
     (work / "checkpoint.new" / "model.safetensors").write_bytes(b"half")
     resumed = run(request(results, "iqdet", resume=True))
     assert files_of(resumed) == files_of(clean)
-    assert resumed.record["metrics"] == clean.record["metrics"]
-    assert resumed.record["progress"] == clean.record["progress"]
+    assert resumed.record.metrics == clean.record.metrics
+    assert resumed.record.progress == clean.record.progress
     assert not list(work.glob("checkpoint*"))
 
 
@@ -278,7 +278,7 @@ def test_other_code_that_trained_a_part_is_said_and_recorded(checkpointed, monke
     path.write_text(json.dumps(state if trained_by is None else {**state, "trained_by": trained_by}))
     monkeypatch.setattr(engine, "source_version", lambda: {"commit": NOW, "version": "0.1.0"})
     record, warnings = told(asked)
-    assert record["source"] == {"commit": NOW, "version": "0.1.0", "earlier": earlier}
+    assert record.source.model_dump() == {"commit": NOW, "version": "0.1.0", "earlier": earlier}
     assert len(warnings) == bool(earlier)
     for name in (*earlier, *([NOW] if earlier else [])):
         assert name in warnings[0]
@@ -306,12 +306,12 @@ def test_code_is_noted_again_in_the_next_checkpoint(checkpointed, monkeypatch):
     assert state["command"] == "harness run --here --resume"
     monkeypatch.setattr(engine, "source_version", lambda: {"commit": NOW, "version": "0.1.0"})
     record, (warning,) = told(asked)
-    assert record["source"]["earlier"] == [OLDER, OLD]
+    assert record.source.earlier == [OLDER, OLD]
     assert f"{OLDER}, {OLD}; this is {NOW}" in warning
 
 
 def test_a_run_in_one_piece_has_no_earlier_code(undisturbed):
-    assert undisturbed("iqdet").record["source"]["earlier"] == []
+    assert undisturbed("iqdet").record.source.earlier == []
 
 
 def tiny_parts():

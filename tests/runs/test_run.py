@@ -10,7 +10,6 @@ from safetensors import safe_open
 
 from harness.core.device import pick_device
 from harness.core.errors import RunFailed, UserError
-from harness.records.schema import Record
 from harness.records.store import ResultsStore
 from harness.runs.run import evaluate_run
 from harness.training.build import attach_assigner, build_detector
@@ -21,16 +20,14 @@ from tests.support.runs import STEPS, request, run, small_protocol, trace_of, wr
 def test_a_run_leaves_a_valid_record_and_what_belongs_to_it(undisturbed):
     outcome = undisturbed("iqdet")
     record = outcome.record
-    Record.model_validate(record)
-    assert json.loads(outcome.path.read_text()) == record
-    assert record["assigner"] == "iqdet"
-    assert record["options"]["positives"] == 12
-    assert record["changed_options"] == {}
-    assert record["protocol"]["hash"] == small_protocol().digest
-    assert record["metrics"].keys() >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "bins"}
-    assert record["metrics"]["bins"]["centre_fill"]
-    assert record["cost"]["assigner_parameters"] > 0
-    assert record["progress"]["steps"] == STEPS
+    assert json.loads(outcome.path.read_text()) == record.as_json()
+    assert record.assigner == "iqdet"
+    assert record.options["positives"] == 12
+    assert record.changed_options == {}
+    assert record.protocol.hash == small_protocol().digest
+    assert record.metrics.bins["centre_fill"]
+    assert record.cost.assigner_parameters > 0
+    assert record.progress["steps"] == STEPS
     assert "iqdet" in outcome.leaderboard.read_text()
     kept = {"lock", "metrics.jsonl", "network.safetensors", "assigner.safetensors", "samples"}
     assert {path.name for path in outcome.work_dir.iterdir()} == kept
@@ -38,15 +35,15 @@ def test_a_run_leaves_a_valid_record_and_what_belongs_to_it(undisturbed):
 
 def test_only_the_network_is_counted_and_saved(undisturbed):
     outcomes = [undisturbed(name) for name in ("center", "iqdet")]
-    assert outcomes[0].record["cost"]["parameters"] == outcomes[1].record["cost"]["parameters"]
-    assert outcomes[0].record["cost"]["assigner_parameters"] == 0
+    assert outcomes[0].record.cost.parameters == outcomes[1].record.cost.parameters
+    assert outcomes[0].record.cost.assigner_parameters == 0
     names = []
     for outcome in outcomes:
         with safe_open(outcome.work_dir / "network.safetensors", "pt") as weights:
             names.append(sorted(weights.keys()))
             about = json.loads(weights.metadata()["about"])
-        assert about["run_id"] == outcome.record["run_id"]
-        assert about["classes"] == outcome.record["data"]["classes"]
+        assert about["run_id"] == outcome.record.run_id
+        assert about["classes"] == outcome.record.data.classes
     assert names[0] == names[1]
 
 
@@ -54,10 +51,10 @@ def test_changed_options_and_a_repeat(tmp_path):
     protocol = small_protocol(schedule={"steps": 1})
     asked = request(tmp_path, "center", protocol, options={"radius": "2"})
     first, second = run(asked), run(asked)
-    assert first.record["options"] == first.record["changed_options"] == {"radius": 2.0}
-    assert first.record["run_id"] == second.record["run_id"]
+    assert first.record.options == first.record.changed_options == {"radius": 2.0}
+    assert first.record.run_id == second.record.run_id
     assert second.path.name == first.path.name.replace(".json", ".2.json")
-    assert first.record["metrics"] == second.record["metrics"]
+    assert first.record.metrics == second.record.metrics
     assert len(trace_of(second.work_dir)) == 1  # of this attempt alone
 
 
@@ -65,21 +62,21 @@ def test_changed_options_and_a_repeat(tmp_path):
 def test_evaluating_again_gives_the_records_numbers(undisturbed, name):
     outcome = undisturbed(name)
     store = ResultsStore(outcome.path.parents[1])
-    again = evaluate_run(store, outcome.record["run_id"], data="shapes", device="cpu", workers=0)
-    assert again == outcome.record["metrics"]
+    again = evaluate_run(store, outcome.record.run_id, data="shapes", device="cpu", workers=0)
+    assert again == outcome.record.metrics
 
 
 def test_evaluating_needs_weights_and_the_same_classes(tmp_path, undisturbed):
     record = undisturbed("center").record
     store = ResultsStore(tmp_path)
     with pytest.raises(UserError, match="no run"):
-        evaluate_run(store, record["run_id"], data="shapes")
+        evaluate_run(store, record.run_id, data="shapes")
     store.save(record)
     with pytest.raises(UserError, match=r"no weights at .*train it here with: harness run"):
-        evaluate_run(store, record["run_id"], data="shapes")
+        evaluate_run(store, record.run_id, data="shapes")
     full = ResultsStore(undisturbed("center").path.parents[1])
     with pytest.raises(UserError, match=r"has classes .*the run was trained on"):
-        evaluate_run(full, record["run_id"], data=f"coco:{write_coco(tmp_path / 'data')}")
+        evaluate_run(full, record.run_id, data=f"coco:{write_coco(tmp_path / 'data')}")
 
 
 def test_a_request_that_cannot_be_met_is_the_users_mistake(tmp_path):
@@ -96,7 +93,7 @@ def test_a_request_that_cannot_be_met_is_the_users_mistake(tmp_path):
 
 
 def test_a_run_in_progress_is_left_alone(tmp_path, undisturbed):
-    run_id = undisturbed("center").record["run_id"]
+    run_id = undisturbed("center").record.run_id
     with ResultsStore(tmp_path).lock(run_id), pytest.raises(UserError, match="in progress"):
         run(request(tmp_path, "center"))
 
@@ -108,7 +105,7 @@ def test_one_image_alone_in_the_last_batch(tmp_path, channels):
         schedule={"batch_size": 1, "steps": 2},
         model={"channels": channels, "frozen_bn": True},
     )
-    assert run(request(tmp_path, "atss", protocol)).record["metrics"]["AP"] is not None
+    assert run(request(tmp_path, "atss", protocol)).record.metrics.AP is not None
 
 
 @pytest.mark.parametrize(

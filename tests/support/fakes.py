@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import numpy as np
 
 from harness.data.base import Annotations, ImageSet, Oddities
-from harness.records.store import RunSpec
+from harness.records.details import Details
+from harness.records.identity import RunSpec
+from harness.records.schema import DataPart, RunRecord
 
 
 class MemorySet(ImageSet):
@@ -69,19 +69,41 @@ def found(boxes=(), scores=None, labels=None):
     }
 
 
-DATA = {
-    "kind": "voc",
-    "title": "memory",
-    "classes": ["a", "b"],
-    "train": {"split": "train", "images": 10, "boxes": 20, "checksum": "11", "warnings": {}},
-    "val": {"split": "val", "images": 5, "boxes": 9, "checksum": "22", "warnings": {}},
-}
+def data_part(*, train=None, val=None, **changes):
+    """What a record says of its data; `train` and `val` replace parts of the splits."""
+    plain = {
+        "kind": "voc",
+        "title": "memory",
+        "classes": ["a", "b"],
+        "train": {"split": "train", "images": 10, "boxes": 20, "checksum": "11", "warnings": {}} | (train or {}),
+        "val": {"split": "val", "images": 5, "boxes": 9, "checksum": "22", "warnings": {}} | (val or {}),
+    }
+    return DataPart.model_validate(plain | changes)
+
+
+DATA = data_part()
+
+
+def changed(record, **parts):
+    """The record with values of its parts replaced."""
+    whole = record.as_json()
+    return record.with_parts(**{name: {**whole[name], **values} for name, values in parts.items()})
+
+
+def make_details(record, values, *, errors=None, trace=None):
+    """Details of a run with these replicates of AP and AP50."""
+    return Details(
+        run_id=record.run_id,
+        bootstrap={"AP": values, "AP50": values},
+        errors=errors or {"score": 0.3, "counts": {}, "objects": 0, "gain": {}},
+        trace=trace or {"step": []},
+    )
 
 
 def make_record(
     protocol, *, assigner="center", seed=0, ap=30.0, created="2026-01-02T03:04:05Z", options=None, **changes
 ):
-    """A valid record of a run; `changes` replace top-level parts."""
+    """The record of a run; `changes` replace top-level parts."""
     options = {"radius": 1.5} if options is None else options
     spec = RunSpec(protocol=protocol, data=DATA, assigner=assigner, options=options, seed=seed)
     record = {
@@ -91,7 +113,7 @@ def make_record(
         "protocol": {
             "name": protocol.name, "note": protocol.note, "hash": protocol.digest, "content": protocol.content(),
         },
-        "data": deepcopy(DATA),
+        "data": DATA.model_dump(),
         "assigner": assigner,
         "options": options,
         "changed_options": {},
@@ -111,4 +133,4 @@ def make_record(
         "command": f"harness run --assigner {assigner} --seed {seed}",
         "progress": {"steps": 60},
     }  # fmt: skip
-    return record | changes
+    return RunRecord.model_validate(record | changes)

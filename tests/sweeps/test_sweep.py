@@ -20,7 +20,8 @@ from harness.core.errors import Interrupted, RunFailed, UserError
 from harness.core.files import exclusively
 from harness.protocol.protocol import load_protocol
 from harness.records.failures import load_failures
-from harness.records.store import ResultsStore, RunSpec, data_record
+from harness.records.identity import RunSpec, data_record
+from harness.records.store import ResultsStore
 from harness.runs.run import RunOutcome
 from harness.sweeps.execute import carry_out
 from harness.sweeps.plan import make_plan
@@ -59,7 +60,7 @@ class Engine:
                 request.protocol, assigner=request.assigner, options=options, seed=request.seed, ap=self.ap(request),
                 run_id=spec.run_id, data=DATA, changed_options=changed, command=request.command,
             )  # fmt: skip
-            return RunOutcome(record, store.save(record))
+            return RunOutcome(record, store.save(record), store.work_dir(spec.run_id), store.root / "leaderboard.csv")
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def store():
 
 
 def run_ids():
-    return [record["run_id"] for record in store().load_all()[0]]
+    return [record.run_id for record in store().load_all()[0]]
 
 
 def run_id(assigner, seed, options=None):
@@ -297,7 +298,7 @@ def test_a_run_that_another_process_holds_is_tried_once_more_at_the_end(sweep, e
     assert result.exit_code == 0
     assert ("center", 0) in engine.asked
     assert result.stdout.count("in progress elsewhere") == 3  # twice as it went, and in the table
-    assert [*store().load_all()[0][0]["assigner"]] == [*"center"]
+    assert [record.assigner for record in store().load_all()[0]] == ["center"]
     assert not Path("out/failed").exists()
 
 

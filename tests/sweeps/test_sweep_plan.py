@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from harness.core.errors import UserError
 from harness.protocol.protocol import load_protocol
-from harness.records.store import RunSpec
-from harness.sweeps.cost import Cost, Costs, Spread, paired_spread, question_of
+from harness.records.identity import UNKNOWN, RunSpec, question_of
+from harness.sweeps.cost import Cost, Costs, Spread, paired_spread
 from harness.sweeps.execute import sensitivity
 from harness.sweeps.plan import Choice, PlannedRun, choose, tunings
 from harness.sweeps.request import expand, read_sweep, sweep_request
-from tests.support.fakes import DATA, make_record
+from tests.support.fakes import DATA, changed, data_part, make_record
 
 WORDS = st.text(string.ascii_lowercase + string.digits + "_.-", min_size=1, max_size=6)
 ASSIGNERS = st.tuples(WORDS, st.dictionaries(WORDS, st.lists(WORDS, min_size=1, max_size=3, unique=True), max_size=3))
@@ -159,8 +159,7 @@ def test_costs_are_medians_of_the_nearest_records():
 
     def record(assigner, seconds, memory, device="here", protocol=tiny, seed=0):
         made = make_record(protocol, assigner=assigner, seed=seed, environment={"device": device})
-        made["cost"] |= {"train_s": seconds, "peak_memory_mb": memory, "eval_ms_per_image": 200.0}
-        return made
+        return changed(made, cost={"train_s": seconds, "peak_memory_mb": memory, "eval_ms_per_image": 200.0})
 
     costs = Costs([], "here")
     assert costs.of(planned(tiny)) is None
@@ -186,11 +185,11 @@ def test_where_no_run_did_the_work_images_of_the_same_work_are_counted():
     tiny = load_protocol("tiny")  # 60 steps of 8 images; DATA has 5 images to evaluate
     once = load_protocol("tiny", ("schedule.steps=1", "schedule.batch_size=2", "model.pretrained=true"))
     made = make_record(once, environment={"device": "here"})
-    made["cost"] |= {"step_ms": 3000.0, "eval_ms_per_image": 200.0, "peak_memory_mb": 7.0}
+    made = changed(made, cost={"step_ms": 3000.0, "eval_ms_per_image": 200.0, "peak_memory_mb": 7.0})
     costs = Costs([made], "here")
     assert costs.of(planned(tiny)) == Cost(60 * 8 * 1.5 + 5 * 0.2, None, "per image as in 1 run of center")
     unnamed = PlannedRun(*(getattr(planned(tiny), name) for name in ("choice", "tuning")),
-                         RunSpec(tiny, {}, "center", {}, 0), "", "missing", frozenset())  # fmt: skip
+                         RunSpec(tiny, UNKNOWN, "center", {}, 0), "", "missing", frozenset())  # fmt: skip
     assert costs.of(unnamed).seconds == 60 * 8 * 1.5  # of data that are not named only training is known
     mirrored = costs.of(planned(load_protocol("tiny", ("evaluation.test_flip=true",))))
     assert mirrored == Cost(60 * 8 * 1.5, None, "training alone, per image as in 1 run of center")
@@ -199,13 +198,13 @@ def test_where_no_run_did_the_work_images_of_the_same_work_are_counted():
 def test_evaluations_while_training_are_part_of_the_cost():
     often = load_protocol("tiny", ("evaluation.every=20",))
     made = make_record(often, environment={"device": "here"})
-    made["cost"] |= {"train_s": 10.0, "eval_ms_per_image": 200.0}
+    made = changed(made, cost={"train_s": 10.0, "eval_ms_per_image": 200.0})
     assert Costs([made], "here").of(planned(often)).seconds == 13.0  # after 20, 40 and all 60 steps
 
 
 def test_the_spread_is_pooled_over_pairs_that_share_two_seeds():
     tiny, other = load_protocol("tiny"), load_protocol("tiny", ("schedule.lr=9.0",))
-    asked = {question_of(tiny.digest, DATA)}
+    asked = {question_of(RunSpec(tiny, DATA, "", {}, 0)).key}
 
     def entry(assigner, *aps, protocol=tiny, **changes):
         return [make_record(protocol, assigner=assigner, seed=seed, ap=ap, **changes) for seed, ap in enumerate(aps)]
@@ -268,7 +267,7 @@ def test_two_numbers_are_searched_together_where_asked():
 
 def test_other_data_steps_and_protocols_are_no_search():
     records = searched([(30.0,), (), ()])
-    elsewhere = {**DATA, "val": {**DATA["val"], "checksum": "33"}}
+    elsewhere = data_part(val={"checksum": "33"})
     records += searched([(), (31.0,), ()], data=elsewhere)
     assert sensitivity(records) == []
     longer = searched([(30.0,), (31.0,)], {"schedule.steps": (1, 2)})

@@ -66,7 +66,7 @@ def test_a_sweep_survives_what_befalls_it(tmp_path, monkeypatch, fragile):
         stopped = CliRunner().invoke(main, words)
     assert stopped.exit_code == 130, stopped.output
     (done,) = store.load_all()[0]
-    assert (done["assigner"], done["seed"]) == ("center", 0)
+    assert (done.assigner, done.seed) == ("center", 0)
     (failed,) = (json.loads(path.read_text()) for path in Path("results/failed").iterdir())
     assert (failed["assigner"], failed["error"], failed["step"]) == ("fragile", "ZeroDivisionError: broken here", 0)
     assert "broken here" in (store.work_dir(failed["run_id"]) / "error.txt").read_text()
@@ -89,11 +89,11 @@ def test_a_sweep_survives_what_befalls_it(tmp_path, monkeypatch, fragile):
     assert not [*Path("results/failed").iterdir()]
     assert not (store.work_dir(failed["run_id"]) / "error.txt").exists()
     records = store.load_all()[0]
-    assert {(record["assigner"], record["seed"]) for record in records} == {
+    assert {(record.assigner, record.seed) for record in records} == {
         (name, seed) for name in ("center", "fragile") for seed in (0, 1)
     }
-    assert len({record["protocol"]["hash"] for record in records}) == 1
-    assert shlex.split(records[0]["command"])[:4] == ["harness", "run", "--assigner", "center"]
+    assert len({record.protocol.hash for record in records}) == 1
+    assert shlex.split(records[0].command)[:4] == ["harness", "run", "--assigner", "center"]
 
 
 def test_the_memory_of_a_run_is_not_that_of_the_runs_before_it():

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from assigners.contract import Step
 from detector import ImageBatch
 from harness.core.errors import RunFailed, UserError
-from harness.protocol.protocol import ScheduleSection, load_protocol, recorded_protocol
+from harness.protocol.protocol import ScheduleSection, load_protocol, protocol_of
 from harness.training.build import ema_decay
 from harness.training.trainer import Trainer
 from tests.support.runs import STEPS, files_of, request, run, small_protocol
@@ -75,23 +75,19 @@ def test_a_stopped_run_goes_on_with_the_decay_of_its_step(tmp_path, undisturbed,
             run(request(tmp_path, "iqdet", protocol, checkpoint_seconds=0.0))
     resumed, clean = run(request(tmp_path, "iqdet", protocol, resume=True)), undisturbed("iqdet", protocol)
     assert files_of(resumed) == files_of(clean)
-    assert resumed.record["metrics"] == clean.record["metrics"]
+    assert resumed.record.metrics == clean.record.metrics
 
 
 def test_new_protocols_have_the_ramp_and_old_ones_stay():
     new = load_protocol("tiny", ("schedule.ema=0.998",))
     assert new.schedule.ema_ramp
     assert new.content()["schedule"]["ema_ramp"] is True
-    assert recorded_protocol(_record(new.content())).digest == new.digest
+    assert protocol_of(new.content(), "new").digest == new.digest
     old = load_protocol("tiny", ("schedule.ema=0.998", "schedule.ema_ramp=false"))
     assert "ema_ramp" not in old.content()["schedule"]
-    assert not recorded_protocol(_record(old.content())).schedule.ema_ramp
+    assert not protocol_of(old.content(), "old").schedule.ema_ramp
     assert "ema_ramp" not in load_protocol("tiny").content()["schedule"]
     assert load_protocol("tiny", ("schedule.ema=0",)).digest == load_protocol("tiny").digest
-
-
-def _record(content):
-    return {"run_id": "x", "command": "y", "protocol": {"name": "p", "content": content}}
 
 
 def test_a_ramp_of_nothing_is_refused():

@@ -87,7 +87,7 @@ def test_what_was_seen_before_a_stop_counts_after_it(tmp_path, tiny_boxes):
     assert content["beginning"]["objects"] > content["beginning"]["positives"] == 0
     del content["beginning"]
     state.write_text(json.dumps(content))
-    assert run(resumed).record["progress"]["statistics"]["positives_per_box"] == 0
+    assert run(resumed).record.progress["statistics"]["positives_per_box"] == 0
 
 
 def test_watching_changes_no_bit(tmp_path, undisturbed, monkeypatch):

@@ -101,12 +101,12 @@ def test_every_assigner_sees_the_same_images_in_the_same_order(tmp_path, spy):
 def test_the_same_seed_gives_the_same_bits(tmp_path, undisturbed, name):
     first, second = undisturbed(name), run(request(tmp_path, name))
     assert files_of(first) == files_of(second)
-    assert first.record["metrics"] == second.record["metrics"]
+    assert first.record.metrics == second.record.metrics
 
 
 def test_another_seed_is_another_run(tmp_path, undisturbed):
     first, other = undisturbed("center"), run(request(tmp_path, "center", seed=1))
-    assert other.record["run_id"] != first.record["run_id"]
+    assert other.record.run_id != first.record.run_id
     assert files_of(other)[0] != files_of(first)[0]
 
 
@@ -119,15 +119,15 @@ def test_the_trace_tells_every_step(undisturbed):
         assert line["lr"] == learning_rate(schedule, line["step"])
         assert {"class", "box", "quality", "iq"} <= line["losses"].keys()
         assert {"positives_per_box", "iou_of_positives"} <= line["statistics"].keys()
-    assert lines[-1]["losses"] == outcome.record["progress"]["losses"]
+    assert lines[-1]["losses"] == outcome.record.progress["losses"]
 
 
 def test_evaluating_on_the_way_changes_nothing_but_the_curve(tmp_path, undisturbed):
     plain = undisturbed("iqdet")
     watched = run(request(tmp_path, "iqdet", small_protocol(evaluation={"every": 4})))
-    assert list(watched.record["progress"]["curve"]) == ["4"]  # the last step is the record's own
-    assert watched.record["progress"]["curve"]["4"].keys() >= {"AP", "AP50"}
-    assert plain.record["progress"]["curve"] == {}
+    assert list(watched.record.progress["curve"]) == ["4"]  # the last step is the record's own
+    assert watched.record.progress["curve"]["4"].keys() >= {"AP", "AP50"}
+    assert plain.record.progress["curve"] == {}
     assert files_of(plain)[0] == files_of(watched)[0]
     weights = [load_file(outcome.work_dir / "network.safetensors") for outcome in (plain, watched)]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
@@ -224,7 +224,7 @@ def test_a_signal_is_taken_between_steps_and_the_run_goes_on_later(tmp_path, und
     assert json.loads((stopped.value.path / "state.json").read_text())["step"] == 5
     resumed, clean = run(request(tmp_path, "iqdet", resume=True)), undisturbed("iqdet")
     assert files_of(resumed) == files_of(clean)
-    assert resumed.record["metrics"] == clean.record["metrics"]
+    assert resumed.record.metrics == clean.record.metrics
 
 
 def test_a_second_signal_stops_at_once_and_helpers_ignore_it():

@@ -47,7 +47,7 @@ with engine.processes("cpu") as group:
     engine.processes = lambda _: nullcontext(group)
     for data in ("one", "none"):
         try:
-            record = run(request(Path("results"), "atss", unshared_protocol(), data=f"coco:{data}")).record
+            run(request(Path("results"), "atss", unshared_protocol(), data=f"coco:{data}"))
             said = "finished"
         except RunFailed as failure:
             said = str(failure)
@@ -114,11 +114,11 @@ def test_the_main_process_tells_of_an_image_that_the_other_cannot_read(tmp_path)
 def test_two_processes_give_the_losses_of_one(tmp_path):
     data = f"coco:{write_coco(tmp_path / 'data')}"
     together(tmp_path, SCRIPT, str(tmp_path / "two"), data, *NAMES)
-    records = {record["assigner"]: record for record in ResultsStore(tmp_path / "two").load_all()[0]}
+    records = {record.assigner: record for record in ResultsStore(tmp_path / "two").load_all()[0]}
     for name in NAMES:
         one, two = run(request(tmp_path / "one", name, unshared_protocol(), data=data)), records[name]
-        assert two["run_id"] == one.record["run_id"]
-        first, second = trace_of(one.work_dir), trace_of(tmp_path / "two" / "work" / two["run_id"])
+        assert two.run_id == one.record.run_id
+        first, second = trace_of(one.work_dir), trace_of(tmp_path / "two" / "work" / two.run_id)
         assert len(first) == len(second) == 6
         positives = [line["statistics"]["positives_per_box"] for line in first]
         assert any(positives)
@@ -126,4 +126,4 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
         for a, b in zip(first, second, strict=True):
             assert b["losses"] == pytest.approx(a["losses"], rel=1e-4, abs=1e-6)
             assert b["statistics"] == pytest.approx(a["statistics"], rel=1e-3, abs=1e-5)
-        assert two["metrics"]["AP"] == pytest.approx(one.record["metrics"]["AP"], abs=0.5)
+        assert two.metrics["AP"] == pytest.approx(one.record.metrics.AP, abs=0.5)

@@ -18,6 +18,7 @@ from rich.text import Text
 from harness.cli.console.streams import Stream
 from harness.core.errors import is_text
 from harness.core.files import dump
+from harness.records.schema import BinPart, CostPart, MetricsPart
 
 PIPED_WIDTH = 200  # columns; a table in a file or a pipe must not be cut to 80
 
@@ -82,25 +83,25 @@ def points(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def metrics_table(metrics: Mapping[str, Any], cost: Mapping[str, Any] | None = None) -> Table:
+def metrics_table(metrics: MetricsPart, cost: CostPart | None = None) -> Table:
     """AP by threshold and size, and what it cost."""
     table = Table(title="points, 0-100", title_justify="left", title_style="dim")
     cells = [(name, points(metrics[name])) for name in METRICS]
     if cost is not None:
-        cells += [("images/s", points(cost["images_per_s"])), ("memory MB", points(cost["peak_memory_mb"], 0))]
+        cells += [("images/s", points(cost.images_per_s)), ("memory MB", points(cost.peak_memory_mb, 0))]
     for name, _ in cells:
         table.add_column(name, justify="right")
     table.add_row(*(value for _, value in cells))
     return table
 
 
-def bins_table(attribute: str, bins: Mapping[str, Mapping[str, Any]]) -> Table:
+def bins_table(attribute: str, bins: Mapping[str, BinPart]) -> Table:
     """AP, recall and IoU of the objects of one attribute, a row per bin."""
     table = Table(title=f"objects by {attribute.replace('_', ' ')}", title_justify="left", title_style="dim")
     table.add_column(attribute)
     for name in ("objects", "AP", "recall", "mean IoU"):
         table.add_column(name, justify="right")
     for interval, row in bins.items():
-        numbers = (points(row.get("AP")), points(row["recall"]), points(row["mean_iou"], 3))
-        table.add_row(Text(interval), str(row["count"]), *numbers)
+        numbers = (points(row.AP), points(row.recall), points(row.mean_iou, 3))
+        table.add_row(Text(interval), str(row.count), *numbers)
     return table

@@ -15,7 +15,7 @@ from harness.cli.views.sweep import duration
 from harness.paper.planning import PlannedRow, TablePlan
 from harness.paper.probe import CHANGES, WORDS
 from harness.protocol.protocol import load_protocol
-from harness.records.names import Record
+from harness.records.schema import RunRecord
 from harness.sweeps.cost import Costs
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def row_json(planned: PlannedRow, costs: Costs, plan: TablePlan) -> dict[str, An
     }
 
 
-def probes(plan: TablePlan, found: Mapping[str, Record]) -> Grid:
+def probes(plan: TablePlan, found: Mapping[str, RunRecord]) -> Grid:
     """What each row's probe cost; `found` is by row."""
     title = f"Table {plan.table.number} at scale {plan.scale.name}: {WORDS}"
     grid = Grid(title=title, title_justify="left", title_style="bold")
@@ -123,8 +123,8 @@ def probes(plan: TablePlan, found: Mapping[str, Record]) -> Grid:
         words = " ".join([planned.row.assigner, *planned.tuning.overrides[: -len(CHANGES)]])
         cells = ["-"] * 4
         if planned.row.name in found:
-            cost = found[planned.row.name]["cost"]
-            seconds = [points(cost[key] / 1000, 2) for key in ("step_ms", "eval_ms_per_image")]
-            cells = [*seconds, points(cost["peak_memory_mb"], 0), str(cost["parameters"])]
+            cost = found[planned.row.name].cost
+            seconds = [points(ms / 1000, 2) for ms in (cost.step_ms, cost.eval_ms_per_image)]
+            cells = [*seconds, points(cost.peak_memory_mb, 0), str(cost.parameters)]
         grid.add_row(planned.row.name, Text(words), *cells)
     return grid
