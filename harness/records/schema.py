@@ -147,7 +147,7 @@ class DeclaresPart(_Part):
     @property
     def changes(self) -> dict[str, Any]:
         """What it changes, by name; empty on the fair board."""
-        return self.model_dump(exclude_unset=True)
+        return dict(sorted(self.model_dump(exclude_unset=True).items()))
 
 
 class EqualPart(_Part):

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -18,7 +18,9 @@ from rich.text import Text
 from harness.cli.console.streams import Stream
 from harness.core.errors import is_text
 from harness.core.files import dump
-from harness.records.schema import BinPart, CostPart, MetricsPart
+
+if TYPE_CHECKING:
+    from harness.records.schema import BinPart, CostPart, MetricsPart
 
 PIPED_WIDTH = 200  # columns; a table in a file or a pipe must not be cut to 80
 
