@@ -1,4 +1,8 @@
-"""The command line: one file per verb, none of which imports torch before it has work to do."""
+"""The command line: one file per verb, which is loaded when it is called.
+
+The rule for imports within functions, here and in the verbs: what needs torch is imported where the work begins, after
+the words were looked at, so that help, lists and mistakes answer at once. All else stands at the top of its file.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +29,25 @@ from harness.core.errors import (
     shorten,
 )
 
-VERBS = (
-    "run", "sweep", "table", "figure", "eval", "compare", "insight", "predict", "inspect", "verify", "leaderboard",
-    "report", "bench", "ls", "data", "doctor",
-)  # fmt: skip
+# What each verb is for. Its module is loaded where it is called and for its own help, so that nothing waits for all.
+VERBS = {
+    "run": "Train, evaluate and record one assigner.",
+    "sweep": "Several assigners and seeds under one protocol.",
+    "table": "A table of the paper: plan it, run it, put it beside the paper's.",
+    "figure": "Figures 4 and 5 of the paper, from runs of one's own.",
+    "eval": "Evaluate the saved weights of a run again.",
+    "compare": "What is between two assigners, with its interval.",
+    "insight": "Ask all assigners about the same frozen predictions.",
+    "predict": "Detect objects in images and draw them.",
+    "inspect": "Draw an assigner's samples; tell why a box has no positive.",
+    "verify": "Do assigners keep the contract, and match published answers?",
+    "leaderboard": "Every run so far, best first.",
+    "report": "One offline HTML page: boards, intervals, costs, pictures.",
+    "bench": "What does an assigner cost, in time and memory?",
+    "ls": "Assigners, protocols, data sets, runs.",
+    "data": "What is in a data set, what is odd, and its boxes on a sheet.",
+    "doctor": "What is in the way of a run here, and what to do?",
+}
 
 
 @contextmanager
@@ -94,6 +113,23 @@ class Verbs(click.Group):
         with _in_one_line():
             return super().invoke(ctx)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs."""
+        return [*VERBS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of this name."""
+        if cmd_name not in VERBS:
+            return None
+        found = import_module(f"harness.cli.{cmd_name}").command
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs with what they are for, without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([*VERBS.items()])
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -128,7 +164,3 @@ def main() -> None:
       harness data voc:mine                what is in a data set, and what is odd about it
       harness doctor                       what is in the way of a run here?
     """
-
-
-for _verb in VERBS:
-    main.add_command(import_module(f"harness.cli.{_verb}").command)

@@ -59,7 +59,7 @@ device_option = click.option(
 threads_option = click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the CPU.")
 
 
-@click.group("bench", short_help="What does an assigner cost, in time and memory?")
+@click.group("bench")
 def command() -> None:
     """Measure what assigners cost: by themselves, or as a share of a training step.
 

@@ -26,7 +26,7 @@ _EQUAL = {"initial_weights": "the initial weights", "batches": "every batch, aug
 _STATE = {True: "equal, by digest", False: "DIFFERENT: other code, libraries or processor?", None: "not recorded"}
 
 
-@click.command("compare", short_help="What is between two assigners, with its interval.")
+@click.command("compare")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--protocol", metavar="NAME|HASH", help="Only under this protocol.")

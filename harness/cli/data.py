@@ -11,8 +11,8 @@ from rich.text import Text
 
 from harness.cli.console.options import json_option, results_option, set_option, workers_option
 from harness.cli.console.output import Stopped, console, emit, say
+from harness.cli.console.requests import choose_protocol
 from harness.cli.console.tables import show
-from harness.cli.run import choose_protocol
 from harness.core.text import counted
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_CLASSES = 40  # rows of the table; the rest is in --json
 
 
-@click.command("data", short_help="What is in a data set, what is odd, and its boxes on a sheet.")
+@click.command("data")
 @click.argument("source", metavar="SPEC")
 @click.option("--train-split", metavar="NAME", help="Split to open as for training; the data set's own by default.")
 @click.option("--val-split", metavar="NAME", help="Split to open as for evaluation; the data set's own by default.")

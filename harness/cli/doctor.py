@@ -15,7 +15,7 @@ from harness.doctor import Row, all_checks, examine
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-@click.command("doctor", short_help="What is in the way of a run here, and what to do?")
+@click.command("doctor")
 @click.option("--data", multiple=True, metavar="SPEC", help="Data to open too, as for `harness run`; may be repeated.")
 @click.option("--train-split", metavar="NAME", help="Split to open as for training; the data set's own by default.")
 @click.option("--val-split", metavar="NAME", help="Split to open as for evaluation; the data set's own by default.")
@@ -37,7 +37,7 @@ def command(
       harness doctor --data voc:VOCdevkit/VOC2007 --data coco:data/coco
       harness doctor --results elsewhere --json
     """
-    from harness.cli.run import choose_protocol
+    from harness.cli.console.requests import choose_protocol
 
     protocols = {spec: choose_protocol(spec, None, (), train_split, val_split)[0] for spec in data}
     screen = console(as_json)

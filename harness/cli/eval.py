@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.command("eval", short_help="Evaluate the saved weights of a run again.")
+@click.command("eval")
 @click.argument("run", metavar="RUN")
 @click.option("--data", metavar="SPEC", help="As for run; may be left out for a run on shapes.")
 @click.option("--val-split", metavar="NAME", help="Split to evaluate on; that of the run by default.")

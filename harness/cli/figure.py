@@ -28,7 +28,7 @@ LEARNING = ("iqdet", "qd", "uniform")  # assigners with an encoder
 IMAGES = 4  # of figure 5
 
 
-@click.command("figure", short_help="Figures 4 and 5 of the paper, from runs of one's own.")
+@click.command("figure")
 @click.argument("number", metavar="4|5")
 @click.option(
     "--run", "run_ids", multiple=True, metavar="ID", help="Which runs; may be repeated.  [default: see below]"

@@ -15,8 +15,8 @@ from rich.text import Text
 from assigners import registry
 from harness.cli.console.options import device_option, json_option, results_option
 from harness.cli.console.output import console, emit, points, say
+from harness.cli.console.requests import portable
 from harness.cli.console.tables import fits, show
-from harness.cli.run import portable
 from harness.core.errors import UserError
 from harness.core.files import dump, write_atomically
 from harness.records.inputs import data_spec
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.runs.trained import Trained
 
 
-@click.command("insight", short_help="Ask all assigners about the same frozen predictions.")
+@click.command("insight")
 @click.option("--run", "run_id", metavar="ID", help="Whose detector.  [default: the newest run with weights]")
 @click.option("-a", "--assigners", metavar="NAME[K=V,...],...", help="Which ones.  [default: all]")
 @click.option(

@@ -12,28 +12,24 @@ from rich.text import Text
 from assigners import registry
 from harness.cli.console.options import device_option, json_option, results_option, set_option
 from harness.cli.console.output import console, emit, say
+from harness.cli.console.requests import choose_protocol, parse_pair
 from harness.cli.console.tables import show
-from harness.cli.run import choose_protocol, parse_pair
 from harness.core.errors import UserError
 from harness.data.sources import EMBEDDED
-from harness.records.inputs import data_spec
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
+    from rich.console import Console
 
-    from assigners.rules.iqdet.encoder import Mixture
-    from detector import FCOS
-    from harness.data.base import ImageSet
-    from harness.inspection.one_image import Drawn, View
-    from harness.protocol.protocol import Protocol
+    from harness.analysis.one_image import Answer
+    from harness.inspection.one_image import View
 
 Rows = list[dict[str, Any]]
 
 
-@click.command("inspect", short_help="Draw an assigner's samples; tell why a box has no positive.")
+@click.command("inspect")
 @click.option("-a", "--assigner", metavar="NAME[K=V,...]", help="Which one; may be left out with --run.")
 @click.option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
 @click.option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
@@ -87,57 +83,40 @@ def command(
     if name is not None:
         registry.find(name)  # a wrong name is told before torch is loaded
 
-    from harness.core.device import computing, pick_device
-    from harness.data import open_data
-    from harness.data.splits import say_warnings
-    from harness.drawing.images import save_png
-    from harness.inspection.counterfactuals import explain
-    from harness.inspection.one_image import assign, box_rows, find_image, look, mixtures
-    from harness.inspection.one_image_sheet import draw
+    from harness.analysis.one_image import ask, of_run, untrained
+    from harness.core.device import pick_device
 
     where = pick_device(device)
     if run_id is not None:
-        model, protocol, data, state = _trained(ResultsStore(results), run_id, name, chosen, data, seed, where)
+        source = of_run(ResultsStore(results), run_id, name, chosen, data, seed, where)
     else:
-        data = data or EMBEDDED
-        protocol, _ = choose_protocol(data, protocol_name, overrides, None, None)
-    if split:
-        protocol = protocol.model_copy(update={"data": protocol.data.model_copy(update={"train_split": split})})
-    images = open_data(data, protocol.data, role="train")
-    say_warnings(screen, images)
-    index = find_image(images, image)
-    if box is not None and box >= len(images.annotations(index)):
-        raise UserError(_no_such_box(images, index, box))
-    if run_id is None:
         assert name is not None
-        model, state = _fresh(protocol, images, name, chosen, seed, where)
-    elif model.head_info.num_classes != len(images.classes):
-        raise UserError(
-            f"{data} has {len(images.classes)} classes, run {state['run_id']} was trained on "
-            f"{model.head_info.num_classes}; give data of the same classes"
-        )
-    step = _step(seed, protocol, trained=run_id is not None)
-    with computing(where, None):
-        view = look(model, images, index, protocol)
-        drawn = assign(model, view, step, range(view.targets.num_boxes))
-        mixture = mixtures(model, view)
-        explanation = explain(model, view, step, drawn, box) if box is not None else None
-    assert model.assigner is not None
-    title = f"{state['assigner']} on {view.name}, {state['detector']}"
-    save_png(target, draw(view, drawn, mixture, explanation, title))
-    rows = box_rows(view, drawn)
-    say(screen, title)
-    show(screen, _table(rows, view), ("as input px", "size px"))
-    if replaced := sorted(model.assigner.declares.replaces):
-        terms = f"its own losses stand for the shared {' and '.join(replaced)} loss"
+        protocol, _ = choose_protocol(data or EMBEDDED, protocol_name, overrides, None, None)
+        source = untrained(protocol, data or EMBEDDED, name, chosen)
+    answer = ask(source, split, image, box, seed, where)
+    _show(screen, answer, target)
+    if as_json:
+        emit(_as_json(answer, seed, target))
+
+
+def _show(screen: Console, answer: Answer, target: Path) -> None:
+    """The picture as a file, the boxes as a table."""
+    from harness.data.splits import say_warnings
+    from harness.drawing.images import save_png
+    from harness.inspection.one_image import box_rows
+    from harness.inspection.one_image_sheet import draw
+
+    say_warnings(screen, answer.images)
+    view, drawn, explanation = answer.view, answer.drawn, answer.explanation
+    save_png(target, draw(view, drawn, answer.mixture, explanation, answer.title))
+    say(screen, answer.title)
+    show(screen, _table(box_rows(view, drawn), view), ("as input px", "size px"))
+    if answer.replaced:
+        terms = f"its own losses stand for the shared {' and '.join(answer.replaced)} loss"
         say(screen, f"{terms}: shown are the locations that it names, and not all that these teach")
     if explanation is not None:
         say(screen, explanation.text)
     say(screen, f"picture {target}")
-    if as_json:
-        asked = {"data": data, "split": images.split, "seed": seed, "picture": str(target)}
-        told = {"boxes": rows, "explanation": explanation.as_json() if explanation else None}
-        emit({**state, **asked, **told, **_drawn_json(view, drawn, mixture)})
 
 
 def _check_words(assigner: str | None, run_id: str | None, protocol_given: bool, target: Path) -> None:
@@ -150,70 +129,19 @@ def _check_words(assigner: str | None, run_id: str | None, protocol_given: bool,
         raise UserError(f"--output {target} must end in .png")
 
 
-def _drawn_json(view: View, drawn: Drawn, mixture: tuple[Mixture, torch.Tensor] | None) -> dict[str, Any]:
-    """What the picture shows, as numbers."""
-    from harness.inspection.one_image import mixture_rows, sample_rows
+def _as_json(answer: Answer, seed: int, target: Path) -> dict[str, Any]:
+    """What was asked and what the picture shows, as numbers."""
+    from harness.inspection.one_image import box_rows, mixture_rows, sample_rows
 
+    source, view, explanation = answer.source, answer.view, answer.explanation
     return {
+        "assigner": source.assigner, "options": source.options, "run_id": source.run_id, "detector": source.detector,
+        "data": source.data, "split": answer.images.split, "seed": seed, "picture": str(target),
+        "boxes": box_rows(view, answer.drawn), "explanation": explanation.as_json() if explanation else None,
         "image": view.name, "height": view.original[0], "width": view.original[1], "input_height": view.size[0],
-        "input_width": view.size[1], "strides": list(view.grid.strides), "samples": sample_rows(view, drawn),
-        "mixture": mixture_rows(view, *mixture) if mixture else None,
+        "input_width": view.size[1], "strides": list(view.grid.strides), "samples": sample_rows(view, answer.drawn),
+        "mixture": mixture_rows(view, *answer.mixture) if answer.mixture else None,
     }  # fmt: skip
-
-
-def _step(seed: int, protocol: Protocol, *, trained: bool) -> Any:
-    """The first step of training, or the one after the last: schedules and draws depend on it."""
-    from assigners.contract import Step
-
-    return Step(seed, protocol.schedule.steps, 1.0) if trained else Step(seed)
-
-
-def _fresh(
-    protocol: Protocol, images: ImageSet, name: str, options: Mapping[str, object], seed: int, device: torch.device
-) -> tuple[FCOS, dict[str, Any]]:
-    """A detector that has not learnt anything, and what to call it."""
-    from harness.training.build import attach_assigner, build_detector, resolve_assigner
-
-    resolved, _ = resolve_assigner(name, dict(options))
-    model = build_detector(protocol, len(images.classes), seed)
-    attach_assigner(model, name, resolved, seed)
-    state = {"assigner": name, "options": resolved, "run_id": None, "detector": "an untrained detector"}
-    return model.to(device).eval(), state
-
-
-def _trained(
-    store: ResultsStore,
-    run_id: str,
-    name: str | None,
-    options: Mapping[str, object],
-    data: str | None,
-    seed: int,
-    device: torch.device,
-) -> tuple[FCOS, Protocol, str, dict[str, Any]]:
-    """A run's detector with its own assigner or another one, its protocol, the data, and what to call it."""
-    from harness.runs.trained import load_trained
-    from harness.training.build import attach_assigner, resolve_assigner
-
-    record = store.find(run_id)
-    data = data_spec(record, data)
-    name = name or record.assigner
-    own = name == record.assigner
-    resolved, _ = resolve_assigner(name, {**(record.options if own else {}), **options})
-    own = own and resolved == record.options
-    trained = load_trained(store, record.run_id, device, with_assigner=own)
-    detector = f"the detector of run {trained.run_id}"
-    if not own:
-        assigner = attach_assigner(trained.model, name, resolved, seed).to(device)
-        if any(True for _ in assigner.parameters()):
-            detector += ", the assigner's own parameters untrained"
-    state = {"assigner": name, "options": resolved, "run_id": trained.run_id, "detector": detector}
-    return trained.model.eval(), trained.protocol, data, state
-
-
-def _no_such_box(images: ImageSet, index: int, box: int) -> str:
-    count = len(images.annotations(index))
-    known = f"its boxes are 0 to {count - 1}" if count else "it has none"
-    return f"image {images.name(index)} has no box {box}; {known}"
 
 
 def _table(rows: Rows, view: View) -> Table:

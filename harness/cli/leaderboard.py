@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "declares")
 
 
-@click.command("leaderboard", short_help="Every run so far, best first.")
+@click.command("leaderboard")
 @click.option("--check", is_flag=True, help="Write nothing; fail where leaderboard.csv differs from the records.")
 @click.option("--summary", is_flag=True, help="Show means, intervals and rank groups, as Markdown; write nothing.")
 @click.option("--variants", is_flag=True, help="In the summary, assigners with other options than their defaults too.")
@@ -65,17 +65,8 @@ def command(
 
     table = _choose(leaderboard(records), protocol)
     if summary or picture:
-        from harness.comparison.markdown import shown_parts, summary_of
-
         shown = {*table["run_id"]}
-        chosen = shown_parts(
-            _boards_of(store, [record for record in records if record.run_id in shown]), variants=variants
-        )
-        if picture:
-            for board in chosen:
-                _draw(store, board)
-        if summary:
-            click.echo(summary_of(chosen), nl=False)
+        _boards(store, [run for run in records if run.run_id in shown], summary, variants, picture)
         return
     if check:
         check_leaderboard(store)
@@ -89,6 +80,17 @@ def command(
     elif not check:
         for shown_table in _tables(rows):
             show(screen, shown_table, SPARE, "leaderboard.csv")
+
+
+def _boards(store: ResultsStore, records: list[RunRecord], summary: bool, variants: bool, picture: bool) -> None:
+    """Boards drawn into files, or as Markdown on standard output."""
+    from harness.comparison.markdown import shown_parts, summary_of
+
+    chosen = shown_parts(_boards_of(store, records), variants=variants)
+    for board in chosen if picture else ():
+        _draw(store, board)
+    if summary:
+        click.echo(summary_of(chosen), nl=False)
 
 
 def _boards_of(store: ResultsStore, records: list[RunRecord]) -> list[Board]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 
 
-@click.command("ls", short_help="Assigners, protocols, data sets, runs.")
+@click.command("ls")
 @click.argument("what", nargs=-1, metavar="[assigners|protocols|data|runs|NAME]...")
 @click.option("--bibtex", is_flag=True, help="The papers of the assigners called NAME, or of all, as BibTeX.")
 @results_option

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 JSON_FILE = "predictions.json"
 
 
-@click.command("predict", short_help="Detect objects in images and draw them.")
+@click.command("predict")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--run", "run_id", metavar="ID", help="A run, or the beginning of its id.  [default: the newest]")
 @click.option(

@@ -15,7 +15,7 @@ from harness.records.store import ResultsStore
 FILE = "report.html"
 
 
-@click.command("report", short_help="One offline HTML page: boards, intervals, costs, pictures.")
+@click.command("report")
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help=f"[default: RESULTS/{FILE}]"
 )

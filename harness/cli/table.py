@@ -12,9 +12,9 @@ from rich.console import Console
 
 from harness.cli.console.options import json_option, machine_options, results_option
 from harness.cli.console.output import console, emit, say
+from harness.cli.console.plans import Place as SweepPlace
+from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds
 from harness.cli.console.tables import show
-from harness.cli.sweep import Place as SweepPlace
-from harness.cli.sweep import again, carry_out_aloud, parsed_seeds
 from harness.cli.views import table as views
 from harness.core.errors import UserError
 from harness.paper.planning import Place, TablePlan, plan_table
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.sweeps.plan import Choice, Tuning
 
 
-@click.command("table", short_help="A table of the paper: plan it, run it, put it beside the paper's.")
+@click.command("table")
 @click.argument("number", metavar="N")
 @click.option("--scale", "scale_name", default="cpu", show_default=True, metavar="|".join(SCALES), help="Its size.")
 @click.option("--seeds", default="3", show_default=True, metavar="N|S,S,...", help="How many, or which.")

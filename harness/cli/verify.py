@@ -52,7 +52,7 @@ class Finding:
         return "; ".join(parts) or None
 
 
-@click.command("verify", short_help="Do assigners keep the contract, and match published answers?")
+@click.command("verify")
 @click.argument("assigner", required=False, metavar="[NAME|FILE[K=V,...]]")
 @click.option(
     "--golden", type=click.Path(path_type=Path), metavar="DIR", help="Compare with the golden cases (*.npz) in there."

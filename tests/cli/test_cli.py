@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import VERBS, main
-from harness.cli.run import portable
+from harness.cli.console.requests import portable
 from harness.core.errors import Interrupted, RunFailed, UserError
 from harness.protocol.protocol import load_protocol
 from harness.records.schema import RunRecord

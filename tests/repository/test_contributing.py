@@ -116,8 +116,8 @@ def test_a_new_verb_answers_like_the_others(tmp_path: Path) -> None:
     (tmp_path / code.split()[1]).write_text(code, "utf-8")
     package = tmp_path / "harness" / "cli" / "__init__.py"
     text = package.read_text("utf-8")
-    assert text.count("VERBS = (") == 1
-    package.write_text(text.replace("VERBS = (", 'VERBS = ("hello", ', 1), "utf-8")
+    assert text.count("VERBS = {") == 1
+    package.write_text(text.replace("VERBS = {", 'VERBS = {"hello": "How many runs there are.", ', 1), "utf-8")
     path = os.pathsep.join((str(tmp_path), str(REPOSITORY)))
     environment = {**os.environ, "PYTHONPATH": path}
 
