@@ -28,8 +28,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from assigners.grid import Grid, inside_range
-from assigners.ops.boxes import clip
+from assigners.grid import Grid, count_inside
+from assigners.ops.boxes import within_image
 
 
 @dataclass(frozen=True)
@@ -81,36 +81,25 @@ class Targets:
         Raises:
             ValueError: if a box tensor is not ``[n, 4]``, holds NaN or infinity, or does not match its labels.
         """
-        kept_boxes, kept_labels, counts = [], [], []
-        for index, (box, label, (height, width)) in enumerate(zip(boxes, labels, sizes, strict=True)):
-            box = (
-                box.detach().to("cpu", torch.float32).reshape(-1, 4) if box.numel() == 0 else box.detach().cpu().float()
-            )
-            if box.ndim != 2 or box.shape[1] != 4 or len(label) != len(box):
-                got = f"{tuple(box.shape)} and {tuple(label.shape)}"
-                raise ValueError(f"image {index}: boxes must be [n, 4] with n labels, got {got}")
-            if not bool(torch.isfinite(box).all()):
-                raise ValueError(f"image {index}: boxes hold NaN or infinity; every coordinate must be finite")
-            box = clip(box, height, width)
-            keep = ((box[:, 2:] - box[:, :2]) >= MIN_SIDE).all(dim=1)
-            kept_boxes.append(box[keep])
+        kept_boxes, kept_labels = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)]
+        for index, (box, label, size) in enumerate(zip(boxes, labels, sizes, strict=True)):
+            clipped, keep = within_image(_checked(box, label, index), *size)
+            kept_boxes.append(clipped[keep])
             kept_labels.append(label.detach().cpu()[keep].long())
-            counts.append(int(keep.sum()))
-        regions = [r.detach().cpu().float().reshape(-1, 4) for r in ignore] if ignore is not None else []
-        flat = torch.cat(kept_boxes) if kept_boxes else torch.zeros(0, 4)
-        ids = list(image_ids) if image_ids is not None else list(range(len(counts)))
+        regions = [region.detach().cpu().float().reshape(-1, 4) for region in (() if ignore is None else ignore)]
+        count = torch.tensor([len(box) for box in kept_boxes[1:]], dtype=torch.long)
+        image = torch.repeat_interleave(count)
+        kept = torch.cat(kept_boxes)
         return Targets(
-            boxes=flat,
-            labels=torch.cat(kept_labels) if kept_labels else torch.zeros(0, dtype=torch.long),
-            image=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long)),
-            slot=torch.cat([torch.arange(n) for n in counts]) if counts else torch.zeros(0, dtype=torch.long),
-            image_id=torch.tensor(ids, dtype=torch.long),
-            ignore=torch.cat(regions) if regions else torch.zeros(0, 4),
-            ignore_image=torch.cat([torch.full((len(r),), i) for i, r in enumerate(regions)]).long()
-            if regions
-            else torch.zeros(0, dtype=torch.long),
-            counts=tuple(counts),
-            num_pairs=_count_pairs(flat, grid),
+            boxes=kept,
+            labels=torch.cat(kept_labels),
+            image=image,
+            slot=torch.arange(len(image)) - (count.cumsum(0) - count)[image],
+            image_id=torch.tensor(list(range(len(count)) if image_ids is None else image_ids), dtype=torch.long),
+            ignore=torch.cat((torch.zeros(0, 4), *regions)),
+            ignore_image=torch.repeat_interleave(torch.tensor([len(region) for region in regions], dtype=torch.long)),
+            counts=tuple(count.tolist()),
+            num_pairs=count_inside(grid, kept),
         )
 
     @property
@@ -133,12 +122,16 @@ class Targets:
         return replace(self, **moved)
 
 
-MIN_SIDE = 1.0  # px; a box clipped to less than this is no target
-
-
-def _count_pairs(boxes: Tensor, grid: Grid) -> int:
-    first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
-    return int((last - first).clamp(min=0).prod(dim=-1).sum())
+def _checked(boxes: Tensor, labels: Tensor, image: int) -> Tensor:
+    """The boxes of an image in float32 on the CPU."""
+    boxes = boxes.detach().to("cpu", torch.float32)
+    boxes = boxes if boxes.numel() else boxes.reshape(-1, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(labels) != len(boxes):
+        got = f"{tuple(boxes.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"image {image}: boxes must be [n, 4] with n labels, got {got}")
+    if not bool(torch.isfinite(boxes).all()):
+        raise ValueError(f"image {image}: boxes hold NaN or infinity; every coordinate must be finite")
+    return boxes
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from assigners.ops.segments import consecutive
 from assigners.parts.map_reader import flat_location
-from assigners.rules.centernet import consecutive
 from detector.loss import LossSettings, detection_losses
 from harness.verify.published.oracles import centernet
 from tests.assigners.common import build, rows, run

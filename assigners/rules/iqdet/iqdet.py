@@ -110,9 +110,13 @@ class IQDet(QualitySampling):
             return mixture
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by draws from the encoder's mixtures."""
+        """Assign by draws from the encoder's mixtures.
+
+        Raises:
+            ValueError: without predictions or features.
+        """
+        predictions = self.required(grid, predictions)
         mixture = self.quality(grid, targets, predictions)
-        assert predictions is not None
         usable = usable_levels(grid, targets, self.level_gate)
         drawn = self.draw(grid, targets, mixture, step)
         drawn = replace(drawn, ok=drawn.ok & usable.unsqueeze(-1))

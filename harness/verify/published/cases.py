@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from assigners.contract import Assignment, HeadInfo, Predictions, Targets
-from assigners.grid import Grid, inside_range
+from assigners.grid import Grid, count_inside
 from assigners.ops.boxes import decode
 from assigners.parts.map_reader import flat_location
 from harness.core.errors import UserError
@@ -91,7 +91,6 @@ class Case:
     def targets(self) -> Targets:
         """The boxes as they are, as the ground truth of a batch of one."""
         boxes = torch.from_numpy(self.boxes).float()
-        first, last = inside_range(boxes, self.grid.strides, self.grid.shapes, self.grid.offset)
         count = len(boxes)
         return Targets(
             boxes=boxes,
@@ -102,7 +101,7 @@ class Case:
             ignore=torch.zeros(0, 4),
             ignore_image=torch.zeros(0, dtype=torch.long),
             counts=(count,),
-            num_pairs=int((last - first).prod(dim=-1).sum()),
+            num_pairs=count_inside(self.grid, boxes),
         )
 
 
