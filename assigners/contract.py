@@ -155,7 +155,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Samples:
-    """Weighted point samples at float map coordinates.
+    """Weighted point samples at float map coordinates; where all lie on the grid, `at_locations` makes them.
 
     Attributes:
         gt: ``[S]`` int64 index into `Targets.boxes`; the loss gathers box, class and image from there.
@@ -166,7 +166,8 @@ class Samples:
             negatives at float coordinates (IQDet's rejected draws).
         label: ``[S]`` target of the own class, in [0, 1].
         class_weight, box_weight, quality_weight: ``[S]`` >= 0.
-        on_grid: every coordinate is an integer: the reader indexes instead of interpolating (the same bits).
+        location: ``[S]`` int64 flat index of the same place within the image where every sample lies on the grid:
+            maps are indexed there instead of interpolated (the same bits). None where some may lie between.
         owns: the loss takes the cells that a sample reads out of the negatives of its own class.
         all_classes: the other classes of a sample are supervised as zero at the sample itself. For assigners
             that give the grid around it no negative weight.
@@ -181,19 +182,32 @@ class Samples:
     class_weight: Tensor
     box_weight: Tensor
     quality_weight: Tensor
-    on_grid: bool = False
+    location: Tensor | None = None
     owns: bool = True
     all_classes: bool = False
 
     @staticmethod
     def at_locations(grid: Grid, location: Tensor, gt: Tensor, ok: Tensor) -> Samples:
         """Hard positives (label and weights 1) at flat grid locations ``[S]``; rows with ``ok`` false are dummies."""
-        level, uv = grid.map_coordinates(torch.where(ok, location, 0))
+        location = torch.where(ok, location, 0)
+        level, uv = grid.map_coordinates(location)
         weight = ok.to(uv.dtype)
         return Samples(
             gt=gt, level=level, uv=uv, ok=ok, positive=ok, label=weight,
-            class_weight=weight, box_weight=weight, quality_weight=weight, on_grid=True,
+            class_weight=weight, box_weight=weight, quality_weight=weight, location=location,
         )  # fmt: skip
+
+    @property
+    def on_grid(self) -> bool:
+        """Every sample lies on a location."""
+        return self.location is not None
+
+    def select(self, rows: Tensor) -> Samples:
+        """The rows of a mask ``[S]``, in their order; the host waits for the device."""
+        chosen: dict[str, Any] = {
+            f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **chosen)
 
 
 Term = tuple[Tensor, Tensor]

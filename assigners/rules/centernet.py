@@ -89,7 +89,7 @@ class CenterNet(Assigner):
         samples = Samples(
             gt=gt, level=level, uv=uv, ok=speaks | learns, positive=positive, label=positive.to(uv.dtype),
             class_weight=torch.where(speaks, weight, 0), box_weight=learns.to(uv.dtype),
-            quality_weight=positive.to(uv.dtype), on_grid=True,
+            quality_weight=positive.to(uv.dtype), location=location,
         )  # fmt: skip
         return Assignment(samples, negatives(grid, targets))
 

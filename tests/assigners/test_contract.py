@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+import ast
+from dataclasses import fields, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 
-from assigners.contract import HeadInfo, Step, Targets
+from assigners.contract import HeadInfo, Samples, Step, Targets
 from assigners.grid import Grid, count_inside
 from assigners.registry import catalogue, create, load
 from tests.support.strategies import scenes
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 GRID = Grid.build([(4, 6), (2, 3)], [8, 16])  # 32 x 48 px
 READERS = [entry.name for entry in catalogue() if load(entry.name).needs.predictions]
+
+
+def at_locations() -> Samples:
+    """Two samples and a dummy whose location means nothing."""
+    return Samples.at_locations(
+        GRID, torch.tensor([7, 999, 27]), torch.tensor([1, 0, 0]), torch.tensor([True, False, True])
+    )
+
+
+def test_samples_at_locations_carry_them_and_dummies_lie_on_the_first():
+    samples = at_locations()
+    assert samples.on_grid
+    assert samples.location.tolist() == [7, 0, 27]
+    assert samples.level.tolist() == [0, 0, 1]
+    assert samples.uv.tolist() == [[1, 1], [0, 0], [0, 1]]
+    for name in ("label", "class_weight", "box_weight", "quality_weight"):
+        assert getattr(samples, name).tolist() == [1, 0, 1]
+    between = replace(samples, uv=samples.uv + 0.5, location=None)
+    assert not between.on_grid
+
+
+@pytest.mark.parametrize("on_grid", [True, False])
+def test_selected_samples_keep_everything_but_the_other_rows(on_grid):
+    samples = replace(at_locations(), all_classes=True)
+    samples = samples if on_grid else replace(samples, location=None)
+    chosen = samples.select(samples.ok)
+    assert chosen.all_classes
+    assert chosen.on_grid == on_grid
+    for field in fields(Samples):
+        value = getattr(samples, field.name)
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(chosen, field.name), value[[0, 2]])
 
 
 def test_collated_boxes_are_clipped_counted_and_named():
@@ -72,3 +109,17 @@ def test_who_needs_predictions_says_so_in_the_same_words(name):
     assigner = create(name, HeadInfo(2, 4, (8, 16)))
     with pytest.raises(ValueError, match=f"^{type(assigner).__name__} needs the detector's predictions"):
         assigner(GRID, targets, None, Step())
+
+
+def test_the_flat_index_of_a_batch_is_written_once():
+    found = [
+        path.relative_to(REPOSITORY).as_posix()
+        for package in ("assigners", "detector")
+        for path in sorted((REPOSITORY / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+        for image, size in ((node.left, node.right), (node.right, node.left))
+        if isinstance(size, ast.Attribute) and size.attr == "num_locations"
+        if not (isinstance(image, ast.Attribute) and image.attr == "num_images")
+    ]
+    assert found == ["assigners/grid.py"]

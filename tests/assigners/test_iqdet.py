@@ -277,6 +277,7 @@ def test_selection_by_loss_takes_grid_points_inside(scene, target):
     s = answer.samples
     assert s.on_grid
     assert torch.equal(s.uv, s.uv.round())
+    assert torch.equal(scene.grid.location(s.level, s.uv), s.location)
     xy, boxes = pixels(answer, scene), scene.targets().boxes.double()[s.gt]
     assert ((xy > boxes[:, :2]) & (xy < boxes[:, 2:])).all(dim=1)[s.ok].all()
     for gt in range(scene.targets().num_boxes):

@@ -116,8 +116,9 @@ def test_rows_that_do_not_exist_cannot_poison(name, scene):
             "gt": torch.zeros(3, dtype=torch.long), "level": torch.zeros(3, dtype=torch.long), "uv": torch.zeros(3, 2),
             "ok": torch.zeros(3, dtype=torch.bool), "positive": torch.zeros(3, dtype=torch.bool),
             "label": torch.zeros(3), "class_weight": torch.zeros(3), "box_weight": torch.zeros(3),
-            "quality_weight": torch.zeros(3),
+            "quality_weight": torch.zeros(3), "location": torch.zeros(3, dtype=torch.long),
         }.items()
+        if getattr(s, key) is not None
     })  # fmt: skip
     if scene.targets().num_boxes == 0:
         return

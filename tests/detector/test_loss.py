@@ -13,7 +13,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from assigners.contract import Assignment
 from assigners.ops.boxes import aligned_iou, decode, giou_loss
-from assigners.parts.map_reader import read
+from assigners.parts.map_reader import MapReader
 from detector import LossSettings, loss
 from detector.loss import centerness, detection_losses
 from harness.verify.published.oracles.loss import Sample, class_loss
@@ -65,6 +65,36 @@ def test_the_class_loss_is_the_oracles(rows, on_grid, flags):
     positives = sum(row.positive for row in rows)
     expected = oracle(targets, predictions, assignment, rows, **flags) / positives
     assert losses["class"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [LossSettings(), LossSettings(quality="centerness", classification="qfl")])
+@pytest.mark.parametrize("flags", [{}, {"all_classes": True}], ids=["own-class", "all-classes"])
+def test_a_location_gives_the_bits_of_its_coordinates(settings, flags):
+    grid, targets = make_grid(), make_targets(make_grid())
+    found = []
+    for on_grid in (True, False):
+        predictions = make_predictions(grid)
+        assignment = make_assignment(grid, ON_GRID, on_grid=on_grid, **flags)
+        losses, statistics = detection_losses(settings, grid, targets, predictions, assignment)
+        leaves = predictions.logits, predictions.quality, predictions.distances
+        gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), leaves)
+        found.append([*losses.values(), *(part for term in statistics.values() for part in term), *gradients])
+    for indexed, interpolated in zip(*found, strict=True):
+        assert torch.equal(indexed, interpolated)
+
+
+def test_on_the_grid_the_location_alone_is_read():
+    grid = make_grid()
+    targets, predictions = make_targets(grid), make_predictions(grid)
+    assignment = make_assignment(grid, ON_GRID, on_grid=True)
+    blank = replace(
+        assignment.samples,
+        level=torch.full_like(assignment.samples.level, 99),
+        uv=torch.full_like(assignment.samples.uv, torch.nan),
+    )
+    expected, _ = detection_losses(LossSettings(), grid, targets, predictions, assignment)
+    losses, _ = detection_losses(LossSettings(), grid, targets, predictions, replace(assignment, samples=blank))
+    assert all(torch.equal(losses[name], expected[name]) for name in ("class", "box", "quality"))
 
 
 @pytest.mark.parametrize("form", ["focal", "sigmoid_focal", "focal_pt", "weighted"])
@@ -152,9 +182,10 @@ def test_box_and_quality_terms_are_their_formulas():
     s = assignment.samples
     points = grid.pixels(s.level, s.uv)
     image, truth = targets.image[s.gt], targets.boxes[s.gt]
-    predicted = decode(points, read(predictions.distances, grid, image, s.level, s.uv))
+    reader = MapReader.build(grid, image, s.level, s.uv)
+    predicted = decode(points, reader.read(predictions.distances))
     box = (s.box_weight * generalized_box_iou_loss(predicted, truth)).sum() / s.box_weight.sum()
-    logit = read(predictions.quality, grid, image, s.level, s.uv)
+    logit = reader.read(predictions.quality)
     for meaning, target in (
         ("iou", aligned_iou(predicted.detach(), truth)),
         ("centerness", centerness(points, truth)),

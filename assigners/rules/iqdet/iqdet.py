@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from assigners.contract import Assignment, HeadInfo, Needs, Predictions, Step, Targets, Term
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss
-from assigners.parts.map_reader import read
+from assigners.parts.map_reader import MapReader
 from assigners.parts.roi_features import Extractor
 from assigners.rules.atss import ATSS
 from assigners.rules.iqdet.box_points import BoxPoints, LevelGate, lattice, usable_levels
@@ -147,17 +147,17 @@ class IQDet(QualitySampling):
     def _target(self, grid: Grid, targets: Targets, predictions: Predictions, points: BoxPoints) -> Tensor:
         """What Q is to predict at points ``[N, L, P]``, in [0, 1], without gradient (A16, A17: of the own box)."""
         box = torch.arange(targets.num_boxes, device=points.ok.device)[:, None, None].expand(points.ok.shape).flatten()
-        image, level, uv = targets.image[box], points.level.flatten(), points.uv.flatten(0, 2)
+        level, uv = points.level.flatten(), points.uv.flatten(0, 2)
+        location = None if points.location is None else points.location.flatten()
         truth = targets.boxes[box]
         with torch.no_grad():
-            distances = read(predictions.distances, grid, image, level, uv, on_grid=points.on_grid)
-            predicted = decode(grid.pixels(level, uv), distances)
+            reader = MapReader.build(grid, targets.image[box], level, uv, location)
+            predicted = decode(grid.pixels(level, uv), reader.read(predictions.distances))
             if self.iq_target == "iou":
                 return aligned_iou(predicted, truth).nan_to_num(0.0).view(points.ok.shape)
             loss = torch.zeros_like(predicted[:, 0])
             if self.iq_target in ("cls", "comb"):
-                logits = read(predictions.logits, grid, image, level, uv, on_grid=points.on_grid)
-                own = logits.gather(1, targets.labels[box][:, None]).squeeze(1)
+                own = reader.read(predictions.logits).gather(1, targets.labels[box][:, None]).squeeze(1)
                 loss = loss + torch.sigmoid(-own).square() * F.softplus(-own)
             if self.iq_target in ("reg", "comb"):
                 loss = loss + giou_loss(predicted, truth)

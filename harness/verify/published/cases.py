@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from assigners.contract import Assignment, HeadInfo, Predictions, Targets
 from assigners.grid import Grid, count_inside
 from assigners.ops.boxes import decode
-from assigners.parts.map_reader import flat_location
 from harness.core.errors import UserError
 
 IntArray = NDArray[np.int64]
@@ -142,7 +141,7 @@ def hard_assignment(case: Case, answer: Assignment) -> IntArray | None:
         return None
     result = np.where(answer.negative_weight[0].numpy() > 0, BACKGROUND, IGNORED).astype(np.int64)
     taken = s.ok & s.positive
-    location = flat_location(case.grid, s.level, s.uv)[taken].numpy()
+    location = case.grid.location(s.level, s.uv)[taken].numpy()
     for place, box in zip(location.tolist(), s.gt[taken].tolist(), strict=True):
         result[place] = box if result[place] in (BACKGROUND, IGNORED, box) else SEVERAL
     return result
@@ -153,7 +152,7 @@ def soft_labels(case: Case, answer: Assignment) -> FloatArray:
     s = answer.samples
     taken = s.ok & s.positive
     result = np.zeros(case.grid.num_locations)
-    result[flat_location(case.grid, s.level, s.uv)[taken].numpy()] = s.label.detach()[taken].double().numpy()
+    result[case.grid.location(s.level, s.uv)[taken].numpy()] = s.label.detach()[taken].double().numpy()
     return result
 
 
