@@ -168,9 +168,9 @@ class Samples:
         class_weight, box_weight, quality_weight: ``[S]`` >= 0.
         location: ``[S]`` int64 flat index of the same place within the image where every sample lies on the grid:
             maps are indexed there instead of interpolated (the same bits). None where some may lie between.
-        owns: the loss takes the cells that a sample reads out of the negatives of its own class.
         all_classes: the other classes of a sample are supervised as zero at the sample itself. For assigners
-            that give the grid around it no negative weight.
+            that give the grid around it no negative weight. Neither rows nor a loss of the assigner can say that: a
+            row speaks for the class of its box alone, and the form of the class loss is the protocol's.
     """
 
     gt: Tensor
@@ -183,7 +183,6 @@ class Samples:
     box_weight: Tensor
     quality_weight: Tensor
     location: Tensor | None = None
-    owns: bool = True
     all_classes: bool = False
 
     @staticmethod

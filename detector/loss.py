@@ -135,9 +135,7 @@ def _class_sum(
 ) -> Tensor:
     """The class loss of logits ``[B, R, C]``; `channel` ``[S]`` is each sample's own class."""
     samples = assignment.samples
-    negative = settings.negative(logits)
-    if samples.owns:
-        negative = negative.masked_fill(_owned(samples, logits.shape, channel, reader), 0)
+    negative = settings.negative(logits).masked_fill(_owned(samples, logits.shape, channel, reader), 0)
     total = (negative.sum(dim=-1) * assignment.negative_weight).sum()
 
     own = reader.read_channel(logits, channel)

@@ -62,7 +62,6 @@ class PlainAssignment:
         losses: the assigner's further losses as ``(sum, count)``, not divided.
         replaces: of ``class``, ``box`` and ``quality``, the losses of a detector that these stand for.
         on_grid: every row stands on a location. Otherwise interpolate the maps at `uv`, bilinearly.
-        owns: a location that a row reads is no negative in the row's class.
         all_classes: a row supervises the other classes as zero at its own place too.
         grid: the locations.
         name: of the assigner.
@@ -83,7 +82,6 @@ class PlainAssignment:
     losses: dict[str, Term]
     replaces: frozenset[str]
     on_grid: bool
-    owns: bool
     all_classes: bool
     grid: Grid = field(repr=False)
     name: str
@@ -111,7 +109,7 @@ class PlainAssignment:
             raise ValueError(f"{self.name} has losses in place of the {terms} loss: use these, there is no dense form")
         if not self.on_grid:
             raise ValueError(f"{self.name} samples between the locations: use its rows, there is no dense form")
-        if not self.owns or not bool(self.positive.all()):
+        if not bool(self.positive.all()):
             raise ValueError(f"{self.name} puts negatives on its positives' locations: use its rows")
         place, negative = (self.image, self.location), self.negative_weight
         claims = torch.zeros_like(negative).index_put(place, torch.ones_like(self.label), accumulate=True)
@@ -207,5 +205,5 @@ def _plain(name: str, replaces: frozenset[str], grid: Grid, truth: Truth, answer
         uv=rows.uv, xy=grid.pixels(rows.level, rows.uv), positive=rows.positive, label=rows.label,
         class_weight=rows.class_weight, box_weight=rows.box_weight, quality_weight=rows.quality_weight,
         negative_weight=answer.negative_weight, losses=answer.losses, replaces=replaces, on_grid=rows.on_grid,
-        owns=rows.owns, all_classes=rows.all_classes, grid=grid, name=name,
+        all_classes=rows.all_classes, grid=grid, name=name,
     )  # fmt: skip

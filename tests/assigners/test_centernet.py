@@ -37,7 +37,6 @@ def answer(scene: Scene, **options: object) -> Maps:
     result, targets = run(build("centernet", scene, **options), scene), scene.targets()
     s, shape = result.samples, (scene.num_images, scene.grid.num_locations, scene.num_classes)
     assert s.location is not None
-    assert s.owns
     assert (result.negative_weight == 1).all()
     positive, weight, spoken = np.zeros(shape, bool), np.ones(shape), np.zeros(shape, int)
     regressed = np.full(shape[:2], -1)

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, coverage
-from assigners.ops.segments import at
+from assigners.ops.segments import at, consecutive
 from assigners.parts.candidates import inside_pairs
+from assigners.parts.map_reader import MapReader
 from assigners.parts.negatives import negatives_outside_ignore
 from assigners.rules.iqdet.box_points import (
     DRAW_STREAM,
@@ -193,7 +194,7 @@ class QualitySampling(Assigner):
         if self.inbox == "negative_no_footprint":
             return samples, negative
         if self.inbox == "negative":
-            return replace(samples, owns=False), negative
+            return joined(samples, read_cells(samples, negative, grid, targets)), negative
         if self.inbox == "ignore":
             outside = coverage(grid, targets.boxes, targets.image, targets.num_images) == 0
             return replace(samples, all_classes=True), negative * outside
@@ -209,6 +210,26 @@ class QualitySampling(Assigner):
         everywhere = torch.ones_like(q, dtype=torch.bool)
         dense = Samples.at_locations(grid, pairs.location, pairs.gt, everywhere)
         return joined(samples, replace(negatives_of(dense), label=q)), negative
+
+
+def read_cells(samples: Samples, negative: Tensor, grid: Grid, targets: Targets) -> Samples:
+    """The cells that samples read, as negatives of the samples' classes: the loss takes them out of the grid's.
+
+    Args:
+        negative: ``[B, R]`` weight of a location as a negative.
+
+    Returns:
+        A row for each cell of each sample; those of one cell and class share its weight, so that it counts once and
+        the order of the boxes decides nothing.
+    """
+    reader = MapReader.build(grid, targets.image[samples.gt], samples.level, samples.uv, samples.location)
+    reads, cell = reader.reads(samples.ok).flatten(), reader.cell.flatten()
+    gt = samples.gt[:, None].expand_as(reader.cell).flatten()
+    channel = consecutive(targets.labels[gt] * negative.numel() + cell)
+    weight = reads.to(negative.dtype)
+    share = weight / at(torch.zeros_like(weight).index_add(0, channel, weight), channel).clamp(min=1)
+    rows = Samples.at_locations(grid, cell % grid.num_locations, gt, reads)
+    return replace(negatives_of(rows), class_weight=share * at(negative.flatten(), cell))
 
 
 def negatives_of(samples: Samples) -> Samples:
