@@ -28,8 +28,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from assigners.grid import Grid, inside_range
-from assigners.ops.boxes import clip
+from assigners.grid import Grid, count_inside
+from assigners.ops.boxes import within_image
 
 
 @dataclass(frozen=True)
@@ -81,36 +81,25 @@ class Targets:
         Raises:
             ValueError: if a box tensor is not ``[n, 4]``, holds NaN or infinity, or does not match its labels.
         """
-        kept_boxes, kept_labels, counts = [], [], []
-        for index, (box, label, (height, width)) in enumerate(zip(boxes, labels, sizes, strict=True)):
-            box = (
-                box.detach().to("cpu", torch.float32).reshape(-1, 4) if box.numel() == 0 else box.detach().cpu().float()
-            )
-            if box.ndim != 2 or box.shape[1] != 4 or len(label) != len(box):
-                got = f"{tuple(box.shape)} and {tuple(label.shape)}"
-                raise ValueError(f"image {index}: boxes must be [n, 4] with n labels, got {got}")
-            if not bool(torch.isfinite(box).all()):
-                raise ValueError(f"image {index}: boxes hold NaN or infinity; every coordinate must be finite")
-            box = clip(box, height, width)
-            keep = ((box[:, 2:] - box[:, :2]) >= MIN_SIDE).all(dim=1)
-            kept_boxes.append(box[keep])
+        kept_boxes, kept_labels = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)]
+        for index, (box, label, size) in enumerate(zip(boxes, labels, sizes, strict=True)):
+            clipped, keep = within_image(_checked(box, label, index), *size)
+            kept_boxes.append(clipped[keep])
             kept_labels.append(label.detach().cpu()[keep].long())
-            counts.append(int(keep.sum()))
-        regions = [r.detach().cpu().float().reshape(-1, 4) for r in ignore] if ignore is not None else []
-        flat = torch.cat(kept_boxes) if kept_boxes else torch.zeros(0, 4)
-        ids = list(image_ids) if image_ids is not None else list(range(len(counts)))
+        regions = [region.detach().cpu().float().reshape(-1, 4) for region in (() if ignore is None else ignore)]
+        count = torch.tensor([len(box) for box in kept_boxes[1:]], dtype=torch.long)
+        image = torch.repeat_interleave(count)
+        kept = torch.cat(kept_boxes)
         return Targets(
-            boxes=flat,
-            labels=torch.cat(kept_labels) if kept_labels else torch.zeros(0, dtype=torch.long),
-            image=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long)),
-            slot=torch.cat([torch.arange(n) for n in counts]) if counts else torch.zeros(0, dtype=torch.long),
-            image_id=torch.tensor(ids, dtype=torch.long),
-            ignore=torch.cat(regions) if regions else torch.zeros(0, 4),
-            ignore_image=torch.cat([torch.full((len(r),), i) for i, r in enumerate(regions)]).long()
-            if regions
-            else torch.zeros(0, dtype=torch.long),
-            counts=tuple(counts),
-            num_pairs=_count_pairs(flat, grid),
+            boxes=kept,
+            labels=torch.cat(kept_labels),
+            image=image,
+            slot=torch.arange(len(image)) - (count.cumsum(0) - count)[image],
+            image_id=torch.tensor(list(range(len(count)) if image_ids is None else image_ids), dtype=torch.long),
+            ignore=torch.cat((torch.zeros(0, 4), *regions)),
+            ignore_image=torch.repeat_interleave(torch.tensor([len(region) for region in regions], dtype=torch.long)),
+            counts=tuple(count.tolist()),
+            num_pairs=count_inside(grid, kept),
         )
 
     @property
@@ -133,12 +122,16 @@ class Targets:
         return replace(self, **moved)
 
 
-MIN_SIDE = 1.0  # px; a box clipped to less than this is no target
-
-
-def _count_pairs(boxes: Tensor, grid: Grid) -> int:
-    first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
-    return int((last - first).clamp(min=0).prod(dim=-1).sum())
+def _checked(boxes: Tensor, labels: Tensor, image: int) -> Tensor:
+    """The boxes of an image in float32 on the CPU."""
+    boxes = boxes.detach().to("cpu", torch.float32)
+    boxes = boxes if boxes.numel() else boxes.reshape(-1, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(labels) != len(boxes):
+        got = f"{tuple(boxes.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"image {image}: boxes must be [n, 4] with n labels, got {got}")
+    if not bool(torch.isfinite(boxes).all()):
+        raise ValueError(f"image {image}: boxes hold NaN or infinity; every coordinate must be finite")
+    return boxes
 
 
 @dataclass(frozen=True)
@@ -162,7 +155,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Samples:
-    """Weighted point samples at float map coordinates.
+    """Weighted point samples at float map coordinates; where all lie on the grid, `at_locations` makes them.
 
     Attributes:
         gt: ``[S]`` int64 index into `Targets.boxes`; the loss gathers box, class and image from there.
@@ -173,10 +166,11 @@ class Samples:
             negatives at float coordinates (IQDet's rejected draws).
         label: ``[S]`` target of the own class, in [0, 1].
         class_weight, box_weight, quality_weight: ``[S]`` >= 0.
-        on_grid: every coordinate is an integer: the reader indexes instead of interpolating (the same bits).
-        owns: the loss takes the cells that a sample reads out of the negatives of its own class.
+        location: ``[S]`` int64 flat index of the same place within the image where every sample lies on the grid:
+            maps are indexed there instead of interpolated (the same bits). None where some may lie between.
         all_classes: the other classes of a sample are supervised as zero at the sample itself. For assigners
-            that give the grid around it no negative weight.
+            that give the grid around it no negative weight. Neither rows nor a loss of the assigner can say that: a
+            row speaks for the class of its box alone, and the form of the class loss is the protocol's.
     """
 
     gt: Tensor
@@ -188,19 +182,31 @@ class Samples:
     class_weight: Tensor
     box_weight: Tensor
     quality_weight: Tensor
-    on_grid: bool = False
-    owns: bool = True
+    location: Tensor | None = None
     all_classes: bool = False
 
     @staticmethod
     def at_locations(grid: Grid, location: Tensor, gt: Tensor, ok: Tensor) -> Samples:
         """Hard positives (label and weights 1) at flat grid locations ``[S]``; rows with ``ok`` false are dummies."""
-        level, uv = grid.map_coordinates(torch.where(ok, location, 0))
+        location = torch.where(ok, location, 0)
+        level, uv = grid.map_coordinates(location)
         weight = ok.to(uv.dtype)
         return Samples(
             gt=gt, level=level, uv=uv, ok=ok, positive=ok, label=weight,
-            class_weight=weight, box_weight=weight, quality_weight=weight, on_grid=True,
+            class_weight=weight, box_weight=weight, quality_weight=weight, location=location,
         )  # fmt: skip
+
+    @property
+    def on_grid(self) -> bool:
+        """Every sample lies on a location."""
+        return self.location is not None
+
+    def select(self, rows: Tensor) -> Samples:
+        """The rows of a mask ``[S]``, in their order; the host waits for the device."""
+        chosen: dict[str, Any] = {
+            f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **chosen)
 
 
 Term = tuple[Tensor, Tensor]

@@ -22,6 +22,7 @@ class Grid:
         starts: flat index of each level's first location.
         offset: position of a location within its cell, 0.5 = centre. The grid alone owns it.
         points: ``[R, 2]`` x, y in pixels.
+        uv: ``[R, 2]`` float32 (column, row) in cells of the level.
         level: ``[R]`` int64.
         stride: ``[R]`` float32 pixels.
         level_start, level_height, level_width: ``[L]`` int64; level_stride: ``[L]`` float32.
@@ -32,6 +33,7 @@ class Grid:
     starts: tuple[int, ...]
     offset: float
     points: Tensor
+    uv: Tensor
     level: Tensor
     stride: Tensor
     level_start: Tensor
@@ -54,26 +56,28 @@ class Grid:
         """
         if not shapes or len(shapes) != len(strides):
             raise ValueError(f"a grid needs one stride per level, got {len(shapes)} levels and {len(strides)} strides")
-        points, level, stride, starts, total = [], [], [], [], 0
+        uv, level, stride, starts, total = [], [], [], [], 0
         for index, ((height, width), step) in enumerate(zip(shapes, strides, strict=True)):
-            y, x = torch.meshgrid(
-                (torch.arange(height, device=device) + offset) * step,
-                (torch.arange(width, device=device) + offset) * step,
+            row, column = torch.meshgrid(
+                torch.arange(height, dtype=torch.float32, device=device),
+                torch.arange(width, dtype=torch.float32, device=device),
                 indexing="ij",
             )
-            points.append(torch.stack((x.reshape(-1), y.reshape(-1)), dim=1))
+            uv.append(torch.stack((column.reshape(-1), row.reshape(-1)), dim=1))
             level.append(torch.full((height * width,), index, device=device))
             stride.append(torch.full((height * width,), float(step), device=device))
             starts.append(total)
             total += height * width
+        cells, pixels_per_cell = torch.cat(uv), torch.cat(stride)
         return Grid(
             shapes=tuple((int(h), int(w)) for h, w in shapes),
             strides=tuple(int(s) for s in strides),
             starts=tuple(starts),
             offset=offset,
-            points=torch.cat(points),
+            points=(cells + offset) * pixels_per_cell[:, None],
+            uv=cells,
             level=torch.cat(level),
-            stride=torch.cat(stride),
+            stride=pixels_per_cell,
             level_start=torch.tensor(starts, device=device),
             level_height=torch.tensor([h for h, _ in shapes], device=device),
             level_width=torch.tensor([w for _, w in shapes], device=device),
@@ -96,10 +100,12 @@ class Grid:
 
     def map_coordinates(self, location: Tensor) -> tuple[Tensor, Tensor]:
         """Level ``[...]`` and float map coordinates (column, row) ``[..., 2]`` of flat locations ``[...]``."""
-        level = at(self.level, location)
-        cell = location - at(self.level_start, level)
-        width = at(self.level_width, level)
-        return level, torch.stack((cell % width, cell // width), dim=-1).to(self.points.dtype)
+        return at(self.level, location), at(self.uv, location)
+
+    def location(self, level: Tensor, uv: Tensor) -> Tensor:
+        """Flat locations ``[...]`` of whole map coordinates ``[..., 2]`` on levels, which broadcast."""
+        column, row = uv.long().unbind(-1)
+        return self.level_start[level] + row * self.level_width[level] + column
 
     def pixels(self, level: Tensor, uv: Tensor) -> Tensor:
         """Pixel position ``[..., 2]`` of map coordinates ``[..., 2]`` on levels ``[...]``."""
@@ -129,6 +135,12 @@ def inside_range(
     first = (low.floor().long() + 1).clamp(min=0)  # the smallest integer strictly above `low`
     last = torch.minimum(high.ceil().long(), limit)  # one past the largest integer strictly below `high`
     return first, torch.maximum(last, first)
+
+
+def count_inside(grid: Grid, boxes: Tensor) -> int:
+    """Number of (box, location strictly inside it) pairs of boxes ``[G, 4]`` on the host."""
+    first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
+    return int((last - first).prod(dim=-1).sum())
 
 
 def coverage(grid: Grid, boxes: Tensor, image: Tensor, num_images: int) -> Tensor:

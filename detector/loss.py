@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from assigners.contract import Assignment, Predictions, Samples, Targets, Term
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss, ltrb
-from assigners.parts.map_reader import corners, flat_location, read, read_channel
+from assigners.ops.segments import at
+from assigners.parts.map_reader import MapReader
 
 ClassForm = Literal["focal", "sigmoid_focal", "qfl", "focal_pt", "varifocal", "weighted"]
 
@@ -94,9 +95,10 @@ def detection_losses(
     samples = assignment.samples
     image = targets.image[samples.gt]
     truth = targets.boxes[samples.gt]
-    points = grid.pixels(samples.level, samples.uv)
-    distances = read(predictions.distances, grid, image, samples.level, samples.uv, on_grid=samples.on_grid)
-    predicted = decode(points, distances)
+    location = samples.location
+    points = grid.pixels(samples.level, samples.uv) if location is None else at(grid.points, location)
+    reader = MapReader.build(grid, image, samples.level, samples.uv, location)
+    predicted = decode(points, reader.read(predictions.distances))
     iou = aligned_iou(predicted.detach(), truth)
 
     labels = torch.where(samples.positive, samples.label, 0).sum().detach()
@@ -104,7 +106,7 @@ def detection_losses(
     box_count = torch.where(samples.ok, samples.box_weight, 0).sum().detach()
 
     def classification() -> Term:
-        total = _class_sum(settings, grid, targets, predictions, assignment, image)
+        total = _class_sum(settings, assignment, predictions.logits, targets.labels[samples.gt], reader)
         return settings.class_weight * total, positives if settings.normaliser == "positives" else labels
 
     def box() -> Term:
@@ -112,7 +114,9 @@ def detection_losses(
         return settings.box_weight * total, box_count
 
     def quality() -> Term:
-        total = _quality_sum(settings, grid, predictions, samples, image, points, truth, iou)
+        target = iou if settings.quality == "iou" else centerness(points, truth)
+        value = F.binary_cross_entropy_with_logits(reader.read(predictions.quality), target, reduction="none")
+        total = torch.where(samples.ok, samples.quality_weight * value, 0).sum()
         return settings.quality_weight * total, positives
 
     # A term that the assigner replaces is not computed: that of the classes alone is a pass over all logits.
@@ -127,56 +131,27 @@ def detection_losses(
 
 
 def _class_sum(
-    settings: LossSettings,
-    grid: Grid,
-    targets: Targets,
-    predictions: Predictions,
-    assignment: Assignment,
-    image: Tensor,
+    settings: LossSettings, assignment: Assignment, logits: Tensor, channel: Tensor, reader: MapReader
 ) -> Tensor:
-    samples, logits = assignment.samples, predictions.logits
-    channel = targets.labels[samples.gt]
-    negative = settings.negative(logits)
-    if samples.owns:
-        negative = negative.masked_fill(_owned(grid, samples, channel, image, logits.shape), 0)
+    """The class loss of logits ``[B, R, C]``; `channel` ``[S]`` is each sample's own class."""
+    samples = assignment.samples
+    negative = settings.negative(logits).masked_fill(_owned(samples, logits.shape, channel, reader), 0)
     total = (negative.sum(dim=-1) * assignment.negative_weight).sum()
 
-    own = read_channel(logits, channel, grid, image, samples)
+    own = reader.read_channel(logits, channel)
     value = torch.where(samples.label > 0, settings.labelled(own, samples.label), settings.negative(own))
     if samples.all_classes:
-        others = settings.negative(read(logits, grid, image, samples.level, samples.uv, on_grid=samples.on_grid))
+        others = settings.negative(reader.read(logits))
         value = value + others.sum(dim=-1) - others.gather(1, channel[:, None]).squeeze(1)
     return total + torch.where(samples.ok, samples.class_weight * value, 0).sum()
 
 
-def _owned(grid: Grid, samples: Samples, channel: Tensor, image: Tensor, shape: torch.Size) -> Tensor:
+def _owned(samples: Samples, shape: torch.Size, channel: Tensor, reader: MapReader) -> Tensor:
     """``[B, R, C]`` bool: cells that a sample reads with weight > 0, in its own class channel."""
-    base = image * grid.num_locations
-    if samples.on_grid:
-        location, reads = flat_location(grid, samples.level, samples.uv)[:, None], samples.ok[:, None]
-    else:
-        location, weight = corners(grid, samples.level, samples.uv)
-        reads = samples.ok[:, None] & (weight > 0)
-    index = (base[:, None] + location) * shape[-1] + channel[:, None]
+    index = reader.cell * shape[-1] + channel[:, None]
     # A count, not a flag: rows that own nothing add 0, and a sum has no order where a write would have one.
-    marks = torch.zeros(shape.numel(), dtype=torch.int32, device=image.device)
-    return (marks.scatter_add(0, index.flatten(), reads.flatten().int()) > 0).view(shape)
-
-
-def _quality_sum(
-    settings: LossSettings,
-    grid: Grid,
-    predictions: Predictions,
-    samples: Samples,
-    image: Tensor,
-    points: Tensor,
-    truth: Tensor,
-    iou: Tensor,
-) -> Tensor:
-    logit = read(predictions.quality, grid, image, samples.level, samples.uv, on_grid=samples.on_grid)
-    target = iou if settings.quality == "iou" else centerness(points, truth)
-    value = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
-    return torch.where(samples.ok, samples.quality_weight * value, 0).sum()
+    marks = torch.zeros(shape.numel(), dtype=torch.int32, device=channel.device)
+    return (marks.scatter_add(0, index.flatten(), reader.reads(samples.ok).flatten().int()) > 0).view(shape)
 
 
 def centerness(points: Tensor, boxes: Tensor) -> Tensor:

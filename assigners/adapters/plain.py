@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +19,9 @@ from torch import Tensor
 from assigners.adapters.plain_input import Truth, grid_of, read_truth, visible
 from assigners.contract import Assigner, Assignment, HeadInfo, Step, Term
 from assigners.grid import Grid
-from assigners.parts.map_reader import flat_location
 from assigners.registry import create
 
 BACKGROUND, IGNORED = -1, -2  # in `DenseAssignment.assigned`
-
-_ROWS = ("level", "uv", "positive", "label", "class_weight", "box_weight", "quality_weight")
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,6 @@ class PlainAssignment:
         losses: the assigner's further losses as ``(sum, count)``, not divided.
         replaces: of ``class``, ``box`` and ``quality``, the losses of a detector that these stand for.
         on_grid: every row stands on a location. Otherwise interpolate the maps at `uv`, bilinearly.
-        owns: a location that a row reads is no negative in the row's class.
         all_classes: a row supervises the other classes as zero at its own place too.
         grid: the locations.
         name: of the assigner.
@@ -87,7 +82,6 @@ class PlainAssignment:
     losses: dict[str, Term]
     replaces: frozenset[str]
     on_grid: bool
-    owns: bool
     all_classes: bool
     grid: Grid = field(repr=False)
     name: str
@@ -101,7 +95,7 @@ class PlainAssignment:
         """
         if not self.on_grid:
             raise ValueError(f"{self.name} samples between the locations: use level and uv, there is no location")
-        return flat_location(self.grid, self.level, self.uv)
+        return self.grid.location(self.level, self.uv)
 
     def dense(self) -> DenseAssignment:
         """The answer of a grid assigner, by location.
@@ -115,7 +109,7 @@ class PlainAssignment:
             raise ValueError(f"{self.name} has losses in place of the {terms} loss: use these, there is no dense form")
         if not self.on_grid:
             raise ValueError(f"{self.name} samples between the locations: use its rows, there is no dense form")
-        if not self.owns or not bool(self.positive.all()):
+        if not bool(self.positive.all()):
             raise ValueError(f"{self.name} puts negatives on its positives' locations: use its rows")
         place, negative = (self.image, self.location), self.negative_weight
         claims = torch.zeros_like(negative).index_put(place, torch.ones_like(self.label), accumulate=True)
@@ -205,12 +199,11 @@ def _parameterless(name: str, head: HeadInfo, options: dict[str, object]) -> Ass
 
 
 def _plain(name: str, replaces: frozenset[str], grid: Grid, truth: Truth, answer: Assignment) -> PlainAssignment:
-    samples, targets = answer.samples, truth.targets
-    rows: dict[str, Any] = {key: getattr(samples, key)[samples.ok] for key in _ROWS}
-    gt = samples.gt[samples.ok]
+    rows, targets = answer.samples.select(answer.samples.ok), truth.targets
     return PlainAssignment(
-        image=targets.image[gt], gt=truth.position[gt], class_id=targets.labels[gt],
-        xy=grid.pixels(rows["level"], rows["uv"]), **rows, negative_weight=answer.negative_weight,
-        losses=answer.losses, replaces=replaces, on_grid=samples.on_grid, owns=samples.owns,
-        all_classes=samples.all_classes, grid=grid, name=name,
+        image=targets.image[rows.gt], gt=truth.position[rows.gt], class_id=targets.labels[rows.gt], level=rows.level,
+        uv=rows.uv, xy=grid.pixels(rows.level, rows.uv), positive=rows.positive, label=rows.label,
+        class_weight=rows.class_weight, box_weight=rows.box_weight, quality_weight=rows.quality_weight,
+        negative_weight=answer.negative_weight, losses=answer.losses, replaces=replaces, on_grid=rows.on_grid,
+        all_classes=rows.all_classes, grid=grid, name=name,
     )  # fmt: skip

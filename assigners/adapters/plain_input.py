@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assigners.contract import MIN_SIDE, Needs, Predictions, Targets
+from assigners.contract import Needs, Predictions, Targets
 from assigners.grid import Grid, cached_grid
-from assigners.ops.boxes import clip, ltrb
+from assigners.ops.boxes import ltrb, within_image
 
 TOLERANCE = 1e-3  # px; by how much a point may miss its place on the grid
 
@@ -97,19 +97,13 @@ def read_truth(
     whole = max(height for height, _ in extents), max(width for _, width in extents)
     limits = list(sizes) if sizes is not None else [whole] * len(boxes)
     # `Targets.collate` drops boxes by this rule; who asks needs to know which.
-    kept = [_sides(box, size) >= MIN_SIDE for box, size in zip(boxes, limits, strict=True)]
+    kept = [within_image(box.detach().cpu().float(), *size)[1] for box, size in zip(boxes, limits, strict=True)]
     targets = Targets.collate(boxes, labels, grid, sizes=limits, image_ids=image_ids, ignore=ignore)
     return Truth(
         targets=targets.to(grid.points.device),
         position=torch.cat([k.nonzero().flatten() for k in kept]).to(grid.points.device),
         num_classes=1 + max((int(label.max()) for label in labels if len(label)), default=0),
     )
-
-
-def _sides(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The shorter side ``[n]`` of boxes ``[n, 4]`` within an image, on the host."""
-    clipped = clip(boxes.detach().cpu().float().reshape(-1, 4), *size)
-    return (clipped[:, 2:] - clipped[:, :2]).amin(dim=1)
 
 
 def _check_boxes(boxes: Tensor, what: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MIN_SIDE = 1.0  # px; a box clipped to less than this is no target
+
 
 def ltrb(points: Tensor, boxes: Tensor) -> Tensor:
     """Distances left, top, right, bottom from points ``[..., 2]`` to the sides of boxes ``[..., 4]``."""
@@ -55,3 +57,9 @@ def clip(boxes: Tensor, height: float, width: float) -> Tensor:
     """Boxes ``[n, 4]`` cut to an image of `height` x `width` pixels."""
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def within_image(boxes: Tensor, height: float, width: float) -> tuple[Tensor, Tensor]:
+    """Boxes ``[n, 4]`` cut to their image, and which ``[n]`` of them keep `MIN_SIDE` along both sides."""
+    clipped = clip(boxes, height, width)
+    return clipped, ((clipped[:, 2:] - clipped[:, :2]) >= MIN_SIDE).all(dim=1)

@@ -53,6 +53,13 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     return torch.cat((values, values.new_zeros(1)))[index]
 
 
+def consecutive(key: Tensor) -> Tensor:
+    """Numbers from 0 for integer keys ``[P]``, equal for equal keys: a table of all possible keys would be large."""
+    ordered, order = torch.sort(key)
+    number = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+    return torch.empty_like(number).scatter_(0, order, number)
+
+
 def group_sum(values: Tensor, group: Tensor, groups: int) -> Tensor:
     """Sum ``[groups]`` of the values ``[P]``; differentiable."""
     return values.new_zeros(groups).index_add(0, group, values)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from assigners.contract import Samples
 from assigners.grid import Grid
 
 
@@ -39,45 +40,50 @@ def corners(grid: Grid, level: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
     return location, weight
 
 
-def flat_location(grid: Grid, level: Tensor, uv: Tensor) -> Tensor:
-    """Flat index ``[S]`` of integer map coordinates ``[S, 2]``."""
-    column, row = uv.long().unbind(-1)
-    return grid.level_start[level] + row * grid.level_width[level] + column
+@dataclass(frozen=True)
+class MapReader:
+    """Reads the dense maps of a batch at S points. Build it with `MapReader.build`, once for all maps.
 
-
-def read(maps: Tensor, grid: Grid, image: Tensor, level: Tensor, uv: Tensor, *, on_grid: bool = False) -> Tensor:
-    """Values of dense maps at points.
-
-    Args:
-        maps: ``[B, R]`` or ``[B, R, D]``.
-        image, level: ``[S]`` int64.
-        uv: ``[S, 2]`` map coordinates.
-        on_grid: all coordinates are integers: index. The interpolation would give the same bits at four times the
-            cost.
-
-    Returns:
-        ``[S]`` or ``[S, D]``.
+    Attributes:
+        cell: ``[S, K]`` flat index into ``[B * R]`` of the cells that a point reads: itself, or the four around it.
+        weight: ``[S, K]`` bilinear weights summing to 1; None on the grid.
     """
-    flat = maps.flatten(0, 1)
-    base = image * grid.num_locations
-    if on_grid:
-        return flat.index_select(0, base + flat_location(grid, level, uv))
-    location, weight = corners(grid, level, uv)
-    values = flat.index_select(0, (base[:, None] + location).flatten()).unflatten(0, location.shape)
-    weight = weight.view(*weight.shape, *(1,) * (values.ndim - 2))
-    # A corner without weight must not leak a non-finite value: 0 * inf is NaN.
-    return torch.where(weight > 0, values * weight, 0).sum(dim=1)
 
+    cell: Tensor
+    weight: Tensor | None
 
-def read_channel(logits: Tensor, channel: Tensor, grid: Grid, image: Tensor, samples: Samples) -> Tensor:
-    """Each sample's own class logit: ``[B, R, C]`` at channels ``[S]`` -> ``[S]``, without a gather over classes."""
-    num_classes = logits.shape[-1]
-    flat = logits.flatten()
-    base = image * grid.num_locations
-    if samples.on_grid:
-        location = base + flat_location(grid, samples.level, samples.uv)
-        return flat.index_select(0, location * num_classes + channel)
-    location, weight = corners(grid, samples.level, samples.uv)
-    index = (base[:, None] + location) * num_classes + channel[:, None]
-    values = flat.index_select(0, index.flatten()).view_as(weight)
-    return torch.where(weight > 0, values * weight, 0).sum(dim=1)
+    @staticmethod
+    def build(grid: Grid, image: Tensor, level: Tensor, uv: Tensor, location: Tensor | None = None) -> MapReader:
+        """Find the cells.
+
+        Args:
+            image, level: ``[S]`` int64.
+            uv: ``[S, 2]`` map coordinates.
+            location: ``[S]`` flat index within the image of points that all lie on the grid; `level` and `uv` are not
+                read then. The interpolation would give the same bits at four times the cost.
+        """
+        if location is not None:
+            return MapReader(grid.cell(image, location)[:, None], None)
+        location, weight = corners(grid, level, uv)
+        return MapReader(grid.cell(image[:, None], location), weight)
+
+    def read(self, maps: Tensor) -> Tensor:
+        """Values ``[S]`` or ``[S, D]`` of maps ``[B, R]`` or ``[B, R, D]``."""
+        return self._weighted(maps.flatten(0, 1), self.cell)
+
+    def read_channel(self, logits: Tensor, channel: Tensor) -> Tensor:
+        """Values ``[S]`` of ``[B, R, C]`` at channels ``[S]``, without a gather over classes."""
+        return self._weighted(logits.flatten(), self.cell * logits.shape[-1] + channel[:, None])
+
+    def reads(self, ok: Tensor) -> Tensor:
+        """Which of the cells ``[S, K]`` bool the points that exist, ``[S]``, read with weight > 0."""
+        return ok[:, None] if self.weight is None else ok[:, None] & (self.weight > 0)
+
+    def _weighted(self, flat: Tensor, index: Tensor) -> Tensor:
+        values = flat.index_select(0, index.flatten())
+        if self.weight is None:
+            return values
+        values = values.unflatten(0, index.shape)
+        weight = self.weight.view(*self.weight.shape, *(1,) * (values.ndim - 2))
+        # A corner without weight must not leak a non-finite value: 0 * inf is NaN.
+        return torch.where(weight > 0, values * weight, 0).sum(dim=1)

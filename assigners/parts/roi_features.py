@@ -77,10 +77,10 @@ def roi_align_levels(
     level = torch.arange(grid.num_levels, device=rows.device)[:, None].expand(uv.shape[:-1])
     location, weight = corners(grid, level.flatten(), uv.flatten(0, 2))
     image = targets.image[:, None].expand(boxes, level.shape[1] * level.shape[2]).flatten()
-    location = location + (image * grid.num_locations)[:, None]
+    cell = grid.cell(image[:, None], location)
     reads = 4 * sampling_ratio**2
     pooled = F.embedding_bag(
-        location.view(-1, reads), rows, per_sample_weights=weight.view(-1, reads) / sampling_ratio**2, mode="sum"
+        cell.view(-1, reads), rows, per_sample_weights=weight.view(-1, reads) / sampling_ratio**2, mode="sum"
     )
     return pooled.view(boxes, grid.num_levels, side * side, rows.shape[1])
 

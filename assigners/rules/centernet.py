@@ -27,7 +27,7 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.segments import at
+from assigners.ops.segments import at, consecutive
 from assigners.parts.candidates import centers, inside_pairs
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -89,7 +89,7 @@ class CenterNet(Assigner):
         samples = Samples(
             gt=gt, level=level, uv=uv, ok=speaks | learns, positive=positive, label=positive.to(uv.dtype),
             class_weight=torch.where(speaks, weight, 0), box_weight=learns.to(uv.dtype),
-            quality_weight=positive.to(uv.dtype), on_grid=True,
+            quality_weight=positive.to(uv.dtype), location=location,
         )  # fmt: skip
         return Assignment(samples, negatives(grid, targets))
 
@@ -110,10 +110,3 @@ class CenterNet(Assigner):
         row = gt * grid.num_levels + at(grid.level, location)
         away = (at(grid.points, location) - at(center.flatten(0, 1), row)).abs().amax(dim=1)
         return away / at(grid.stride, location)
-
-
-def consecutive(key: Tensor) -> Tensor:
-    """Numbers from 0 for integer keys ``[P]``, equal for equal keys: a table of all keys would be large."""
-    ascending = torch.sort(key)
-    new = ascending.values != ascending.values.roll(1)
-    return torch.empty_like(key).scatter(0, ascending.indices, new.cumsum(0) - new[:1].long())

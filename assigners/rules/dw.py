@@ -38,7 +38,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, ltrb
-from assigners.ops.segments import at
+from assigners.ops.segments import at, consecutive
 from assigners.parts.candidates import centers, window_within
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore
@@ -118,7 +118,7 @@ class DualWeighting(Assigner):
 
         gt = torch.arange(targets.num_boxes, device=cell.device)[:, None].expand_as(cell).flatten()
         once = one_box_each(
-            _numbered(channel.flatten()), push.flatten(), box_rank(targets)[gt], ok.flatten(), gt.shape[0]
+            consecutive(channel.flatten()), push.flatten(), box_rank(targets)[gt], ok.flatten(), gt.shape[0]
         )
         samples = _rows(grid, location.flatten(), gt, (ok.flatten(), pull.flatten()), (once, push.flatten()))
         return Assignment(samples, negatives_outside_ignore(grid, targets))
@@ -135,13 +135,6 @@ class DualWeighting(Assigner):
         fall = (1 - iou.pow(self.gamma)) / (1 - LEAST_IOU**self.gamma)
         best = fall.amin(dim=1, keepdim=True)
         return torch.where(iou < LEAST_IOU, 1, ((fall - best) / (1 - best).clamp(min=TINY)).clamp(0, 1))
-
-
-def _numbered(values: Tensor) -> Tensor:
-    """The values ``[N]`` replaced by numbers below N, equal where they are: a table over them stays small."""
-    ordered, order = torch.sort(values)
-    number = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
-    return torch.empty_like(number).scatter_(0, order, number)
 
 
 def _rows(

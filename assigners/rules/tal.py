@@ -119,7 +119,7 @@ class TAL(Assigner):
         parts = []
         for boxes in torch.arange(targets.num_boxes, device=everywhere.device).split(-(-PAIRS // len(everywhere))):
             gt, location = boxes.repeat_interleave(len(everywhere)), everywhere.repeat(len(boxes))
-            t, _ = self._alignment(targets, predictions, gt, at(targets.image, gt) * len(everywhere) + location)
+            t, _ = self._alignment(targets, predictions, gt, grid.cell(at(targets.image, gt), location))
             group = torch.arange(len(boxes), device=gt.device).repeat_interleave(len(everywhere))
             index, ok = smallest(-t.float(), group, t > 0, len(boxes), self.topk)
             best = take(location, index)

@@ -21,7 +21,7 @@ from torch import Tensor
 from assigners.contract import Samples, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode
-from assigners.parts.map_reader import corners, read
+from assigners.parts.map_reader import MapReader, corners
 from assigners.rules.iqdet.box_points import offset_in_half_sides
 from harness.evaluation.coco_metrics import in_bins
 
@@ -62,18 +62,17 @@ def positives_of(grid: Grid, targets: Targets, samples: Samples, distances: Tens
         grid, targets, samples: of one assignment.
         distances: ``[B, R, 4]`` that the detector predicts; a sample reads them as the loss does.
     """
-    rows = samples.positive
-    box, level, uv = samples.gt[rows], samples.level[rows], samples.uv[rows]
-    xy, own = grid.pixels(level, uv), targets.boxes[box]
+    rows = samples.select(samples.positive)
+    xy, own = grid.pixels(rows.level, rows.uv), targets.boxes[rows.gt]
     with torch.no_grad():
-        predicted = decode(xy, read(distances, grid, targets.image[box], level, uv, on_grid=samples.on_grid))
-        iou = aligned_iou(predicted, own)
+        reader = MapReader.build(grid, targets.image[rows.gt], rows.level, rows.uv, rows.location)
+        iou = aligned_iou(decode(xy, reader.read(distances)), own)
     return Positives(
-        box=box.cpu().numpy(),
-        level=level.cpu().numpy(),
+        box=rows.gt.cpu().numpy(),
+        level=rows.level.cpu().numpy(),
         offset=_host(offset_in_half_sides(xy, own)),
-        label=_host(samples.label[rows]),
-        class_weight=_host(samples.class_weight[rows]),
+        label=_host(rows.label),
+        class_weight=_host(rows.class_weight),
         iou=_host(iou),
     )
 
@@ -97,13 +96,13 @@ class Footprint:
 
 def footprint(grid: Grid, targets: Targets, samples: Samples) -> Footprint:
     """Where the positives of an assignment lie; two of one box on the same place count twice there."""
-    rows, size = samples.positive, grid.num_locations
-    location, weight = corners(grid, samples.level[rows], samples.uv[rows])
+    rows, size = samples.select(samples.positive), grid.num_locations
+    location, weight = corners(grid, rows.level, rows.uv)
     reads = weight > 0
-    place, entry = torch.unique((samples.gt[rows, None] * size + location)[reads], return_inverse=True)
+    place, entry = torch.unique((rows.gt[:, None] * size + location)[reads], return_inverse=True)
     mass = _summed(entry.cpu().numpy(), _host(weight[reads]), len(place))
     box = place // size
-    cell = targets.image[box] * size + place % size
+    cell = grid.cell(targets.image[box], place % size)
     return Footprint(place.cpu().numpy(), box.cpu().numpy(), cell.cpu().numpy(), mass)
 
 

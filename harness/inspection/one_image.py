@@ -18,7 +18,7 @@ from torch import Tensor
 from assigners.contract import Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode
-from assigners.parts.map_reader import read
+from assigners.parts.map_reader import MapReader
 from assigners.rules.iqdet.box_points import offset_in_half_sides, usable_levels
 from assigners.rules.iqdet.encoder import Mixture
 from assigners.rules.iqdet.pipeline import QualitySampling
@@ -180,15 +180,14 @@ def assign(model: FCOS, view: View, step: Step, keep: Sequence[int], boxes: Tens
     targets, grid = view.subset(keep, boxes), view.grid
     with torch.autocast(grid.points.device.type, enabled=False):
         samples: Samples = model.assigner(grid, targets, model.visible(view.predictions), step).samples
-    ok = samples.ok
-    gt, level, uv = samples.gt[ok], samples.level[ok], samples.uv[ok]
-    xy = grid.pixels(level, uv)
+    rows = samples.select(samples.ok)
+    xy = grid.pixels(rows.level, rows.uv)
     with torch.no_grad():
-        distances = read(view.predictions.distances, grid, torch.zeros_like(gt), level, uv, on_grid=samples.on_grid)
-        iou = aligned_iou(decode(xy, distances), targets.boxes[gt])
-    position = torch.tensor(keep, dtype=torch.long, device=gt.device)[gt]
+        reader = MapReader.build(grid, torch.zeros_like(rows.gt), rows.level, rows.uv, rows.location)
+        iou = aligned_iou(decode(xy, reader.read(view.predictions.distances)), targets.boxes[rows.gt])
+    position = torch.tensor(keep, dtype=torch.long, device=xy.device)[rows.gt]
     host: list[Any] = [
-        tensor.detach().cpu().numpy() for tensor in (position, level, xy, samples.label[ok], samples.positive[ok], iou)
+        tensor.detach().cpu().numpy() for tensor in (position, rows.level, xy, rows.label, rows.positive, iou)
     ]
     return Drawn(*host)
 

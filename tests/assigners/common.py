@@ -29,12 +29,10 @@ def assert_close_rows(a: NDArray[np.float64], b: NDArray[np.float64], atol: floa
 def assigned(assignment: Assignment, targets: Targets, scene: Scene) -> NDArray[np.int64]:
     """For grid assigners: slot of the box that each location learns ``[B, R]``, -1 where none; none may have two."""
     s = assignment.samples
-    assert s.on_grid
-    assert torch.equal(s.uv, s.uv.round())
+    assert s.location is not None
     result = np.full((scene.num_images, scene.grid.num_locations), -1, dtype=np.int64)
-    location = scene.grid.level_start[s.level] + (s.uv[:, 1] * scene.grid.level_width[s.level] + s.uv[:, 0]).long()
     for k in torch.nonzero(s.ok).flatten().tolist():
         image, slot = int(targets.image[s.gt[k]]), int(targets.slot[s.gt[k]])
-        assert result[image, int(location[k])] == -1, "two boxes share a location"
-        result[image, int(location[k])] = slot
+        assert result[image, int(s.location[k])] == -1, "two boxes share a location"
+        result[image, int(s.location[k])] = slot
     return result

@@ -11,8 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from assigners.parts.map_reader import flat_location
-from assigners.rules.centernet import consecutive
+from assigners.ops.segments import consecutive
 from detector.loss import LossSettings, detection_losses
 from harness.verify.published.oracles import centernet
 from tests.assigners.common import build, rows, run
@@ -37,15 +36,13 @@ class Maps:
 def answer(scene: Scene, **options: object) -> Maps:
     result, targets = run(build("centernet", scene, **options), scene), scene.targets()
     s, shape = result.samples, (scene.num_images, scene.grid.num_locations, scene.num_classes)
-    assert s.on_grid
-    assert s.owns
+    assert s.location is not None
     assert (result.negative_weight == 1).all()
     positive, weight, spoken = np.zeros(shape, bool), np.ones(shape), np.zeros(shape, int)
     regressed = np.full(shape[:2], -1)
-    location = flat_location(scene.grid, s.level, s.uv)
     for k in torch.nonzero(s.ok).flatten().tolist():
         gt = int(s.gt[k])
-        place = int(targets.image[gt]), int(location[k])
+        place = int(targets.image[gt]), int(s.location[k])
         channel = (*place, int(targets.labels[gt]))
         assert (float(s.label[k]), float(s.quality_weight[k])) == ((1, 1) if s.positive[k] else (0, 0))
         positive[channel] |= bool(s.positive[k])

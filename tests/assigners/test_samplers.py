@@ -74,6 +74,7 @@ def test_every_sample_lies_in_its_box_and_on_its_map(name, scene):
     if name in ROUNDED:
         assert s.on_grid
         assert torch.equal(s.uv, s.uv.round())
+        assert torch.equal(scene.grid.location(s.level, s.uv), s.location)
         assert (within > 0).all()
     else:
         assert (within[~on_border(scene, answer)[s.ok.numpy()]] > -1e-3).all()
@@ -128,10 +129,10 @@ def test_rounding_twice_is_rounding_once(scene):
     shape = (targets.num_boxes, grid.num_levels, 7, 2)
     limit = torch.stack((grid.level_width, grid.level_height), dim=1)[:, None] - 1
     uv = torch.rand(shape, generator=torch.Generator().manual_seed(scene.seed)) * limit
-    once = quantise(grid, targets, BoxPoints(uv, torch.zeros(shape), torch.ones(shape[:3], dtype=torch.bool), False))
+    once = quantise(grid, targets, BoxPoints(uv, torch.zeros(shape), torch.ones(shape[:3], dtype=torch.bool)))
     twice = quantise(grid, targets, once)
     assert ((once.uv - uv).abs() <= 0.5).all()
-    assert all(torch.equal(getattr(once, part), getattr(twice, part)) for part in ("uv", "d", "ok"))
+    assert all(torch.equal(getattr(once, part), getattr(twice, part)) for part in ("uv", "d", "ok", "location"))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -40,13 +40,10 @@ def level_map(scene: Scene, values: torch.Tensor, level: int):
     return values[start : start + height * width].unflatten(0, (height, width)).double().numpy()
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
-@given(scenes(**SMALL), st.sampled_from(["focal", "qfl"]))
-@settings(max_examples=8)
-def test_class_term(name, options, scene, form):
-    answer, predictions = run(build(name, scene, **options), scene), scene.predictions()
-    targets, s = scene.targets(), answer.samples
-    expected = 0.0
+def class_term(scene: Scene, answer: Assignment, form: str, *, owns: bool = True) -> float:
+    """The oracle's class loss of the batch, not divided."""
+    targets, s, logits = scene.targets(), answer.samples, scene.predictions().logits
+    total = 0.0
     for image in range(scene.num_images):
         rows = [
             Sample(
@@ -55,12 +52,45 @@ def test_class_term(name, options, scene, form):
             )
             for k in samples_of(scene, answer, image)
         ]  # fmt: skip
-        expected += class_loss(
-            predictions.logits[image].double().numpy(), scene.shapes, answer.negative_weight[image].double().numpy(),
-            rows, owns=s.owns, all_classes=s.all_classes, alpha=0.25 if form == "focal" else None,
+        total += class_loss(
+            logits[image].double().numpy(), scene.shapes, answer.negative_weight[image].double().numpy(), rows,
+            owns=owns, all_classes=s.all_classes, alpha=0.25 if form == "focal" else None,
         )  # fmt: skip
+    return total
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+@given(scenes(**SMALL), st.sampled_from(["focal", "qfl"]))
+@settings(max_examples=8)
+def test_class_term(name, options, scene, form):
+    answer, predictions = run(build(name, scene, **options), scene), scene.predictions()
+    expected = class_term(scene, answer, form)
     ours = losses_of(scene, answer, predictions, LossSettings(classification=form))["class"]
-    assert ours.item() == pytest.approx(expected / max(int(s.positive.sum()), 1), rel=1e-4)
+    assert ours.item() == pytest.approx(expected / max(int(answer.samples.positive.sum()), 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["iqdet", "qd", "uniform_center"])
+@given(scenes(**SMALL), st.sampled_from(["focal", "qfl"]), st.sampled_from([0.0, 0.5, 1.0]))
+@settings(max_examples=8)
+def test_cells_that_stay_negatives_are_those_that_samples_do_not_own(name, scene, form, ignored):
+    """``inbox=negative`` is the samples of the default without the exception that the loss makes for their cells."""
+    height, width = scene.canvas
+    region = torch.tensor([[0.0, 0.0, ignored * width, ignored * height]])
+    targets = scene.targets(ignore=[region] + [torch.zeros(0, 4)] * (scene.num_images - 1))
+    predictions = scene.predictions()
+    plain, answer = (
+        build(name, scene, inbox=inbox)(scene.grid, targets, predictions, scene.step())
+        for inbox in ("negative_no_footprint", "negative")
+    )
+    s, count = answer.samples, len(plain.samples.gt)
+    assert s.on_grid == plain.samples.on_grid
+    for part in ("gt", "uv", "ok", "positive", "label", "class_weight"):
+        assert torch.equal(getattr(s, part)[:count], getattr(plain.samples, part))
+    for part in ("positive", "label", "box_weight", "quality_weight"):
+        assert not getattr(s, part)[count:].any()
+    losses, _ = detection_losses(LossSettings(classification=form), scene.grid, targets, predictions, answer)
+    expected = class_term(scene, plain, form, owns=False) / max(int(s.positive.sum()), 1)
+    assert losses["class"].item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["center", "atss", "iqdet"])
@@ -88,11 +118,9 @@ def test_box_and_quality_terms(name, scene):
 @given(scenes(**SMALL))
 @settings(max_examples=8)
 def test_no_cell_of_a_positive_is_a_negative_of_its_class(name, options, scene):
-    """Where samples own, removing their own weight leaves their cells without gradient in that class."""
+    """Removing the weight of samples leaves their cells without gradient in that class."""
     answer = run(build(name, scene, **options), scene)
     s, targets = answer.samples, scene.targets()
-    if not s.owns:
-        return
     mute = replace(answer, samples=replace(s, class_weight=torch.zeros_like(s.class_weight)), losses={})
     predictions = scene.predictions()
     logits = predictions.logits.clone().requires_grad_()
@@ -116,8 +144,9 @@ def test_rows_that_do_not_exist_cannot_poison(name, scene):
             "gt": torch.zeros(3, dtype=torch.long), "level": torch.zeros(3, dtype=torch.long), "uv": torch.zeros(3, 2),
             "ok": torch.zeros(3, dtype=torch.bool), "positive": torch.zeros(3, dtype=torch.bool),
             "label": torch.zeros(3), "class_weight": torch.zeros(3), "box_weight": torch.zeros(3),
-            "quality_weight": torch.zeros(3),
+            "quality_weight": torch.zeros(3), "location": torch.zeros(3, dtype=torch.long),
         }.items()
+        if getattr(s, key) is not None
     })  # fmt: skip
     if scene.targets().num_boxes == 0:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -75,9 +75,13 @@ def make_samples(rows: Sequence[Row], **flags) -> Samples:
     )
 
 
-def make_assignment(grid, rows, images=2, *, negative=None, losses=None, **flags) -> Assignment:
+def make_assignment(grid, rows, images=2, *, negative=None, losses=None, on_grid=False, **flags) -> Assignment:
+    """`on_grid`: the rows lie on locations, and say so."""
     weight = torch.ones(images, grid.num_locations) if negative is None else negative
-    return Assignment(make_samples(rows, **flags), weight, losses or {})
+    samples = make_samples(rows, **flags)
+    if on_grid:
+        samples = replace(samples, location=grid.location(samples.level, samples.uv))
+    return Assignment(samples, weight, losses or {})
 
 
 def first_input(model, batch):

@@ -13,7 +13,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from assigners.contract import Assignment
 from assigners.ops.boxes import aligned_iou, decode, giou_loss
-from assigners.parts.map_reader import read
+from assigners.parts.map_reader import MapReader
 from detector import LossSettings, loss
 from detector.loss import centerness, detection_losses
 from harness.verify.published.oracles.loss import Sample, class_loss
@@ -53,7 +53,7 @@ def oracle(targets, predictions, assignment, rows, **flags):
     return value
 
 
-@pytest.mark.parametrize("flags", [{}, {"owns": False}, {"all_classes": True}], ids=["owns", "owns-not", "all-classes"])
+@pytest.mark.parametrize("flags", [{}, {"all_classes": True}], ids=["own-class", "all-classes"])
 @pytest.mark.parametrize(("rows", "on_grid"), [(ON_GRID, True), (ON_GRID, False), (FLOAT, False)])
 def test_the_class_loss_is_the_oracles(rows, on_grid, flags):
     grid = make_grid()
@@ -65,6 +65,51 @@ def test_the_class_loss_is_the_oracles(rows, on_grid, flags):
     positives = sum(row.positive for row in rows)
     expected = oracle(targets, predictions, assignment, rows, **flags) / positives
     assert losses["class"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_negative_row_puts_back_what_a_sample_takes_out():
+    """So that an assigner can leave the cells of its samples among the negatives of their class."""
+    grid = make_grid()
+    targets, predictions = make_targets(grid), make_predictions(grid)
+    negative = torch.rand(2, grid.num_locations, generator=torch.Generator().manual_seed(1))
+    rows = (Row(0, 0, 1.25, 2.0), Row(0, 0, 2.0, 2.0, 0.3))  # both read (2, 2)
+    cells = [(1, 2), (2, 2), (2, 2)]  # once for each row that reads it
+    share = [float(negative[0, 6 * v + u]) / cells.count((u, v)) for u, v in cells]
+    back = [Row(0, 0, u, v, 0.0, weight, 0.0, 0.0, positive=False) for (u, v), weight in zip(cells, share, strict=True)]
+    assignment = make_assignment(grid, [*rows, *back], negative=negative)
+    losses, _ = detection_losses(LossSettings(classification="qfl"), grid, targets, predictions, assignment)
+    expected = oracle(targets, predictions, assignment, rows, owns=False) / len(rows)
+    assert losses["class"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [LossSettings(), LossSettings(quality="centerness", classification="qfl")])
+@pytest.mark.parametrize("flags", [{}, {"all_classes": True}], ids=["own-class", "all-classes"])
+def test_a_location_gives_the_bits_of_its_coordinates(settings, flags):
+    grid, targets = make_grid(), make_targets(make_grid())
+    found = []
+    for on_grid in (True, False):
+        predictions = make_predictions(grid)
+        assignment = make_assignment(grid, ON_GRID, on_grid=on_grid, **flags)
+        losses, statistics = detection_losses(settings, grid, targets, predictions, assignment)
+        leaves = predictions.logits, predictions.quality, predictions.distances
+        gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), leaves)
+        found.append([*losses.values(), *(part for term in statistics.values() for part in term), *gradients])
+    for indexed, interpolated in zip(*found, strict=True):
+        assert torch.equal(indexed, interpolated)
+
+
+def test_on_the_grid_the_location_alone_is_read():
+    grid = make_grid()
+    targets, predictions = make_targets(grid), make_predictions(grid)
+    assignment = make_assignment(grid, ON_GRID, on_grid=True)
+    blank = replace(
+        assignment.samples,
+        level=torch.full_like(assignment.samples.level, 99),
+        uv=torch.full_like(assignment.samples.uv, torch.nan),
+    )
+    expected, _ = detection_losses(LossSettings(), grid, targets, predictions, assignment)
+    losses, _ = detection_losses(LossSettings(), grid, targets, predictions, replace(assignment, samples=blank))
+    assert all(torch.equal(losses[name], expected[name]) for name in ("class", "box", "quality"))
 
 
 @pytest.mark.parametrize("form", ["focal", "sigmoid_focal", "focal_pt", "weighted"])
@@ -152,9 +197,10 @@ def test_box_and_quality_terms_are_their_formulas():
     s = assignment.samples
     points = grid.pixels(s.level, s.uv)
     image, truth = targets.image[s.gt], targets.boxes[s.gt]
-    predicted = decode(points, read(predictions.distances, grid, image, s.level, s.uv))
+    reader = MapReader.build(grid, image, s.level, s.uv)
+    predicted = decode(points, reader.read(predictions.distances))
     box = (s.box_weight * generalized_box_iou_loss(predicted, truth)).sum() / s.box_weight.sum()
-    logit = read(predictions.quality, grid, image, s.level, s.uv)
+    logit = reader.read(predictions.quality)
     for meaning, target in (
         ("iou", aligned_iou(predicted.detach(), truth)),
         ("centerness", centerness(points, truth)),

@@ -57,7 +57,14 @@ for box in range(targets.num_boxes):
 """
 OUTSIDE = """
 beside = (samples.uv[:, 0] + 3).clamp(max=grid.level_width[samples.level] - 1)
-samples = Samples(**{**vars(samples), "uv": torch.stack((beside, samples.uv[:, 1]), 1)})
+location = grid.location(samples.level, torch.stack((beside, samples.uv[:, 1]), 1))
+samples = Samples.at_locations(grid, location, samples.gt, samples.ok)
+"""
+ELSEWHERE = """
+samples = Samples(**{**vars(samples), "location": (samples.location + 1) % grid.num_locations})
+"""
+NOWHERE = """
+samples = Samples(**{**vars(samples), "location": samples.location + grid.num_locations})
 """
 NAN = """
 samples = Samples(**{**vars(samples), "label": samples.label / samples.label})
@@ -153,6 +160,8 @@ def test_a_sound_file_passes_and_leaves_nothing_behind(verify, tmp_path):
     [
         (LOOP, "ignore", "expected 0 inside ignore regions"),
         (OUTSIDE, "inside", "not strictly inside"),
+        (ELSEWHERE, "form", "expected the place that samples.level and samples.uv name"),
+        (NOWHERE, "form", "locations, also in dummy rows"),
         (NAN, "form", "`label` is not"),
         (GLOBAL_RANDOM, "deterministic", "global random state"),
         (ITEM, "shapes", "without reading a value on the host"),

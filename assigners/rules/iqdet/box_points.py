@@ -27,13 +27,13 @@ class BoxPoints:
         uv: ``[N, L, P, 2]`` map coordinates on the point's level.
         d: ``[N, L, P, 2]`` offset from the box centre in half sides.
         ok: ``[N, L, P]`` the point exists.
-        on_grid: the coordinates are integers.
+        location: ``[N, L, P]`` flat index within the image where every point lies on the grid, else None.
     """
 
     uv: Tensor
     d: Tensor
     ok: Tensor
-    on_grid: bool
+    location: Tensor | None = None
 
     @property
     def level(self) -> Tensor:
@@ -41,10 +41,11 @@ class BoxPoints:
         levels = torch.arange(self.ok.shape[1], device=self.ok.device)
         return levels[:, None].expand(self.ok.shape)
 
-    def gather(self, index: Tensor, ok: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Level ``[N, K]``, uv ``[N, K, 2]`` and existence of the points at ``[N, K]`` indices into L * P."""
+    def gather(self, index: Tensor, ok: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Level ``[N, K]``, uv ``[N, K, 2]``, location and existence of the points at ``[N, K]`` indices into L * P."""
         uv = self.uv.flatten(1, 2).gather(1, index.unsqueeze(-1).expand(*index.shape, 2))
-        return self.level.flatten(1).gather(1, index), uv, ok & self.ok.flatten(1).gather(1, index)
+        location = None if self.location is None else self.location.flatten(1).gather(1, index)
+        return self.level.flatten(1).gather(1, index), uv, location, ok & self.ok.flatten(1).gather(1, index)
 
 
 def box_noise(step: Step, stream: int, targets: Targets, *shape: int) -> Tensor:
@@ -71,7 +72,7 @@ def at_offsets(grid: Grid, targets: Targets, d: Tensor) -> BoxPoints:
     # decoded from where it is.
     limit = torch.stack((grid.level_width, grid.level_height), dim=-1)[:, None] - 1
     uv = torch.minimum(uv.clamp(min=0), limit.to(uv.dtype))
-    return BoxPoints(uv, d, torch.ones_like(d[..., 0], dtype=torch.bool), on_grid=False)
+    return BoxPoints(uv, d, torch.ones_like(d[..., 0], dtype=torch.bool))
 
 
 def quantise(grid: Grid, targets: Targets, points: BoxPoints) -> BoxPoints:
@@ -84,7 +85,8 @@ def quantise(grid: Grid, targets: Targets, points: BoxPoints) -> BoxPoints:
     uv = torch.minimum(uv, limit.to(uv.dtype))
     xy = (uv + grid.offset) * grid.level_stride[:, None, None]
     inside = ((xy > targets.boxes[:, None, None, :2]) & (xy < targets.boxes[:, None, None, 2:])).all(dim=-1)
-    return BoxPoints(uv, offset_in_half_sides(xy, targets.boxes[:, None, None]), points.ok & inside, on_grid=True)
+    d = offset_in_half_sides(xy, targets.boxes[:, None, None])
+    return BoxPoints(uv, d, points.ok & inside, _locations(grid, uv))
 
 
 def lattice(grid: Grid, targets: Targets, side: int, step: Step) -> BoxPoints:
@@ -106,7 +108,13 @@ def lattice(grid: Grid, targets: Targets, side: int, step: Step) -> BoxPoints:
     ok = exists[..., 0][:, :, None, :] & exists[..., 1][:, :, :, None]
     uv = torch.where(ok.unsqueeze(-1), uv, 0).flatten(2, 3).to(grid.points.dtype)
     xy = (uv + grid.offset) * grid.level_stride[:, None, None]
-    return BoxPoints(uv, offset_in_half_sides(xy, targets.boxes[:, None, None]), ok.flatten(2), on_grid=True)
+    d = offset_in_half_sides(xy, targets.boxes[:, None, None])
+    return BoxPoints(uv, d, ok.flatten(2), _locations(grid, uv))
+
+
+def _locations(grid: Grid, uv: Tensor) -> Tensor:
+    """Flat locations ``[N, L, P]`` of whole map coordinates ``[N, L, P, 2]``."""
+    return grid.location(torch.arange(grid.num_levels, device=uv.device)[:, None], uv)
 
 
 def offset_in_half_sides(xy: Tensor, boxes: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from assigners.contract import Assignment, HeadInfo, Needs, Predictions, Step, Targets, Term
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss
-from assigners.parts.map_reader import read
+from assigners.parts.map_reader import MapReader
 from assigners.parts.roi_features import Extractor
 from assigners.rules.atss import ATSS
 from assigners.rules.iqdet.box_points import BoxPoints, LevelGate, lattice, usable_levels
@@ -110,9 +110,13 @@ class IQDet(QualitySampling):
             return mixture
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by draws from the encoder's mixtures."""
+        """Assign by draws from the encoder's mixtures.
+
+        Raises:
+            ValueError: without predictions or features.
+        """
+        predictions = self.required(grid, predictions)
         mixture = self.quality(grid, targets, predictions)
-        assert predictions is not None
         usable = usable_levels(grid, targets, self.level_gate)
         drawn = self.draw(grid, targets, mixture, step)
         drawn = replace(drawn, ok=drawn.ok & usable.unsqueeze(-1))
@@ -143,17 +147,17 @@ class IQDet(QualitySampling):
     def _target(self, grid: Grid, targets: Targets, predictions: Predictions, points: BoxPoints) -> Tensor:
         """What Q is to predict at points ``[N, L, P]``, in [0, 1], without gradient (A16, A17: of the own box)."""
         box = torch.arange(targets.num_boxes, device=points.ok.device)[:, None, None].expand(points.ok.shape).flatten()
-        image, level, uv = targets.image[box], points.level.flatten(), points.uv.flatten(0, 2)
+        level, uv = points.level.flatten(), points.uv.flatten(0, 2)
+        location = None if points.location is None else points.location.flatten()
         truth = targets.boxes[box]
         with torch.no_grad():
-            distances = read(predictions.distances, grid, image, level, uv, on_grid=points.on_grid)
-            predicted = decode(grid.pixels(level, uv), distances)
+            reader = MapReader.build(grid, targets.image[box], level, uv, location)
+            predicted = decode(grid.pixels(level, uv), reader.read(predictions.distances))
             if self.iq_target == "iou":
                 return aligned_iou(predicted, truth).nan_to_num(0.0).view(points.ok.shape)
             loss = torch.zeros_like(predicted[:, 0])
             if self.iq_target in ("cls", "comb"):
-                logits = read(predictions.logits, grid, image, level, uv, on_grid=points.on_grid)
-                own = logits.gather(1, targets.labels[box][:, None]).squeeze(1)
+                own = reader.read(predictions.logits).gather(1, targets.labels[box][:, None]).squeeze(1)
                 loss = loss + torch.sigmoid(-own).square() * F.softplus(-own)
             if self.iq_target in ("reg", "comb"):
                 loss = loss + giou_loss(predicted, truth)

@@ -10,7 +10,7 @@ Shape letters: N boxes, L levels, P points per box and level, K positives of a b
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, coverage
+from assigners.ops.segments import at, consecutive
 from assigners.parts.candidates import inside_pairs
+from assigners.parts.map_reader import MapReader
 from assigners.parts.negatives import negatives_outside_ignore
 from assigners.rules.iqdet.box_points import (
     DRAW_STREAM,
@@ -171,7 +173,7 @@ class QualitySampling(Assigner):
             positive = torch.zeros_like(pool.ok.flatten(1)).scatter(1, index, chosen)
             index = torch.arange(positive.shape[1], device=index.device).expand_as(positive)
             chosen = torch.ones_like(positive)
-        level, uv, ok = pool.gather(index, chosen)
+        level, uv, location, ok = pool.gather(index, chosen)
         if self.rejected == "zero_other_levels":
             taken = positive.view(pool.ok.shape).any(dim=-1)  # [N, L]
             ok = ok & (positive | ~taken.gather(1, level))
@@ -180,7 +182,8 @@ class QualitySampling(Assigner):
         return Samples(
             gt=gt.flatten(), level=level.flatten(), uv=uv.flatten(0, 1), ok=ok.flatten(), positive=positive.flatten(),
             label=(label.flatten(1).gather(1, index) * weight).flatten(), class_weight=exists.flatten(),
-            box_weight=weight.flatten(), quality_weight=weight.flatten(), on_grid=pool.on_grid,
+            box_weight=weight.flatten(), quality_weight=weight.flatten(),
+            location=None if location is None else location.flatten(),
         )  # fmt: skip
 
     def _inbox(
@@ -191,12 +194,12 @@ class QualitySampling(Assigner):
         if self.inbox == "negative_no_footprint":
             return samples, negative
         if self.inbox == "negative":
-            return replace(samples, owns=False), negative
+            return joined(samples, read_cells(samples, negative, grid, targets)), negative
         if self.inbox == "ignore":
             outside = coverage(grid, targets.boxes, targets.image, targets.num_images) == 0
             return replace(samples, all_classes=True), negative * outside
         pairs = inside_pairs(grid, targets)
-        level, uv = grid.map_coordinates(pairs.location)
+        level = at(grid.level, pairs.location)
         d = offset_in_half_sides(grid.points[pairs.location], targets.boxes[pairs.gt])
         q = quality[pairs.gt, level].density(d.unsqueeze(-2)).squeeze(-1).clamp(0, 1)
         q = torch.where(usable[pairs.gt, level], q, 0)
@@ -204,15 +207,49 @@ class QualitySampling(Assigner):
             cell = grid.cell(targets.image[pairs.gt], pairs.location)
             weight = torch.ones_like(negative).flatten().scatter_reduce(0, cell, 1 - q, reduce="amin")
             return samples, negative * weight.view_as(negative)
-        none = torch.zeros_like(q)
-        exists = torch.ones_like(q, dtype=torch.bool)
-        dense = Samples(
-            gt=pairs.gt, level=level, uv=uv, ok=exists, positive=~exists, label=q, class_weight=exists.to(q.dtype),
-            box_weight=none, quality_weight=none,
-        )  # fmt: skip
-        names = ("gt", "level", "uv", "ok", "positive", "label", "class_weight", "box_weight", "quality_weight")
-        joined: dict[str, Any] = {n: torch.cat((getattr(samples, n), getattr(dense, n))) for n in names}
-        return Samples(**joined, on_grid=samples.on_grid), negative
+        everywhere = torch.ones_like(q, dtype=torch.bool)
+        dense = Samples.at_locations(grid, pairs.location, pairs.gt, everywhere)
+        return joined(samples, replace(negatives_of(dense), label=q)), negative
+
+
+def read_cells(samples: Samples, negative: Tensor, grid: Grid, targets: Targets) -> Samples:
+    """The cells that samples read, as negatives of the samples' classes: the loss takes them out of the grid's.
+
+    Args:
+        negative: ``[B, R]`` weight of a location as a negative.
+
+    Returns:
+        A row for each cell of each sample; those of one cell and class share its weight, so that it counts once and
+        the order of the boxes decides nothing.
+    """
+    reader = MapReader.build(grid, targets.image[samples.gt], samples.level, samples.uv, samples.location)
+    reads, cell = reader.reads(samples.ok).flatten(), reader.cell.flatten()
+    gt = samples.gt[:, None].expand_as(reader.cell).flatten()
+    channel = consecutive(targets.labels[gt] * negative.numel() + cell)
+    weight = reads.to(negative.dtype)
+    share = weight / at(torch.zeros_like(weight).index_add(0, channel, weight), channel).clamp(min=1)
+    rows = Samples.at_locations(grid, cell % grid.num_locations, gt, reads)
+    return replace(negatives_of(rows), class_weight=share * at(negative.flatten(), cell))
+
+
+def negatives_of(samples: Samples) -> Samples:
+    """The same rows with target zero: nothing of them but their class is learnt."""
+    nothing = torch.zeros_like(samples.label)
+    positive = torch.zeros_like(samples.positive)
+    return replace(samples, positive=positive, label=nothing, box_weight=nothing, quality_weight=nothing)
+
+
+def joined(a: Samples, b: Samples) -> Samples:
+    """The rows of both, on the grid where both are."""
+    location = None
+    if a.location is not None and b.location is not None:
+        location = torch.cat((a.location, b.location))
+    both: dict[str, Any] = {
+        f.name: torch.cat((mine, getattr(b, f.name)))
+        for f in fields(a)
+        if f.name != "location" and isinstance(mine := getattr(a, f.name), Tensor)
+    }
+    return replace(a, **both, location=location)
 
 
 def at_least_one(**counts: int | None) -> None:

@@ -27,7 +27,7 @@ from harness.verify.scenes import Scene
 FIELDS = (
     ("gt", torch.int64, ()), ("level", torch.int64, ()), ("uv", torch.float32, (2,)), ("ok", torch.bool, ()),
     ("positive", torch.bool, ()), ("label", torch.float32, ()), ("class_weight", torch.float32, ()),
-    ("box_weight", torch.float32, ()), ("quality_weight", torch.float32, ()),
+    ("box_weight", torch.float32, ()), ("quality_weight", torch.float32, ()), ("location", torch.int64, ()),
 )  # fmt: skip
 WEIGHTED = ("label", "class_weight", "box_weight", "quality_weight")
 POISONS = (float("nan"), float("inf"), float("-inf"))
@@ -43,6 +43,8 @@ def expect_sound(answer: Assignment, scene: Scene, *, terms: bool = True) -> Non
     count = s.gt.shape[0]
     for name, dtype, trailing in FIELDS:
         value = getattr(s, name)
+        if value is None and name == "location":
+            continue  # between the locations
         expect(
             (value.dtype, tuple(value.shape)) == (dtype, (count, *trailing)),
             f"samples.{name}: expected {dtype} {(count, *trailing)}, got {value.dtype} {tuple(value.shape)}",
@@ -60,8 +62,12 @@ def expect_sound(answer: Assignment, scene: Scene, *, terms: bool = True) -> Non
         expect(((s.level >= 0) & (s.level < grid.num_levels)).all(), "samples.level: expected a level of the grid")
         limit = torch.stack((grid.level_width[s.level], grid.level_height[s.level]), dim=1) - 1
         expect(((s.uv >= 0) & (s.uv <= limit)).all(), "samples.uv: expected coordinates within [0, W-1] x [0, H-1]")
-        if s.on_grid:
-            expect((s.uv == s.uv.round()).all(), "samples.on_grid promises integer coordinates")
+        if s.location is not None:
+            known = (s.location >= 0) & (s.location < grid.num_locations)
+            expect(known.all(), f"samples.location: expected one of {grid.num_locations} locations, also in dummy rows")
+            level, uv = grid.map_coordinates(s.location)
+            same = (level == s.level) & (uv == s.uv).all(dim=1)
+            expect(same[s.ok].all(), "samples.location: expected the place that samples.level and samples.uv name")
     else:
         expect(not s.ok.any(), "expected no sample where there is no box")
     negative = answer.negative_weight

@@ -22,9 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from assigners.contract import Assignment, HeadInfo, Predictions, Targets
-from assigners.grid import Grid, inside_range
+from assigners.grid import Grid, count_inside
 from assigners.ops.boxes import decode
-from assigners.parts.map_reader import flat_location
 from harness.core.errors import UserError
 
 IntArray = NDArray[np.int64]
@@ -91,7 +90,6 @@ class Case:
     def targets(self) -> Targets:
         """The boxes as they are, as the ground truth of a batch of one."""
         boxes = torch.from_numpy(self.boxes).float()
-        first, last = inside_range(boxes, self.grid.strides, self.grid.shapes, self.grid.offset)
         count = len(boxes)
         return Targets(
             boxes=boxes,
@@ -102,7 +100,7 @@ class Case:
             ignore=torch.zeros(0, 4),
             ignore_image=torch.zeros(0, dtype=torch.long),
             counts=(count,),
-            num_pairs=int((last - first).prod(dim=-1).sum()),
+            num_pairs=count_inside(self.grid, boxes),
         )
 
 
@@ -143,7 +141,7 @@ def hard_assignment(case: Case, answer: Assignment) -> IntArray | None:
         return None
     result = np.where(answer.negative_weight[0].numpy() > 0, BACKGROUND, IGNORED).astype(np.int64)
     taken = s.ok & s.positive
-    location = flat_location(case.grid, s.level, s.uv)[taken].numpy()
+    location = case.grid.location(s.level, s.uv)[taken].numpy()
     for place, box in zip(location.tolist(), s.gt[taken].tolist(), strict=True):
         result[place] = box if result[place] in (BACKGROUND, IGNORED, box) else SEVERAL
     return result
@@ -154,7 +152,7 @@ def soft_labels(case: Case, answer: Assignment) -> FloatArray:
     s = answer.samples
     taken = s.ok & s.positive
     result = np.zeros(case.grid.num_locations)
-    result[flat_location(case.grid, s.level, s.uv)[taken].numpy()] = s.label.detach()[taken].double().numpy()
+    result[case.grid.location(s.level, s.uv)[taken].numpy()] = s.label.detach()[taken].double().numpy()
     return result
 
 
