@@ -258,3 +258,23 @@ def row_name(assigner: str, changed: Mapping[str, Any]) -> str:
     """As ``--assigner`` takes it: ``iqdet[positives=8,select=joint]``."""
     inside = ",".join(f"{key}={value}" for key, value in changed.items())
     return f"{assigner}[{inside}]" if inside else assigner
+
+
+@dataclass(frozen=True)
+class AssignerSpec:
+    """An assigner with its options, as runs, plans and benchmarks ask for it.
+
+    Attributes:
+        assigner: its registered name.
+        options: all of them, defaults included.
+        changed: those that differ from the defaults.
+    """
+
+    assigner: str
+    options: dict[str, Any]
+    changed: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """``name[key=value,...]`` with what differs from the defaults."""
+        return row_name(self.assigner, dict(sorted(self.changed.items())))

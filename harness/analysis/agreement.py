@@ -19,7 +19,7 @@ from torch import Tensor
 from assigners import registry
 from assigners.contract import Assigner, Assignment, Predictions, Step, Targets
 from assigners.grid import Grid
-from assigners.registry import row_name
+from assigners.registry import AssignerSpec
 from detector import FCOS, pad_images
 from harness.analysis.measures import (
     Floats,
@@ -69,19 +69,9 @@ class Frozen:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An assigner to ask.
+class Subject(AssignerSpec):
+    """An assigner to ask; `own`: it is the run's own, options included."""
 
-    Attributes:
-        name: as ``--assigner`` takes it.
-        assigner: registered name; options: all of them; changed: those that differ from the defaults.
-        own: it is the run's own, options included.
-    """
-
-    name: str
-    assigner: str
-    options: dict[str, Any]
-    changed: dict[str, Any]
     own: bool
 
 
@@ -137,13 +127,12 @@ def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, A
     made: dict[str, Subject] = {}
     for assigner, given in asked:
         same = assigner == record.assigner
-        trained = resolve_assigner(assigner, record.options)[0] if same else {}  # with options that came later
-        options, changed = resolve_assigner(assigner, {**trained, **given})
-        changed = dict(sorted(changed.items()))
-        name = row_name(assigner, changed)
-        if name in made:
-            raise UserError(f"assigner {name} is asked for twice; leave one out")
-        made[name] = Subject(name, assigner, options, changed, own=same and options == trained)
+        trained = resolve_assigner(assigner, record.options).options if same else {}  # with options that came later
+        spec = resolve_assigner(assigner, {**trained, **given})
+        if spec.name in made:
+            raise UserError(f"assigner {spec.name} is asked for twice; leave one out")
+        own = same and spec.options == trained
+        made[spec.name] = Subject(assigner, spec.options, spec.changed, own=own)
     return list(made.values())
 
 

@@ -81,8 +81,8 @@ def untrained(protocol: Protocol, data: str, name: str, options: Mapping[str, ob
     Raises:
         RegistryError: for an unknown assigner or option.
     """
-    resolved, _ = resolve_assigner(name, dict(options))
-    return Source(None, protocol, data, name, resolved, None, "an untrained detector")
+    spec = resolve_assigner(name, options)
+    return Source(None, protocol, data, spec.assigner, spec.options, None, "an untrained detector")
 
 
 def of_run(
@@ -109,7 +109,7 @@ def of_run(
     data = data_spec(record, data)
     name = name or record.assigner
     own = name == record.assigner
-    resolved, _ = resolve_assigner(name, {**(record.options if own else {}), **options})
+    resolved = resolve_assigner(name, {**(record.options if own else {}), **options}).options
     own = own and resolved == record.options
     trained = load_trained(store, record.run_id, device, with_assigner=own)
     detector = f"the detector of run {trained.run_id}"

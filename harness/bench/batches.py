@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from assigners.contract import Assigner, Predictions
-from assigners.registry import create
+from assigners.registry import AssignerSpec, create
 from harness.bench.measure import Call, in_turns, peak_bytes
 from harness.bench.scene import STEP, Scene, make_scene
 from harness.core.device import out_of_memory
@@ -45,15 +45,6 @@ def choose_cells(
         grids = [(BOXES, *usual[1:]), (usual[0], IMAGES, usual[2]), (*usual[:2], CLASSES)]
     found = {Cell(b, 1 if b >= CROWD else i, c) for grid in grids for b, i, c in product(*grid)}
     return sorted(found)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An assigner by what it is called, its registered name and its options."""
-
-    title: str
-    name: str
-    options: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -124,31 +115,31 @@ class Bench:
         """The batch of a cell, the same for every assigner."""
         return make_scene(cell.images, cell.boxes, cell.classes, size=self.size, device=self.device)
 
-    def row(self, cell: Cell, scene: Scene, subject: Subject) -> Row:
+    def row(self, cell: Cell, scene: Scene, subject: AssignerSpec) -> Row:
         """What one assigner costs on it."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            assigner = create(subject.name, scene.head, **subject.options).to(self.device)
+            assigner = create(subject.assigner, scene.head, **subject.options).to(self.device)
         ours, passes = assigner_call(assigner, scene)
-        place = (subject.title, cell.images, cell.boxes, cell.classes, size_text(self.size), passes)
+        place = (subject.name, cell.images, cell.boxes, cell.classes, size_text(self.size), passes)
         try:
             mib = peak_bytes(ours, self.device) / MIB
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             return Row(*place, None, None, None, None, None, 0, 0, "out of memory")
-        rule = self.rules.get(subject.name)
+        rule = self.rules.get(subject.assigner)
         theirs, dense_mib, note = self._dense(cell, scene, rule, assigner, subject)
         mine, dense = in_turns(ours, theirs, self.limits.seconds, self.device)
         if dense is not None:
-            self._rates[subject.title] = dense.ms / 1000 / _work(cell, rule)
+            self._rates[subject.name] = dense.ms / 1000 / _work(cell, rule)
         dense_ms = None if dense is None else dense.ms
         ratio = None if dense is None else dense.ms / mine.ms
         dense_calls = 0 if dense is None else dense.calls
         return Row(*place, mine.ms, dense_ms, ratio, mib, dense_mib, mine.calls, dense_calls, note)
 
     def _dense(
-        self, cell: Cell, scene: Scene, rule: Any, assigner: Assigner, subject: Subject
+        self, cell: Cell, scene: Scene, rule: Any, assigner: Assigner, subject: AssignerSpec
     ) -> tuple[Call | None, float | None, str]:
         """The dense version's call, its peak memory in MiB, and why it is not to be run."""
         if rule is None:
@@ -156,7 +147,7 @@ class Bench:
         expected = rule.peak_bytes(cell.boxes, scene.grid.num_locations, cell.classes) / MIB
         if expected > self.limits.dense_mib:
             return None, expected, f"dense: out of memory ({expected:.0f} MiB)"
-        seconds = self._rates.get(subject.title, 0.0) * _work(cell, rule)
+        seconds = self._rates.get(subject.name, 0.0) * _work(cell, rule)
         if seconds > self.limits.dense_seconds:
             return None, None, f"dense: not run (about {seconds:.0f} s)"
         call = dense_call(rule, assigner, scene)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from assigners.contract import Assigner, Assignment, Declares, Predictions, Step, Targets
 from assigners.grid import Grid
-from assigners.registry import create
+from assigners.registry import AssignerSpec, create
 from detector import ImageBatch
-from harness.bench.batches import Subject, size_text
+from harness.bench.batches import size_text
 from harness.bench.measure import in_turns
 from harness.bench.scene import STEP, make_scene
 from harness.protocol.protocol import Protocol
@@ -74,7 +74,7 @@ class StepRequest:
         seconds: of the turns.
     """
 
-    subject: Subject
+    subject: AssignerSpec
     protocol: Protocol
     images: int
     boxes: int
@@ -86,7 +86,7 @@ class StepRequest:
 def measure_share(request: StepRequest, device: torch.device) -> Share:
     """Time training steps of one detector with the assigner and with its assignment lying ready, in turns."""
     training = _Training(request, device)
-    own, source, stand_in = training.assigner, training.assigner, request.subject.title
+    own, source, stand_in = training.assigner, training.assigner, request.subject.name
     if own.declares.replaces:
         source, stand_in = create(STAND_IN, training.model.head_info).to(device), STAND_IN
     ready = training.ready(source)
@@ -103,7 +103,7 @@ def measure_share(request: StepRequest, device: torch.device) -> Share:
     assert rest is not None
     protocol = request.protocol
     return Share(
-        request.subject.title, protocol.model.backbone, protocol.schedule.precision, request.images, request.boxes,
+        request.subject.name, protocol.model.backbone, protocol.schedule.precision, request.images, request.boxes,
         request.classes, size_text(request.size), whole.ms, rest.ms, (whole.ms - rest.ms) / whole.ms, stand_in,
         whole.calls,
     )  # fmt: skip
@@ -116,7 +116,7 @@ class _Training:
         self.device = device
         self.schedule = request.protocol.schedule
         self.model = build_detector(request.protocol, request.classes, seed=0, to_train=False)
-        self.assigner = attach_assigner(self.model, request.subject.name, dict(request.subject.options), seed=0)
+        self.assigner = attach_assigner(self.model, request.subject.assigner, request.subject.options, seed=0)
         self.model.to(device).to(memory_format=torch.channels_last).train()
         self.optimizer = build_optimizer(self.schedule, self.model)
         for group in self.optimizer.param_groups:

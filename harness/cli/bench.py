@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from assigners.registry import row_name
+from assigners.registry import AssignerSpec
 from harness.cli.console.options import json_option, results_option, set_option
 from harness.cli.console.output import console, emit, say
 from harness.cli.console.tables import show
@@ -24,7 +24,7 @@ from harness.protocol.protocol import load_protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.bench.batches import Bench, Cell, Row, Subject
+    from harness.bench.batches import Bench, Cell, Row
     from harness.bench.step import Share
 
 QUICK = ((7, 100), (2,), (80,))  # boxes, images, classes
@@ -134,6 +134,7 @@ def assigners_command(
     from harness.bench.batches import Bench, Limits, choose_cells
     from harness.bench.dense.rules import RULES
     from harness.core.device import computing, pick_device
+    from harness.training.build import resolve_assigner
 
     if quick:
         boxes, images, classes = boxes or QUICK[0], images or QUICK[1], classes or QUICK[2]
@@ -141,7 +142,7 @@ def assigners_command(
     where = pick_device(device)
     rules = RULES if dense else {}
     limits = Limits(QUICK_SECONDS if quick else SECONDS, dense_memory, dense_seconds)
-    subjects = [_subject(*spec) for spec in specs]
+    subjects = [resolve_assigner(*spec) for spec in specs]
     with computing(where, threads):
         told = _environment(where)
         rows = _measure(Bench(rules, where, limits, size), cells, subjects, results / "bench" / FILE, told, progress)
@@ -204,9 +205,10 @@ def step_command(
 
     from harness.bench.step import StepRequest, measure_share
     from harness.core.device import computing, pick_device
+    from harness.training.build import resolve_assigner
 
     where = pick_device(device)
-    subject = _subject(name, options)
+    subject = resolve_assigner(name, options)
     request = StepRequest(subject, protocol, images, boxes, classes, size, seconds)
     with computing(where, threads):
         told = _environment(where)
@@ -296,14 +298,6 @@ def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     return specs
 
 
-def _subject(name: str, options: dict[str, str]) -> Subject:
-    from harness.bench.batches import Subject
-    from harness.training.build import resolve_assigner
-
-    resolved, changed = resolve_assigner(name, options)
-    return Subject(row_name(name, changed), name, resolved)
-
-
 def _environment(where: Any) -> dict[str, Any]:
     from harness.bench.measurements import ENVIRONMENT
     from harness.core.environment import environment, source_version
@@ -313,7 +307,12 @@ def _environment(where: Any) -> dict[str, Any]:
 
 
 def _measure(
-    bench: Bench, cells: Sequence[Cell], subjects: Sequence[Subject], path: Path, told: dict[str, Any], screen: Console
+    bench: Bench,
+    cells: Sequence[Cell],
+    subjects: Sequence[AssignerSpec],
+    path: Path,
+    told: dict[str, Any],
+    screen: Console,
 ) -> list[Row]:
     """Every subject on every cell; a row is written as soon as it is known."""
     rows: list[Row] = []
@@ -324,7 +323,7 @@ def _measure(
             where = f"{cell.images} x {cell.boxes} boxes, {cell.classes} classes"
             scene = bench.scene(cell)
             for subject in subjects:
-                bar.update(task, description=f"{where}: {subject.title}")
+                bar.update(task, description=f"{where}: {subject.name}")
                 rows.append(bench.row(cell, scene, subject))
                 _record(path, rows[-1], told)
                 bar.advance(task)

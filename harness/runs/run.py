@@ -110,14 +110,14 @@ def run(request: RunRequest) -> RunOutcome | None:
         RunFailed: if the loss or a gradient stops being finite, there is nothing to learn from, or memory runs out.
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    options, changed = resolve_assigner(request.assigner, request.options)
+    chosen = resolve_assigner(request.assigner, request.options)
     device = pick_device(request.device)
     train, val = _open(request)
     spec = RunSpec(
         request.protocol,
         data_record(request.data.partition(":")[0], train, val),
-        request.assigner,
-        options,
+        chosen.assigner,
+        chosen.options,
         request.seed,
     )
     store = ResultsStore(request.results)
@@ -133,7 +133,7 @@ def run(request: RunRequest) -> RunOutcome | None:
                     return job.finish(job.trained(source), source, again=True)
             trainer = job.prepare(source)
             job.fit(trainer)
-            job.keep(trainer, source, changed)
+            job.keep(trainer, source, chosen.changed)
             return job.finish(trainer.evaluated, source, again=False)
 
 

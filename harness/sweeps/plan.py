@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from assigners import registry
-from assigners.registry import row_name
+from assigners.registry import AssignerSpec
 from harness.core.errors import UserError, did_you_mean, shorten
 from harness.protocol.protocol import Protocol, canonical_hash, load_protocol
 from harness.records.failures import failure_path, load_failures
@@ -26,25 +26,14 @@ Marks = frozenset[tuple[str, str, int]]  # folder, file name, ns of its last cha
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One assigner with its options.
+class Choice(AssignerSpec):
+    """One assigner of a sweep.
 
     Attributes:
-        assigner: its registered name.
         given: the options that were typed, as text.
-        options: all of them, defaults included.
-        changed: those that differ from the defaults.
     """
 
-    assigner: str
     given: dict[str, str]
-    options: dict[str, Any]
-    changed: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """``name[key=value,...]`` with what differs from the defaults."""
-        return row_name(self.assigner, dict(sorted(self.changed.items())))
 
 
 @dataclass(frozen=True)
@@ -137,8 +126,8 @@ def choose(texts: Sequence[str]) -> tuple[Choice, ...]:
 
     chosen: dict[tuple[str, str], Choice] = {}
     for name, given in asked:
-        options, changed = resolve_assigner(name, dict(given))
-        chosen.setdefault((name, canonical_hash(options)), Choice(name, given, options, changed))
+        spec = resolve_assigner(name, given)
+        chosen.setdefault((name, canonical_hash(spec.options)), Choice(name, spec.options, spec.changed, given))
     return tuple(chosen.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import cos, pi
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 import assigners
 from assigners.contract import Assigner
+from assigners.registry import AssignerSpec
 from detector import FCOS, InferenceSettings, LossSettings
 from detector.backbone import BackboneError
 from harness.core.errors import UserError
@@ -63,8 +65,8 @@ def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: in
     return assigner
 
 
-def resolve_assigner(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All options of an assigner, and those that differ from its defaults.
+def resolve_assigner(name: str, options: Mapping[str, object]) -> AssignerSpec:
+    """An assigner with all its options, text as typed or values.
 
     Raises:
         UserError: for an unknown name or option, or a value that does not fit.
@@ -75,7 +77,7 @@ def resolve_assigner(name: str, options: dict[str, Any]) -> tuple[dict[str, Any]
     except (assigners.RegistryError, ValueError) as error:
         raise UserError(str(error)) from error
     defaults = assigners.resolve_options(name, {})
-    return resolved, {key: value for key, value in resolved.items() if value != defaults[key]}
+    return AssignerSpec(name, resolved, {key: value for key, value in resolved.items() if value != defaults[key]})
 
 
 def build_optimizer(schedule: ScheduleSection, model: nn.Module) -> torch.optim.Optimizer:

@@ -306,7 +306,7 @@ def scenes():
 
 def model_with(name, **options):
     model = build_detector(small_protocol(), 2, 0).eval()
-    attach_assigner(model, name, resolve_assigner(name, options)[0], 0)
+    attach_assigner(model, name, resolve_assigner(name, options).options, 0)
     return model
 
 
@@ -333,7 +333,7 @@ def test_a_batch_without_a_box_is_refused():
 def test_ious_and_counts_are_those_that_training_logs(name):
     model = model_with(name)
     frozen = freeze(model, scenes(), 4, small_protocol())
-    subject = Subject(name, name, model.assigner.options, {}, own=True)
+    subject = Subject(name, model.assigner.options, {}, own=True)
     assignment, parameters = ask(model, frozen, subject, model.assigner)
     assert parameters == ("own" if name == "iqdet" else "none")
     positives = positives_of(frozen.grid, frozen.targets, assignment.samples, frozen.predictions.distances)
@@ -357,8 +357,8 @@ def test_only_what_fits_is_lent():
             parameter.add_(1.0)
 
     def asked(name, **options):
-        resolved, changed = resolve_assigner(name, options)
-        _, parameters = ask(model, frozen, Subject(name, name, resolved, changed, own=False), own)
+        spec = resolve_assigner(name, options)
+        _, parameters = ask(model, frozen, Subject(name, spec.options, spec.changed, own=False), own)
         return parameters, model.assigner.state_dict()
 
     shared, state = asked("qd")
@@ -371,7 +371,7 @@ def test_only_what_fits_is_lent():
 
 
 def test_the_runs_own_assigner_has_the_options_of_the_run():
-    options = resolve_assigner("center", {"radius": 2.0})[0]
+    options = resolve_assigner("center", {"radius": 2.0}).options
     record = make_record(load_protocol("tiny"), options=options)
     own, atss = choose_subjects(record, [("center", {}), ("atss", {"topk": "5"})])
     assert (own.own, own.options["radius"], own.name) == (True, 2.0, "center[radius=2.0]")

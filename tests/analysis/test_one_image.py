@@ -44,7 +44,7 @@ def prepared(scene, name="center", protocol=None, **options):
     """A model with its assigner, the view of the scene, its step and its assignment."""
     protocol = protocol or small_protocol()
     model = build_detector(protocol, len(scene.classes), 0).eval()
-    attach_assigner(model, name, resolve_assigner(name, options)[0], 0)
+    attach_assigner(model, name, resolve_assigner(name, options).options, 0)
     view = look(model, scene, 0, protocol)
     step = Step(seed=0)
     return model, view, step, assign(model, view, step, range(view.targets.num_boxes))

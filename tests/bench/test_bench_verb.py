@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from assigners import HeadInfo, create
 from assigners.contract import Assigner
 from assigners.ops.boxes import aligned_iou, ltrb
+from assigners.registry import AssignerSpec
 from harness.bench import batches as module
-from harness.bench.batches import BOXES, CLASSES, IMAGES, Bench, Cell, Limits, Row, Subject, assigner_call, choose_cells
+from harness.bench.batches import BOXES, CLASSES, IMAGES, Bench, Cell, Limits, Row, assigner_call, choose_cells
 from harness.bench.chart import draw, series
 from harness.bench.dense.rules import RULES
 from harness.bench.markdown import summary
@@ -37,7 +38,7 @@ def call(*words):
 
 
 def subject(name, **options):
-    return Subject(name, name, options)
+    return AssignerSpec(name, options, {})
 
 
 def bench(rules=None, **limits):

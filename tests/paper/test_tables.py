@@ -199,7 +199,8 @@ class Engine:
         self.asked, self.requests, self.aps, self.failing = [], [], {}, set()
 
     def run(self, request):
-        options, changed = resolve_assigner(request.assigner, request.options)
+        chosen = resolve_assigner(request.assigner, request.options)
+        options, changed = chosen.options, chosen.changed
         words = (request.assigner, *(f"{key}={value}" for key, value in changed.items()))
         self.asked.append((*words, request.seed))
         self.requests.append(request)
@@ -305,7 +306,7 @@ def test_the_gains_of_table_1_are_over_the_number_of_table_2(call, engine):
 
 
 def test_a_record_from_before_an_option_counts(call, engine):
-    options = resolve_assigner("iqdet", {})[0]
+    options = resolve_assigner("iqdet", {}).options
     del options["learn"], options["extractor"]
     protocol = load_protocol("shapes-cpu")
     run_id = RunSpec(protocol, data_of(), "iqdet", options, 0).run_id

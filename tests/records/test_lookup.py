@@ -11,7 +11,7 @@ from harness.training.build import resolve_assigner
 from tests.support.fakes import DATA, data_part, make_record
 
 TINY = load_protocol("tiny")
-DEFAULTS = resolve_assigner("iqdet", {})[0]
+DEFAULTS = resolve_assigner("iqdet", {}).options
 
 
 def asked(options=None, protocol=TINY, data=DATA, seed=0, assigner="iqdet"):

@@ -47,7 +47,8 @@ class Engine:
 
     def run(self, request):
         self.requests.append(request)
-        options, changed = resolve_assigner(request.assigner, request.options)
+        chosen = resolve_assigner(request.assigner, request.options)
+        options, changed = chosen.options, chosen.changed
         spec = RunSpec(request.protocol, DATA, request.assigner, options, request.seed)
         store = ResultsStore(request.results)
         with store.lock(spec.run_id):
@@ -94,7 +95,9 @@ def run_ids():
 
 
 def run_id(assigner, seed, options=None):
-    return RunSpec(load_protocol("tiny"), DATA, assigner, resolve_assigner(assigner, options or {})[0], seed).run_id
+    return RunSpec(
+        load_protocol("tiny"), DATA, assigner, resolve_assigner(assigner, options or {}).options, seed
+    ).run_id
 
 
 def failure(assigner, seed):
@@ -194,7 +197,7 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(sweep, engine):
     tiny = load_protocol("tiny")
     assert noted.pop("created").endswith("Z")
     assert noted == {
-        "schema": 1, "run_id": run_id("atss", 0), "assigner": "atss", "options": resolve_assigner("atss", {})[0],
+        "schema": 1, "run_id": run_id("atss", 0), "assigner": "atss", "options": resolve_assigner("atss", {}).options,
         "seed": 0, "protocol": {"name": "tiny", "hash": tiny.digest}, "error": "non-finite loss at step 7", "step": 7,
         "command": engine.requests[0].command,
     }  # fmt: skip
