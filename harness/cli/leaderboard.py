@@ -65,7 +65,10 @@ def command(
     table = _choose(leaderboard(records), protocol)
     if summary or picture:
         from harness.comparison.markdown import shown_parts, summary_of
+        from harness.drawing.charts import need_matplotlib
 
+        if picture:
+            need_matplotlib("--picture")
         shown = {*table["run_id"]}
         chosen = shown_parts(_boards_of(store, [r for r in records if r["run_id"] in shown]), variants=variants)
         if picture:
@@ -101,14 +104,12 @@ def _boards_of(store: ResultsStore, records: list[dict[str, Any]]) -> list[Board
 
 def _draw(store: ResultsStore, board: Board) -> None:
     from harness.comparison.board_picture import draw, file_name
-    from harness.core.files import write_atomically
-    from harness.drawing.images import save_png
+    from harness.drawing.charts import save
 
     if not any(board.letters):
         return  # no entry has an AP
-    canvas, place = draw(board), store.root / "boards" / file_name(board)
-    write_atomically(place.with_suffix(".svg"), canvas.svg())
-    save_png(place.with_suffix(".png"), canvas.png())
+    place = store.root / "boards" / file_name(board)
+    save(draw(board), place)
     say(console(as_json=True), f"picture {place}.svg and .png")
 
 
