@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from assigners.contract import HeadInfo
 from detector.deformable import deform_bottlenecks
 
-STRIDES = (8, 16, 32, 64, 128)  # P3-P7
+STRIDES = HeadInfo.strides  # P3-P7
 RESNET_STAGES = {2: "layer1", 3: "layer2", 4: "layer3", 5: "layer4"}  # C2-C5 by timm's names
 
 _OF_A_RUN = "backbone.body."  # what a detector's state dict puts before the names of its backbone's tensors

@@ -1,10 +1,13 @@
 """Randomness as a pure function: the same draw on any device, in any batch, on any rank, with nothing to checkpoint.
 
 A counter-based integer hash replaces the generator. Its keys name the draw (image, box, level, index), so that
-stacking images, splitting a batch over processes or adding a box cannot move any other draw.
+stacking images, splitting a batch over processes or adding a box cannot move any other draw. It works on tensors, on
+their device; `harness.data.hashing` has it for the images, in NumPy.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,15 +15,12 @@ from torch import Tensor
 _MASK = 0xFFFFFFFF
 
 
-def _mix(x: Tensor) -> Tensor:
+Bits = TypeVar("Bits", int, Tensor)
+
+
+def _mix(x: Bits) -> Bits:
     # Two multiply-xorshift rounds on 32 bits kept in int64 (constants: C. Wellons' "lowbias32" search). The product
     # may wrap around 64 bits; its low 32 bits, all that is kept, are right either way.
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
-
-
-def _mix_host(x: int) -> int:
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
     x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
     return x ^ (x >> 16)
@@ -37,7 +37,7 @@ def hash32(seed: int, step: int, stream: int, *keys: Tensor) -> Tensor:
     state = 0
     for word in (seed, step, stream):
         for part in (word & _MASK, (word >> 32) & _MASK):
-            state = _mix_host((state * 0x9E3779B1 + part + 0x85EBCA6B) & _MASK)
+            state = _mix((state * 0x9E3779B1 + part + 0x85EBCA6B) & _MASK)
     hashed: Tensor | int = state
     for key in keys:
         hashed = _mix(((hashed * 0x9E3779B1) + (key & _MASK) + 0x85EBCA6B) & _MASK)

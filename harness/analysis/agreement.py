@@ -9,7 +9,7 @@ the same, so that whatever differs is the rule. Measures: `harness.analysis.meas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from assigners import registry
 from assigners.contract import Assigner, Assignment, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.registry import AssignerSpec
-from detector import FCOS, pad_images
+from detector import FCOS
 from harness.analysis.measures import (
     Floats,
     Footprint,
@@ -37,8 +37,8 @@ from harness.analysis.measures import (
 )
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
-from harness.data.transforms import make_sample
 from harness.evaluation.coco_metrics import BINS
+from harness.inspection.forward import forward
 from harness.protocol.protocol import Protocol
 from harness.records.schema import RunRecord
 from harness.runs.trained import Trained
@@ -137,7 +137,7 @@ def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, A
 
 
 def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, grads: bool = False) -> Frozen:
-    """Bring the first `count` images to the detector in one batch, as evaluation resizes them.
+    """Bring the first `count` images to the detector in one batch (`forward`).
 
     Args:
         model: in evaluation mode.
@@ -149,35 +149,22 @@ def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, gra
     Raises:
         UserError: if the images have no box.
     """
-    device = next(model.parameters()).device
     indices = range(min(count, len(images)))
-    objects = [images.annotations(index) for index in indices]
-    # Rows instead of class ids on the way through the loader, which drops boxes without saying which.
-    numbered = [replace(each, labels=np.arange(len(each), dtype=np.int64)) for each in objects]
-    samples = [
-        make_sample(images.load(i), rows, protocol.data, None) for i, rows in zip(indices, numbered, strict=True)
-    ]
-    batch = pad_images([sample.image.to(device) for sample in samples])
-    with torch.set_grad_enabled(grads):
-        grid, predictions = model.maps(batch)
-    ids = [images.image_id(index) for index in indices]
-    targets = Targets.collate(
-        [s.boxes for s in samples], [s.labels for s in samples], grid, sizes=batch.sizes, image_ids=ids,
-        ignore=[s.ignore for s in samples],
-    )  # fmt: skip
-    if not targets.num_boxes:
-        raise UserError(f"no box in the first {len(ids)} images of split {images.split!r}; ask for more with --images")
-    first = np.cumsum([0, *(len(each) for each in objects)])
-    rows = first[targets.image.numpy()] + targets.labels.numpy()
-    names = set.intersection(*(set(each.attributes) for each in objects))
-    labels = torch.from_numpy(np.concatenate([each.labels for each in objects])[rows])
+    made = forward(model, images, indices, protocol, grads=grads)
+    if not made.targets.num_boxes:
+        raise UserError(
+            f"no box in the first {len(indices)} images of split {images.split!r}; ask for more with --images"
+        )
+    names = set.intersection(*(set(each.attributes) for each in made.objects))
+    area = np.concatenate([each.area for each in made.objects])[made.rows]
+    attributes = {name: np.concatenate([each.attributes[name] for each in made.objects])[made.rows] for name in names}
     return Frozen(
-        grid=grid,
-        predictions=predictions,
-        targets=replace(targets, labels=labels).to(device),
-        area=np.concatenate([each.area for each in objects])[rows].astype(np.float64),
-        attributes={n: np.concatenate([each.attributes[n] for each in objects])[rows].astype(float) for n in names},
-        image_ids=tuple(ids),
+        grid=made.grid,
+        predictions=made.predictions,
+        targets=made.targets,
+        area=area.astype(np.float64),
+        attributes={name: values.astype(np.float64) for name, values in attributes.items()},
+        image_ids=tuple(images.image_id(index) for index in indices),
     )
 
 

@@ -2,75 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
+import numpy as np
 
 from harness.analysis.agreement import Insight
-from harness.drawing.images import BLACK, GAP, GREY, TEXT, WHITE, Colour, Pen, font, heat_colour
+from harness.core.text import counted
+from harness.drawing.charts import INK, LETTER, RULE, new_figure, styled
+from harness.drawing.images import heat_colour, ink_on
 
-CELL = 54  # px of the finished picture
-OVER = 2  # everything is painted so much larger and reduced at the end, which smooths it
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-Matrix = Sequence[Sequence[float | None]]
+CELL = 0.42  # inches
+NOTE = "Jaccard index of the positives' bilinear mass, scaled to 1 per box"
 
 
-def draw(insight: Insight, title: str) -> Image.Image:
+@styled
+def draw(insight: Insight, title: str) -> Figure:
     """Heat maps of the Jaccard index by bilinear mass, side by side; a size without boxes is left out."""
     names = [str(row["name"]) for row in insight.assigners]
     maps = [(size, part) for size, part in insight.agreement.items() if part["boxes"]]
-    widest = max(_width(name) for name in names)
-    side, left, top = CELL * len(names), GAP + widest + GAP, 3 * TEXT + widest + 2 * GAP
-    note = "Jaccard index of the positives' bilinear mass, scaled to 1 per box"
-    width = max(left + (side + 2 * GAP) * len(maps), 2 * GAP + round(1.3 * _width(title)), 12 * GAP + _width(note))
-    made = Image.new("RGB", (OVER * width, OVER * (top + side + 3 * TEXT + GAP)), BLACK)
-    pen = Pen(made, OVER)
-    _words(pen, GAP, GAP, title, WHITE, TEXT + 3)
-    for row, name in enumerate(names):
-        _words(pen, left - GAP / 2 - _width(name), top + CELL * (row + 0.5) - TEXT / 2, name, WHITE)
-    for number, (size, part) in enumerate(maps):
-        x = left + number * (side + 2 * GAP)
-        for column, name in enumerate(names):
-            _upwards(made, x + CELL * (column + 0.5), top - GAP / 2, name)
-        _heat_map(pen, x, top, part["mass"])
-        count = f"{size if size != 'all' else 'all sizes'}, {part['boxes']} box{'es' if part['boxes'] != 1 else ''}"
-        _words(pen, x, top + side + 4, count, GREY)
-    below = top + side + 2 * TEXT + GAP / 2
-    pen.bar(OVER * (4 * GAP), OVER * (below + TEXT / 2), OVER * 2.2 * GAP)
-    _words(pen, GAP, below, "0", WHITE)
-    _words(pen, 6.6 * GAP, below, "1", WHITE)
-    _words(pen, 8 * GAP, below, note, WHITE)
-    return made.reduce(OVER)
-
-
-def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever is read better on a colour of heat."""
-    return BLACK if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 128 else WHITE  # luma, ITU-R BT.601
-
-
-def _heat_map(pen: Pen, left: float, top: float, matrix: Matrix) -> None:
-    for row, values in enumerate(matrix):
-        for column, value in enumerate(values):
-            x, y = left + CELL * column, top + CELL * row
-            area = tuple(OVER * edge for edge in (x + 1, y + 1, x + CELL - 1, y + CELL - 1))
-            colour = GREY if value is None else heat_colour(value)
-            pen.draw.rectangle(area, fill=colour)
-            words = "-" if value is None else f"{value:.2f}"
-            _words(pen, x + (CELL - _width(words)) / 2, y + (CELL - TEXT) / 2 + 1, words, ink_on(colour))
-
-
-def _words(pen: Pen, x: float, y: float, words: str, colour: Colour, size: float = TEXT) -> None:
-    pen.text(OVER * x, OVER * y, words, OVER * size, colour)
-
-
-def _upwards(made: Image.Image, x: float, bottom: float, words: str) -> None:
-    """Words that read from below to above, with their middle line at `x` and their start at `bottom`."""
-    length, height = OVER * (_width(words) + 2), OVER * (TEXT + 4)
-    strip = Image.new("RGB", (length, height), BLACK)
-    ImageDraw.Draw(strip).text((0, height / 2), words, fill=WHITE, font=font(OVER * TEXT), anchor="lm")
-    turned = strip.transpose(Image.Transpose.ROTATE_90)
-    made.paste(turned, (round(OVER * x - height / 2), round(OVER * bottom - length)))
-
-
-def _width(words: str) -> int:
-    return round(font(OVER * TEXT).getlength(words) / OVER)
+    side, label = CELL * len(names), LETTER * max(map(len, names))
+    width = max(label + (side + 0.5) * len(maps) + 0.5, 1.3 * LETTER * len(title), LETTER * len(NOTE))
+    figure = new_figure(width, label + side + 1.4, title, NOTE)
+    figure.set_layout_engine("compressed")  # squares leave no room between them
+    row = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    for axes, (size, part) in zip(row, maps, strict=True):
+        values = np.array(part["mass"], dtype=np.float64)  # None becomes NaN
+        axes.imshow(values, vmin=0, vmax=1)
+        axes.set_xlabel(f"{size if size != 'all' else 'all sizes'}, {counted(part['boxes'], 'box', 'es')}")
+        axes.set_xticks(range(len(names)), names, rotation=90, color=INK)
+        axes.set_yticks(range(len(names)), names, color=INK)
+        axes.xaxis.tick_top()
+        axes.grid(visible=False)
+        for (down, across), value in np.ndenumerate(values):
+            known = np.isfinite(value)
+            ink = INK if not known else "#{:02x}{:02x}{:02x}".format(*ink_on(heat_colour(value)))
+            axes.text(across, down, f"{value:.2f}" if known else "-", ha="center", va="center", color=ink)
+        axes.set_facecolor(RULE)  # of what is not defined
+    figure.colorbar(row[-1].images[0], ax=list(row), shrink=0.8, aspect=30, pad=0.01)
+    return figure

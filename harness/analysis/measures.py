@@ -206,15 +206,12 @@ def quality(positives: Positives) -> dict[str, float | None]:
 
 
 def rank_correlation(a: Floats, b: Floats) -> float | None:
-    """Spearman's: Pearson's correlation of the ranks, equal values sharing their mean rank."""
+    """Spearman's, equal values sharing their mean rank; ``None`` where all of one side are equal."""
     if len(np.unique(a)) < 2 or len(np.unique(b)) < 2:
         return None
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+    from scipy.stats import spearmanr
 
-
-def _ranks(values: Floats) -> Floats:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+    return float(spearmanr(a, b).statistic)
 
 
 def mean(values: npt.NDArray[Any]) -> float | None:

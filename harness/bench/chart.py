@@ -3,93 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness.bench.batches import CROWD, USUAL_BOXES, USUAL_CLASSES, USUAL_IMAGES
 from harness.bench.measurements import Line, number_of
-from harness.drawing.charts import DASHES, INK, SERIES, SOFT, Canvas, colour, dash
-from harness.drawing.svg import Scale
+from harness.drawing.charts import line, log_scale, new_figure, styled
 
-WIDTH, HEIGHT = 300, 230  # px of a panel's plot
-LEFT, TOP, ACROSS, DOWN = 58, 70, 70, 80  # px before the first and between panels
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 USUAL = {"boxes": USUAL_BOXES, "images": USUAL_IMAGES, "classes": USUAL_CLASSES}
 MEASURES = {"ms": "ms per image", "mib": "MiB per image", "ratio": "times faster than dense code"}
 PANELS = (
     ("ms", "boxes"), ("ms", "images"), ("ms", "classes"), ("mib", "boxes"), ("mib", "images"), ("mib", "classes"),
     ("ratio", "boxes"),
 )  # fmt: skip
-NAMES_IN_A_COLUMN = 13
 
 Points = list[tuple[float, float]]
 
 
-def draw(lines: Sequence[Line], title: str) -> Canvas:
-    """All panels that have something to show; `lines` are of one machine."""
-    names = list(dict.fromkeys(line["assigner"] for line in lines))
-    canvas = Canvas(LEFT + 3 * (WIDTH + ACROSS), TOP + 3 * (HEIGHT + DOWN), title)
-    canvas.words(LEFT - 40, 26, title, size=15)
+@styled
+def draw(lines: Sequence[Line], title: str) -> Figure:
+    """All panels that have something to show, names from dear to cheap; `lines` are of one machine."""
+    names = sorted({each["assigner"] for each in lines}, key=lambda name: (-_most(lines, name), name))
+    figure = new_figure(12.5, 10.5, title)
+    grid = figure.add_gridspec(3, 3)
     for index, (measure, axis) in enumerate(PANELS):
-        corner = LEFT + index % 3 * (WIDTH + ACROSS), TOP + index // 3 * (HEIGHT + DOWN)
-        _panel(canvas, corner, {name: series(lines, name, measure, axis) for name in names}, measure, axis)
-    left, top = LEFT + WIDTH + ACROSS, TOP + 2 * (HEIGHT + DOWN)
-    for index, name in enumerate(names):
-        x, y = left + index // NAMES_IN_A_COLUMN * 220, top + index % NAMES_IN_A_COLUMN * 18
-        canvas.line([(x, y), (x + 30, y)], colour(index), _width(index), dash(index))
-        canvas.words(x + 38, y + 4, name)
-    return canvas
+        curves = [(number, series(lines, name, measure, axis)) for number, name in enumerate(names)]
+        known = [point for _, points in curves for point in points if point[1] > 0]
+        if not known:
+            continue
+        axes = figure.add_subplot(grid[divmod(index, 3)])
+        axes.set(title=MEASURES[measure], xlabel="boxes an image" if axis == "boxes" else axis)
+        xs, ys = zip(*known, strict=True)
+        log_scale(axes, "x", xs, sorted({*xs}))
+        log_scale(axes, "y", ys)
+        for number, points in curves:
+            axes.plot(*zip(*((x, y) for x, y in points if y > 0), strict=True), **line(number))
+    key = figure.add_subplot(grid[2, 1:])
+    key.axis("off")
+    for number, name in enumerate(names):
+        key.plot([], label=name, **line(number))
+    key.legend(loc="upper left", ncols=3, fontsize=10, labelspacing=0.8)
+    return figure
+
+
+def _most(lines: Sequence[Line], name: str) -> float:
+    """Time of an assigner where it had most boxes, by which its line is found in the first panel."""
+    return max(series(lines, name, "ms", "boxes"), default=(0.0, 0.0))[1]
 
 
 def series(lines: Sequence[Line], name: str, measure: str, axis: str) -> Points:
     """An assigner's points along an axis, the others at their usual values; per image where that is what counts."""
     found = []
-    for line in lines:
-        usual = USUAL | ({"images": 1} if int(line["boxes"]) >= CROWD else {})  # a crowd comes in one image
-        value = number_of(line, measure)
-        if line["assigner"] != name or value is None or any(int(line[o]) != usual[o] for o in usual if o != axis):
+    for each in lines:
+        usual = USUAL | ({"images": 1} if int(each["boxes"]) >= CROWD else {})  # a crowd comes in one image
+        value = number_of(each, measure)
+        if each["assigner"] != name or value is None or any(int(each[o]) != usual[o] for o in usual if o != axis):
             continue
-        found.append((float(line[axis]), value if measure == "ratio" else value / float(line["images"])))
+        found.append((float(each[axis]), value if measure == "ratio" else value / float(each["images"])))
     return sorted(found)
-
-
-def _panel(canvas: Canvas, corner: tuple[float, float], curves: dict[str, Points], measure: str, axis: str) -> None:
-    """One plot with logarithmic scales."""
-    known = [point for points in curves.values() for point in points if point[1] > 0]
-    if not known:
-        return
-    left, top = corner
-    xs, ys = zip(*known, strict=True)
-    across = _scale(min(xs), max(xs), left, left + WIDTH)
-    up = _scale(min(ys), max(ys), top + HEIGHT, top)
-    for scale, sideways in ((up, True), (across, False)):
-        _rules(canvas, scale, across if sideways else up, sideways, sorted(set(xs)) if not sideways else None)
-    words = "boxes an image" if axis == "boxes" else axis
-    canvas.words(left + WIDTH / 2, top + HEIGHT + 36, words, "middle", ink=SOFT)
-    canvas.words(left, top - 10, MEASURES[measure], ink=INK)
-    for index, points in enumerate(curves.values()):
-        places = [(across(x), up(y)) for x, y in points if y > 0]
-        if len(places) > 1:
-            canvas.line(places, colour(index), _width(index), dash(index))
-        for x, y in places:
-            canvas.dot(x, y, 2.4, colour(index))
-
-
-def _width(index: int) -> float:
-    """Of a line: where colours and dashes have all been used, it grows."""
-    return 1.6 + 1.6 * (index // (len(SERIES) * len(DASHES)))
-
-
-def _scale(low: float, high: float, start: float, end: float) -> Scale:
-    return Scale(low / 1.15, high * 1.15, start, end, log=True)
-
-
-def _rules(canvas: Canvas, scale: Scale, other: Scale, sideways: bool, values: list[float] | None) -> None:
-    """Grid lines with their numbers: at powers of ten, or at the values measured."""
-    powers = [tick for tick in scale.ticks() if f"{tick:e}".startswith("1.0")]
-    ticks = values or (powers if len(powers) > 1 else scale.ticks())
-    for tick in ticks:
-        place = scale(tick)
-        if sideways:
-            canvas.line([(other.start, place), (other.end, place)], (217, 220, 223), 0.8)
-            canvas.words(other.start - 6, place + 4, f"{tick:g}", "end", 11, SOFT)
-        else:
-            canvas.line([(place, other.start), (place, other.end)], (217, 220, 223), 0.8)
-            canvas.words(place, other.start + 16, f"{tick:g}", "middle", 11, SOFT)

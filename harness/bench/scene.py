@@ -13,7 +13,7 @@ from assigners.grid import Grid
 from assigners.ops.boxes import decode, ltrb
 from assigners.parts.candidates import inside_pairs
 
-STRIDES = (8, 16, 32, 64, 128)
+STRIDES = HeadInfo.strides
 SIZE = (800, 1344)  # px; 22,400 locations
 CHANNELS = 256  # of the maps
 SMALLEST, LARGEST = 8.0, 600.0  # px, sides of boxes

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Declares, Predictions, Step, Targets
 from assigners.grid import Grid
@@ -17,6 +17,7 @@ from harness.bench.measure import in_turns
 from harness.bench.scene import STEP, make_scene
 from harness.protocol.protocol import Protocol
 from harness.training.build import attach_assigner, build_detector, build_optimizer
+from harness.training.step import descend, precision
 
 LEAST = 3  # steps of each kind
 STAND_IN = "center"  # whose assignment lies ready where the assigner replaces the losses that one would feed
@@ -129,18 +130,14 @@ class _Training:
     def step(self, assigner: Assigner) -> None:
         """Train once, as `harness.training.trainer` does."""
         self.model.attach(assigner)
-        with self._precision():
+        with precision(self.schedule, self.device):
             losses = self.model(self.batch, self.targets, STEP)
-        total = torch.stack(list(losses.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip_norm or float("inf"), foreach=True)
-        self.optimizer.step()
+        descend(losses, self.model, self.optimizer, self.schedule)
 
     def ready(self, assigner: Assigner) -> Ready:
         """What an assigner says of the batch, without losses of its own."""
         self.model.attach(assigner)
-        with self._precision():
+        with precision(self.schedule, self.device):
             grid, predictions = self.model.maps(self.batch)
         with torch.autocast(self.device.type, enabled=False):
             answer = assigner(grid, self.targets, self.model.visible(predictions), STEP)
@@ -151,6 +148,3 @@ class _Training:
             if isinstance(value := getattr(samples, field.name), Tensor)
         }
         return Ready(Assignment(replace(samples, **tensors), answer.negative_weight.detach()), assigner.declares)
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16")

@@ -70,6 +70,7 @@ def command() -> None:
       harness bench assigners --quick
       harness bench step -a iqdet --device cuda
       harness bench summary
+      harness bench picture
       harness bench benefit
     """
 
@@ -89,6 +90,7 @@ def command() -> None:
     "--dense-seconds", type=click.FloatRange(min=0), default=120.0, show_default=True, metavar="S",
     help="One that would take longer for a call is not run.",
 )  # fmt: skip
+@click.option("--picture/--no-picture", default=True, show_default=True, help="Draw all rows of this machine.")
 @size_option
 @device_option
 @threads_option
@@ -103,6 +105,7 @@ def assigners_command(
     dense: bool,
     dense_memory: int,
     dense_seconds: float,
+    picture: bool,
     size: tuple[int, int],
     device: str,
     threads: int,
@@ -119,7 +122,7 @@ def assigners_command(
     in one image. Where any of the three is given, all combinations of those are measured.
 
     Rows go to bench/assigners.csv among the results, each in the place of an older one of the same machine, and the
-    picture beside it.
+    picture beside it; `harness bench picture` draws it again.
 
     \b
     Examples:
@@ -131,11 +134,14 @@ def assigners_command(
     specs = _specs(names)
     screen, progress = console(as_json, files=True), console(as_json=True)
 
-    from harness.bench.batches import Bench, Limits, choose_cells
+    from harness.bench.batches import Bench, Limits, choose_cells, size_text
     from harness.bench.dense.rules import RULES
     from harness.core.device import computing, pick_device
+    from harness.drawing.charts import need_matplotlib
     from harness.training.build import resolve_assigner
 
+    if picture:
+        need_matplotlib("the picture", ", or measure without it: --no-picture")
     if quick:
         boxes, images, classes = boxes or QUICK[0], images or QUICK[1], classes or QUICK[2]
     cells = choose_cells(boxes, images, classes)
@@ -147,8 +153,9 @@ def assigners_command(
         told = _environment(where)
         rows = _measure(Bench(rules, where, limits, size), cells, subjects, results / "bench" / FILE, told, progress)
     show(screen, _assigners_table(rows), ("note", "passes", "dense MiB", "dense ms"))
-    for path in _draw(results / "bench" / FILE, told, size):
-        say(screen, f"picture {path}")
+    if picture:
+        for path in _draw(results / "bench" / FILE, (told["device"], str(told["threads"]), size_text(size))):
+            say(screen, f"picture {path}")
     say(screen, f"rows in {results / 'bench' / FILE}")
     if as_json:
         emit({"environment": told, "rows": [asdict(row) for row in rows]})
@@ -237,6 +244,30 @@ def summary_command(results: Path) -> None:
     click.echo(summary(lines), nl=False)
 
 
+@command.command("picture", short_help="What was measured, as a picture.")
+@size_option
+@results_option
+def picture_command(size: tuple[int, int], results: Path) -> None:
+    """Draw bench/assigners.svg and .png among the results from bench/assigners.csv, and measure nothing.
+
+    They show the rows of one machine: the one that most are of.
+    """
+    from harness.bench.batches import size_text
+    from harness.bench.measurements import read_lines
+    from harness.drawing.charts import need_matplotlib
+
+    need_matplotlib("`harness bench picture`")
+    path = results / "bench" / FILE
+    places = [_where(line) for line in read_lines(path) if line["size"] == size_text(size)]
+    if not places:
+        raise UserError(
+            f"{path} holds no measurement of {size_text(size)} px; `harness bench assigners` makes them, or name "
+            "another --size"
+        )
+    for drawn in _draw(path, max(places, key=places.count)):
+        say(console(False), f"picture {drawn}")
+
+
 @command.command("benefit", short_help="AP against time and memory, as a picture.")
 @click.option("--protocol", metavar="NAME|HASH", help="Of which board.  [default: the one with the most assigners]")
 @click.option("--data", metavar="TITLE|HASH", help="Of which data.")
@@ -252,10 +283,10 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
     from harness.bench.measurements import read_lines
     from harness.comparison.board import boards
     from harness.comparison.cost_benefit import benefits, draw
-    from harness.core.files import write_atomically
-    from harness.drawing.images import save_png
+    from harness.drawing.charts import need_matplotlib, save
     from harness.records.store import ResultsStore
 
+    need_matplotlib("`harness bench benefit`")
     lines = [line for line in read_lines(results / "bench" / FILE) if line["size"] == size_text(size)]
     places = sorted({(line["device"], line["threads"], line["torch"]) for line in lines})
     fair = [board for board in boards(ResultsStore(results).load_all()[0], {}) if board.kind == "fair"]
@@ -276,13 +307,8 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
     seeds = sorted({len(entry.seeds) for entry in board.entries if entry.name in {p.name for p in points}})
     told = f"{'-'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
     title = f"AP on {board.question.data} under {board.question.protocol}, {told}, against what an assigner costs"
-    canvas = draw(
-        points, title, f"costs: {size_text(size)} px, {device}, {counted(int(threads), 'thread')}, torch {torch}"
-    )
-    paths = [results / "bench" / f"benefit.{kind}" for kind in ("svg", "png")]
-    write_atomically(paths[0], canvas.svg())
-    save_png(paths[1], canvas.png())
-    for path in paths:
+    below = f"costs: {size_text(size)} px, {device}, {counted(int(threads), 'thread')}, torch {torch}"
+    for path in save(draw(points, title, below), results / "bench" / "benefit"):
         say(console(False), f"picture {path}")
 
 
@@ -339,21 +365,22 @@ def _record(path: Path, row: Row | Share, told: dict[str, Any]) -> None:
     write_lines(path, merge(read_lines(path, kind), [to_line(row, told)], kind), kind)
 
 
-def _draw(path: Path, told: dict[str, Any], size: tuple[int, int]) -> list[Path]:
-    """The picture of all rows of this machine and image size."""
-    from harness.bench.batches import size_text
+def _draw(path: Path, where: tuple[str, str, str]) -> list[Path]:
+    """The picture of all rows of one machine and image size."""
     from harness.bench.chart import draw
     from harness.bench.measurements import read_lines
-    from harness.core.files import write_atomically
-    from harness.drawing.images import save_png
+    from harness.drawing.charts import save
 
-    here = {"device": told["device"], "threads": str(told["threads"]), "size": size_text(size)}
-    lines = [line for line in read_lines(path) if all(line[key] == value for key, value in here.items())]
-    canvas = draw(lines, f"cost of an assigner, {here['size']} px, {told['device']}, torch {told['torch']}")
-    svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
-    write_atomically(svg, canvas.svg())
-    save_png(png, canvas.png())
-    return [svg, png]
+    device, threads, size = where
+    lines = [line for line in read_lines(path) if _where(line) == where]
+    torch = ", ".join(sorted({line["torch"] for line in lines}))
+    title = f"cost of an assigner: {size} px, {device}, {counted(int(threads), 'thread')}, torch {torch}"
+    return save(draw(lines, title), path.with_suffix(""))
+
+
+def _where(line: dict[str, str]) -> tuple[str, str, str]:
+    """What rows of one picture have in common: device, threads and size of the images."""
+    return line["device"], line["threads"], line["size"]
 
 
 def _assigners_table(rows: Sequence[Row]) -> Table:

@@ -81,7 +81,10 @@ def command(
     asked = run_ids or (_newest(store, LEARNING if number == "4" else LEARNING[:1]),)
 
     from harness.core.device import computing, pick_device
+    from harness.drawing.charts import need_matplotlib
 
+    if number == "4":
+        need_matplotlib("figure 4")
     where = pick_device(device)
     with computing(where, None):
         images = _images(store, asked[0], data)
@@ -140,17 +143,13 @@ def _load(store: ResultsStore, run_id: str, images: ImageSet, device: Any) -> Tr
 def _figure_4(
     store: ResultsStore, asked: Sequence[str], images: ImageSet, device: Any, folder: Path
 ) -> tuple[list[Path], dict[str, Any]]:
-    from harness.drawing.images import save_png
+    from harness.drawing.charts import save
     from harness.paper.figures import components, curves, figure_4
 
     trained = _load(store, asked[0], images, device)
     found = components(trained, images)
     lines = curves(_traces(store, trained.record, asked))
-    title = f"{trained.run_id} on {images.title}, {images.split}"
-    canvas = figure_4(found, lines, title)
-    paths = [folder / "figure-4.svg", folder / "figure-4.png"]
-    write_atomically(paths[0], canvas.svg())
-    save_png(paths[1], canvas.png())
+    paths = save(figure_4(found, lines, f"{trained.run_id} on {images.title}, {images.split}"), folder / "figure-4")
     told = {
         "run": trained.run_id,
         "boxes": found.boxes,

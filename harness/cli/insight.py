@@ -19,6 +19,7 @@ from harness.cli.console.requests import portable
 from harness.cli.console.tables import fits, show
 from harness.core.errors import UserError
 from harness.core.files import dump, write_atomically
+from harness.core.text import counted
 from harness.records.inputs import data_spec
 from harness.records.store import ResultsStore
 
@@ -82,8 +83,11 @@ def command(
     from harness.core.device import computing, pick_device
     from harness.data import open_data
     from harness.data.splits import say_warnings
+    from harness.drawing.charts import encoded, need_matplotlib
     from harness.runs.trained import load_trained, newest_trained
 
+    if png is not None:
+        need_matplotlib("--png")
     store = ResultsStore(results)
     where = pick_device(device)
     trained = load_trained(store, run_id or newest_trained(store), where, with_assigner=True)
@@ -97,15 +101,15 @@ def command(
     report = insight.to_json(_provenance(trained, images, data, count, subjects))
     target = output or _default_output(store, report)
     write_atomically(target, dump(report))
-    title = f"{_boxes(insight.boxes)}, images: {len(insight.image_ids)}, the detector of run {trained.run_id}"
+    boxes = counted(insight.boxes, "box", "es")
+    title = f"{boxes}, images: {len(insight.image_ids)}, the detector of run {trained.run_id}"
     say(screen, title)
     _print(screen, insight)
     say(screen, f"wrote {target}")
     if png is not None:
         from harness.analysis.agreement_sheet import draw
-        from harness.drawing.images import save_png
 
-        save_png(png, draw(insight, title))
+        write_atomically(png, encoded(draw(insight, title), "png"))
         say(screen, f"picture {png}")
     if as_json:
         emit(report)
@@ -193,17 +197,17 @@ def _overview(insight: Insight) -> Table:
 
 def _by_bin(insight: Insight, attribute: str) -> Table | None:
     """Positives per box, and the share of boxes without one; ``None`` where all boxes are in one bin."""
-    counted = {name: told["boxes"] for name, told in insight.assigners[0]["by"][attribute].items() if told["boxes"]}
-    if len(counted) < 2:
+    sizes = {name: told["boxes"] for name, told in insight.assigners[0]["by"][attribute].items() if told["boxes"]}
+    if len(sizes) < 2:
         return None
     units = {"size": "size, as COCO", "side": "side, input px", "aspect": "aspect, long : short"}
     title = f"positives (% without) by {units.get(attribute, attribute.replace('_', ' '))}"
     table = Table(title=title, title_justify="left", title_style="dim")
     table.add_column("assigner")
-    for name, count in counted.items():
-        table.add_column(Text(f"{name}\n{_boxes(count)}"), justify="right")
+    for name, count in sizes.items():
+        table.add_column(Text(f"{name}\n{counted(count, 'box', 'es')}"), justify="right")
     for row in insight.assigners:
-        told = [row["by"][attribute][name] for name in counted]
+        told = [row["by"][attribute][name] for name in sizes]
         cells = [f"{points(each['positives'])} ({_percent(each['without'])})" for each in told]
         table.add_row(Text(row["name"]), *cells)
     return table
@@ -211,11 +215,10 @@ def _by_bin(insight: Insight, attribute: str) -> Table | None:
 
 def _agreement(insight: Insight, size: str) -> Table:
     """A heat map, in hundredths."""
-    from harness.analysis.agreement_sheet import ink_on
-    from harness.drawing.images import heat_colour
+    from harness.drawing.images import heat_colour, ink_on
 
     part = insight.agreement[size]
-    boxes = _boxes(part["boxes"], "" if size == "all" else f"{size} ")
+    boxes = counted(part["boxes"], "box" if size == "all" else f"{size} box", "es")
     table = Table(title=f"agreement x 100, {boxes}", title_justify="left", title_style="dim", padding=0)
     table.add_column("assigner")
     for number in range(1, len(insight.assigners) + 1):
@@ -228,10 +231,6 @@ def _agreement(insight: Insight, size: str) -> Table:
             cells.append(Text(f"{_percent(value):>4} ", style=style))
         table.add_row(Text(f"{number} {row['name']} "), *cells)
     return table
-
-
-def _boxes(count: int, kind: str = "") -> str:
-    return f"{count} {kind}box{'es' if count != 1 else ''}"
 
 
 def _percent(share: float | None) -> str:

@@ -85,7 +85,10 @@ def command(
 def _boards(store: ResultsStore, records: list[RunRecord], summary: bool, variants: bool, picture: bool) -> None:
     """Boards drawn into files, or as Markdown on standard output."""
     from harness.comparison.markdown import shown_parts, summary_of
+    from harness.drawing.charts import need_matplotlib
 
+    if picture:
+        need_matplotlib("--picture")
     chosen = shown_parts(_boards_of(store, records), variants=variants)
     for board in chosen if picture else ():
         _draw(store, board)
@@ -106,14 +109,12 @@ def _boards_of(store: ResultsStore, records: list[RunRecord]) -> list[Board]:
 
 def _draw(store: ResultsStore, board: Board) -> None:
     from harness.comparison.board_picture import draw, file_name
-    from harness.core.files import write_atomically
-    from harness.drawing.images import save_png
+    from harness.drawing.charts import save
 
     if not any(board.letters):
         return  # no entry has an AP
-    canvas, place = draw(board), store.root / "boards" / file_name(board)
-    write_atomically(place.with_suffix(".svg"), canvas.svg())
-    save_png(place.with_suffix(".png"), canvas.png())
+    place = store.root / "boards" / file_name(board)
+    save(draw(board), place)
     say(console(as_json=True), f"picture {place}.svg and .png")
 
 

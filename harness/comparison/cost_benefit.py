@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.bench.batches import USUAL_CLASSES, USUAL_IMAGES
 from harness.bench.measurements import Line, number_of
 from harness.comparison.board import METRIC, Board
 from harness.comparison.intervals import Interval
-from harness.drawing.charts import INK, RULE, SOFT, Canvas, colour
-from harness.drawing.svg import Scale, length, number
+from harness.drawing.charts import INK, LETTER, RULE, colour, log_scale, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BOXES = 100  # in each image: where assigners begin to differ in cost
-WIDTH, HEIGHT = 420.0, 430.0  # px of a panel's plot
-LEFT, TOP, FOOT = 58.0, 86.0, 56.0  # px before the first panel, above and below all
-LEAD, GAP, ROW = 22.0, 70.0, 17.0  # px to the names, from names to the next panel, a line of them
+ROW = 0.21  # inches of a line of names
+LEADER = {"arrowstyle": "-", "color": RULE, "shrinkB": 4, "relpos": (0, 0.5)}  # from a name to its point
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def front(points: Sequence[Benefit], cost: Callable[[Benefit], float]) -> list[B
     return best
 
 
-def draw(points: Sequence[Benefit], title: str, below: str) -> Canvas:
+@styled
+def draw(points: Sequence[Benefit], title: str, below: str) -> Figure:
     """AP over time and over memory, each point named at the right in the order of AP.
 
     Args:
@@ -70,45 +74,32 @@ def draw(points: Sequence[Benefit], title: str, below: str) -> Canvas:
         title: what the APs are of.
         below: where the costs were measured.
     """
-    names = max(length(_label(point)) for point in points)
-    height = max(HEIGHT, ROW * len(points))
-    right = LEFT + 2 * (WIDTH + LEAD + names) + GAP + 12
-    canvas = Canvas(right, TOP + height + FOOT + 24, title)
-    canvas.words(LEFT - 40, 26, title, size=15)
     legend = "whiskers: 95 % over seeds; dashed: what nothing cheaper reaches; *: forward and backward"
-    canvas.words(LEFT - 40, 46, legend, ink=SOFT)
+    longest = max(len(_label(point)) for point in points)
+    figure = new_figure(11 + 2 * LETTER * longest, max(6.0, 2 + ROW * len(points)), title, f"{legend}\n{below}")
+    time, memory = figure.subplots(1, 2)
     words = f"for {USUAL_IMAGES} images of {BOXES} boxes each"
-    axes: tuple[tuple[str, Callable[[Benefit], float]], ...] = (
-        (f"time, ms, {words}", lambda p: p.ms), (f"peak memory, MiB, {words}", lambda p: p.mib),
-    )  # fmt: skip
-    for index, (axis, cost) in enumerate(axes):
-        _panel(canvas, LEFT + index * (WIDTH + LEAD + names + GAP), height, points, axis, cost)
-    canvas.words(LEFT - 40, TOP + height + FOOT + 12, below, ink=SOFT)
-    return canvas
+    _panel(time, points, f"time, ms, {words}", lambda point: point.ms)
+    _panel(memory, points, f"peak memory, MiB, {words}", lambda point: point.mib)
+    return figure
 
 
-def _panel(
-    canvas: Canvas, left: float, height: float, points: Sequence[Benefit], axis: str, cost: Callable[[Benefit], float]
-) -> None:
+def _panel(axes: Axes, points: Sequence[Benefit], words: str, cost: Callable[[Benefit], float]) -> None:
     costs = [cost(point) for point in points]
-    ends = [end for p in points for end in (p.ap.low, p.ap.high, p.ap.mean) if end is not None]
-    across = Scale(min(costs) / 1.3, max(costs) * 1.3, left, left + WIDTH, log=True)
-    up = Scale(min(ends) - 0.5, max(ends) + 0.5, TOP + height, TOP)
-    canvas.frame(across, up, axis, METRIC)
-    steps: list[tuple[float, float]] = []
-    for point in front(points, cost):
-        x, y = across(cost(point)), up(_mean(point))
-        steps += [(x, steps[-1][1]), (x, y)] if steps else [(x, y)]
-    canvas.line([*steps, (across.end, steps[-1][1])], INK, 1.2, (5, 3))
-    named = sorted(points, key=_mean, reverse=True)
-    for row, point in enumerate(named):
-        x, y, ink = across(cost(point)), up(_mean(point)), colour(row)
+    axes.set(title=METRIC, xlabel=words, xlim=(min(costs) / 1.3, max(costs) * 1.3))
+    log_scale(axes, "x", costs)
+    best = front(points, cost)
+    steps = [*map(cost, best), 2 * max(costs)], [*map(_mean, best), _mean(best[-1])]
+    axes.step(*steps, where="post", color=INK, linewidth=1, dashes=(5, 3), zorder=1)
+    for row, point in enumerate(sorted(points, key=_mean, reverse=True)):
+        place, ink = (cost(point), _mean(point)), colour(row)
         if point.ap.low is not None and point.ap.high is not None:
-            canvas.line([(x, up(point.ap.low)), (x, up(point.ap.high))], ink, 1.2)
-        place = TOP + 6 + row * ROW
-        canvas.line([(x, y), (across.end + 4, place), (across.end + LEAD - 4, place)], RULE, 0.8)
-        canvas.dot(x, y, 4, ink)
-        canvas.words(across.end + LEAD, place + 4, _label(point), ink=ink)
+            axes.plot([place[0]] * 2, [point.ap.low, point.ap.high], color=ink, linewidth=1)
+        axes.plot(*place, "o", color=ink, markersize=6)
+        axes.annotate(
+            _label(point), place, (1.06, 1 - (row + 0.5) / max(len(points), 20)), textcoords="axes fraction",
+            color=ink, va="center", zorder=1, arrowprops=LEADER,
+        )  # fmt: skip
 
 
 def _mean(point: Benefit) -> float:
@@ -117,4 +108,4 @@ def _mean(point: Benefit) -> float:
 
 
 def _label(point: Benefit) -> str:
-    return f"{point.name}{' *' if point.trains else ''}  {number(_mean(point), 1)}"
+    return f"{point.name}{' *' if point.trains else ''}  {_mean(point):.1f}"

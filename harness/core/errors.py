@@ -14,7 +14,12 @@ SET_LOCALE = "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to type next, in one line."""
+    """What is wrong, where, and what to type next, in one line: ``what; what to do``."""
+
+    def parts(self) -> tuple[str, str]:
+        """What is wrong, and what to do about it; empty where the error knows nothing."""
+        what, _, advice = str(self).rpartition("; ")
+        return (what, advice) if what else (advice, "")
 
 
 class Unwritable(UserError):  # noqa: N818

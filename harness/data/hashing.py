@@ -1,7 +1,8 @@
 """Randomness of the data side as a pure function of named integers.
 
 A 32-bit counter-based hash replaces generators: nothing has a state to save, and a draw depends on what it is for
-and never on which worker, batch or process asks for it. Integers alone, so that every machine gets the same bits.
+and never on which worker, batch or process asks for it. Integers alone, so that every machine gets the same bits. The
+hash is that of `assigners.ops.noise`, which works on tensors: data are listed and hashed without torch.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from harness.data.hashing import hash32, permutation
 from harness.data.transforms import MEAN_COLOUR, Sample, make_sample, plan_sizes
 from harness.protocol.protocol import DataSection, Protocol
 
-DIVISOR = 32  # px; batches are padded to multiples of it
+DIVISOR = 32  # px; batches are padded to multiples of it, as in `detector.images`, which loads timm
 
 # Purposes that split a run's seed into unrelated draws.
 _ORDER, _SAMPLE = 1, 2

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from assigners.ops.boxes import MIN_SIDE
 from harness.core.errors import UserError, did_you_mean, reason, shorten
 from harness.core.text import counted
 from harness.data import open_data
 from harness.data.base import Annotations, ImageSet
 from harness.data.readers.folder import NO_AREA, OUTSIDE, FolderSet
-from harness.data.transforms import MIN_SIDE, fit, roles
+from harness.data.transforms import fit, roles
 from harness.protocol.protocol import DataSection, Protocol
 
 SHARED = "images that are trained on as well"

@@ -12,12 +12,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
+from assigners.ops.boxes import MIN_SIDE
 from harness.data.base import Annotations
 from harness.data.hashing import hash32
 from harness.protocol.protocol import DataSection
 
-MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean in 8 bits: what padding shows
-MIN_SIDE = 1.0  # px; objects smaller than this after all transforms are no targets
+MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean in 8 bits: what padding shows, `detector.images.FILL`
 
 # Purposes that split one sample's key into unrelated draws.
 _SIZE, _AUGMENT = 1, 2

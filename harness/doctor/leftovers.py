@@ -21,7 +21,7 @@ from harness.records.store import ResultsStore
 from harness.records.unfinished import state_file, unfinished_run
 
 LOCKS = ("lock", "claim")  # of a run, and of a sweep that has it run
-WEIGHTS = "network.safetensors"  # harness.runs.trained, which says so, needs torch
+WEIGHTS = "network.safetensors"  # `harness.runs.trained.NETWORK_FILE`, which needs torch
 
 
 def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Row]:

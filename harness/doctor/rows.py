@@ -52,6 +52,5 @@ def examine(checks: Mapping[str, Check], begin: Callable[[str], object] = lambda
 
 
 def from_error(what: str, error: UserError, state: State = "problem") -> Row:
-    """A row in an error's own words, which end with what to do, after a semicolon, where there is something to do."""
-    detail, semicolon, advice = str(error).rpartition("; ")
-    return Row(what, state, detail, advice) if semicolon else Row(what, state, advice)
+    """A row in an error's own words."""
+    return Row(what, state, *error.parts())

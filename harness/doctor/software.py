@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Iterator
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 
 from harness.core.environment import source_version
 from harness.core.errors import reason, shorten
@@ -18,7 +21,6 @@ IMPORTS = (
     "torch", "torchvision", "timm", "numpy", "scipy", "pandas", "PIL.Image", "pycocotools.mask", "safetensors.torch",
 )  # fmt: skip  # those with compiled parts
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
-_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)\s*(?:>=\s*(?P<bound>[\w.]+))?\s*(?:;(?P<marker>.*))?")
 
 
 def packages() -> Iterator[Row]:
@@ -49,24 +51,17 @@ def packages() -> Iterator[Row]:
 
 def _lower_bound(requirement: str) -> tuple[str, str] | None:
     """Name and lower bound of a requirement; None for one of an optional group."""
-    match = _REQUIREMENT.fullmatch(requirement)
-    if match is None:
-        raise ValueError(f"requirement {requirement!r} is not of the form name>=version")
-    optional = "extra" in (match["marker"] or "")
-    return None if optional else (match["name"], match["bound"] or "0")
+    asked = Requirement(requirement)
+    bounds = [each.version for each in asked.specifier if each.operator == ">="]
+    return None if "extra" in str(asked.marker) else (asked.name, bounds[0] if bounds else "0")
 
 
 def reaches(version: str, bound: str) -> bool:
-    """Whether a version is at a lower bound or above, by their leading numbers: 2.11.0rc1+cpu is 2.11."""
-
-    def numbers(text: str) -> list[int]:
-        leading = re.match(r"\d+(?:\.\d+)*", text)
-        parts = [int(part) for part in leading[0].split(".")] if leading else []
-        while parts and parts[-1] == 0:
-            parts.pop()
-        return parts
-
-    return numbers(version) >= numbers(bound)
+    """Whether a version is at a lower bound or above, releases in the making included: 2.11.0rc1+cpu is 2.11."""
+    try:
+        return Version(Version(version).base_version) >= Version(bound)
+    except InvalidVersion:
+        return False
 
 
 def imports() -> Iterator[Row]:
@@ -112,3 +107,7 @@ def tools() -> Iterator[Row]:
         yield Row("browser", "warning", detail, "install the package chromium")
     else:
         yield Row("browser", "ok", browser)
+    if find_spec("matplotlib") is None:
+        yield Row("matplotlib", "warning", "not found; charts are drawn by it", "pip install 'assigner-zoo[plots]'")
+    else:
+        yield Row("matplotlib", "ok", metadata.version("matplotlib"))

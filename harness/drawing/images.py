@@ -59,6 +59,11 @@ def heat_colour(share: float) -> Colour:
     return _mix(HEAT[low], HEAT[low + 1], place - low)
 
 
+def ink_on(colour: Colour) -> Colour:
+    """Black or white, whichever is read better on a colour."""
+    return BLACK if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 128 else WHITE  # luma, ITU-R BT.601
+
+
 class Pen:
     """The symbols, in pixels of what is painted on; `unit` is the width of a thin line."""
 
@@ -224,8 +229,8 @@ class Panel:
             plates.append(self._placed(wanted, plates))
         for plate in reversed(plates):
             self._pen.draw.rectangle(plate.area, fill=plate.colour)
-            ink = BLACK if _bright(plate.colour) else WHITE
-            self._pen.text(plate.area[0] + 0.3 * size, plate.area[1] + 0.2 * size, plate.words, size, ink)
+            place = plate.area[0] + 0.3 * size, plate.area[1] + 0.2 * size
+            self._pen.text(*place, plate.words, size, ink_on(plate.colour))
         return self._image.reduce(self._over) if self._over > 1 else self._image
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
@@ -335,10 +340,6 @@ def _on_one_line(words: str) -> str:
 def _mix(a: Colour, b: Colour, share: float) -> Colour:
     red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
-
-
-def _bright(colour: Colour) -> bool:
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 128  # luma, ITU-R BT.601
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:

@@ -1,5 +1,8 @@
 """SVG in small pieces: elements whose text and attributes are escaped, scales with round ticks, marks of a series.
 
+The report draws its own SVG, and other charts are matplotlib's (`harness.drawing.charts`): its page is offline, has the
+same bytes everywhere and follows its reader from light to dark.
+
 Colours are CSS classes (``s0`` to ``s6``, one per colour of the palette), so that a chart follows the page from light
 to dark. Marks differ in shape as well as in colour: 28 series can be told apart, also in print without colour.
 """

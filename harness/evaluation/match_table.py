@@ -4,7 +4,8 @@ Which detection is right does not depend on how often an image counts, so COCO's
 re-weights its outcome. With weight 1 everywhere the numbers are those of pycocotools; with whole weights they are
 those of a set that holds each image so many times, detections of equal score in the order that they have at weight 1.
 
-Shape letters: B rows of weights, N images, D detections and G objects of one class, T IoU thresholds.
+Shape letters: B rows of weights, N images, D detections and G objects of one class, T = 10 thresholds of IoU, 0.5
+to 0.95.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from harness.evaluation.coco_metrics import Detections, matched
 
 Floats = NDArray[np.float64]
 
-THRESHOLDS = 10  # IoU 0.5, 0.55 ... 0.95
 RECALL = np.linspace(0.0, 1.0, 101)  # the points at which precision is read, as in pycocotools
 BLOCK = 2**17  # elements of a working array [D, b], 1 MiB, so that the handful in use stay in the cache
 

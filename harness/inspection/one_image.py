@@ -22,10 +22,11 @@ from assigners.parts.map_reader import MapReader
 from assigners.rules.iqdet.box_points import offset_in_half_sides, usable_levels
 from assigners.rules.iqdet.encoder import Mixture
 from assigners.rules.iqdet.pipeline import QualitySampling
-from detector import FCOS, pad_images
+from detector import FCOS
 from harness.core.errors import UserError, did_you_mean
 from harness.data.base import Annotations, ImageSet
-from harness.data.transforms import make_sample, roles
+from harness.data.transforms import roles
+from harness.inspection.forward import forward
 from harness.protocol.protocol import Protocol
 
 FIRST_LEVEL = 3  # the finest map is called P3
@@ -109,39 +110,28 @@ def find_image(images: ImageSet, wanted: str) -> int:
 
 
 def look(model: FCOS, images: ImageSet, index: int, protocol: Protocol) -> View:
-    """Bring an image to the detector as evaluation does: resized and padded, not augmented.
+    """Bring an image to the detector (`forward`).
 
     Args:
         model: in evaluation mode, with its assigner.
     """
-    pixels, objects = images.load(index), images.annotations(index)
-    # Rows instead of class ids on the way through the loader, which drops boxes without saying which.
-    numbered = replace(objects, labels=np.arange(len(objects), dtype=np.int64))
-    sample = make_sample(pixels, numbered, protocol.data, None)
-    batch = pad_images([sample.image.to(next(model.parameters()).device)])
     assert model.assigner is not None
-    with torch.set_grad_enabled(model.assigner.needs.grads):
-        grid, predictions = model.maps(batch)
-    size = (int(sample.image.shape[1]), int(sample.image.shape[2]))
-    targets = Targets.collate(
-        [sample.boxes], [sample.labels], grid, sizes=[size], image_ids=[images.image_id(index)], ignore=[sample.ignore]
-    )
-    rows = tuple(targets.labels.tolist())
-    targets = replace(targets, labels=torch.from_numpy(objects.labels)[targets.labels])
+    made = forward(model, images, [index], protocol, grads=model.assigner.needs.grads)
+    (sample,), (objects,) = made.samples, made.objects
     learnt, regions = roles(objects, protocol.data)
     return View(
         name=images.name(index),
         pixels=np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()),
-        original=(pixels.shape[0], pixels.shape[1]),
+        original=images.size(index),
         scale=sample.scale,
         objects=objects,
         classes=images.classes,
-        rows=rows,
+        rows=tuple(made.rows.tolist()),
         ignored=tuple(np.flatnonzero(regions).tolist()),
         dropped=tuple(np.flatnonzero(~learnt & ~regions).tolist()),
-        targets=targets.to(grid.points.device),
-        grid=grid,
-        predictions=predictions,
+        targets=made.targets,
+        grid=made.grid,
+        predictions=made.predictions,
     )
 
 

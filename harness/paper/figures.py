@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +22,20 @@ from assigners.contract import Step
 from assigners.rules.iqdet.iqdet import IQDet
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
-from harness.drawing.charts import INK, SOFT, Canvas, colour, dash
+from harness.drawing.charts import INK, LETTER, SERIES, SOFT, line, new_figure, styled
 from harness.drawing.images import Entry, Panel, Pen, sheet
-from harness.drawing.svg import Scale, element, length
+from harness.drawing.svg import element
 from harness.inspection.one_image import FIRST_LEVEL, assign, look, mixtures
 from harness.inspection.one_image_sheet import overview, quality_panel
 from harness.records.details import Trace
 from harness.runs.trained import Trained
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 Floats = npt.NDArray[np.float64]
 
-PANEL, LEFT, TOP, GAP = 330.0, 52.0, 92.0, 78.0  # px of a chart, before the first, above all, between two
-FOOT = 84.0  # px below the charts
-KEY = 44.0  # px from a chart to the names of its lines
 REACH = 1.6  # half sides of the box that 4(a) shows at each side
 MOST_POINTS = 4000  # that one chart can show; of more, every k-th is drawn
 IMAGE_SIDE = 420  # px of an image of figure 5
@@ -125,7 +127,8 @@ def curves(entries: Mapping[str, Sequence[Trace]]) -> list[Curve]:
     return sorted(made, key=lambda curve: (-curve.value[-1], curve.name))
 
 
-def figure_4(found: Components, lines: Sequence[Curve], title: str) -> Canvas:
+@styled
+def figure_4(found: Components, lines: Sequence[Curve], title: str) -> Figure:
     """Three charts in a row.
 
     Args:
@@ -133,70 +136,57 @@ def figure_4(found: Components, lines: Sequence[Curve], title: str) -> Canvas:
         lines: best first; none leaves (c) empty.
         title: what it is of.
     """
-    names = max((length(_label(line)) for line in lines), default=0.0)
-    canvas = Canvas(LEFT + 3 * PANEL + 2 * GAP + max(KEY + names, 24.0), TOP + PANEL + FOOT, f"Figure 4: {title}")
-    canvas.words(LEFT - 40, 28, title, size=14)
-    starts = [LEFT + number * (PANEL + GAP) for number in range(3)]
     kept = np.arange(len(found.level))[:: max(1, len(found.level) // MOST_POINTS)]
-    _means(canvas, found, kept, starts[0])
-    _widths(canvas, found, kept, starts[1])
-    _training(canvas, lines, starts[2])
-    left = LEFT
-    for level in sorted(set(found.level.tolist())):
-        canvas.dot(left, TOP + PANEL + 62, 4, colour(level))
-        canvas.words(left + 9, TOP + PANEL + 66, f"P{FIRST_LEVEL + level}")
-        left += 48
-    words = f"{len(kept)} components of {found.boxes} boxes on their usable levels; darker: larger share"
-    canvas.words(left + 10, TOP + PANEL + 66, words, ink=SOFT)
-    return canvas
-
-
-def _means(canvas: Canvas, found: Components, kept: npt.NDArray[np.int64], start: float) -> None:
-    """4(a): in the box's own frame, y downwards as in the image; what lies outside is put on the rim."""
-    across = Scale(-REACH, REACH, start, start + PANEL)
-    down = Scale(-REACH, REACH, TOP, TOP + PANEL)
-    canvas.words(start, TOP - 26, "(a) means of the components", size=13)
-    canvas.frame(across, down, "x, half sides from the centre", "y")
-    for index in kept:
-        x, y = across.clipped(float(found.mu[index, 0])), down.clipped(float(found.mu[index, 1]))
-        canvas.dot(x, y, 2.2, colour(int(found.level[index])), 0.12 + 0.5 * float(found.share[index]))
-    corners = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
-    canvas.line([(across(x), down(y)) for x, y in corners], INK, 1.6)
-    canvas.words(across(-1) + 4, down(-1) + 14, "box")
-
-
-def _widths(canvas: Canvas, found: Components, kept: npt.NDArray[np.int64], start: float) -> None:
-    """4(b): standard deviations along x and y, a dot for each component."""
+    notes = f"{len(kept)} components of {found.boxes} boxes on their usable levels; darker: larger share"
+    names = max((len(_label(curve)) for curve in lines), default=0)
+    figure = new_figure(14 + LETTER * names, 5.4, f"Figure 4: {title}", notes)
+    means, widths, training = figure.subplots(1, 3)
+    # (a) in the box's own frame, y downwards as in the image; what lies outside is put on the rim.
+    means.set(title="(a) means of the components", xlabel="x, half sides from the centre", ylabel="y")
+    means.set(xlim=(-REACH, REACH), ylim=(REACH, -REACH))
+    _points(means, found, np.clip(found.mu, -REACH, REACH), kept)
+    means.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color=INK)
+    means.text(-0.97, -0.95, "box", va="top")
+    # (b) along x and y.
     most = float(np.quantile(found.sigma, 0.995)) * 1.05
-    across, up = Scale(0, most, start, start + PANEL), Scale(0, most, TOP + PANEL, TOP)
-    canvas.words(start, TOP - 26, "(b) standard deviations of the components", size=13)
-    canvas.frame(across, up, "along x, half sides", "along y")
-    for index in kept:
-        x, y = across.clipped(float(found.sigma[index, 0])), up.clipped(float(found.sigma[index, 1]))
-        canvas.dot(x, y, 2.2, colour(int(found.level[index])), 0.12 + 0.5 * float(found.share[index]))
+    widths.set(title="(b) standard deviations of the components", xlabel="along x, half sides", ylabel="along y")
+    widths.set(xlim=(0, most), ylim=(0, most))
+    _points(widths, found, np.minimum(found.sigma, most), kept)
+    for level in sorted({*found.level.tolist()}):
+        widths.scatter([], [], color=SERIES[level % len(SERIES)], label=f"P{FIRST_LEVEL + level}")
+    widths.legend(loc="upper left", handlelength=1, frameon=True, edgecolor="none")
+    _training(training, lines)
+    for axes in (means, widths, training):
+        axes.set_box_aspect(1)
+    return figure
 
 
-def _training(canvas: Canvas, lines: Sequence[Curve], start: float) -> None:
-    """4(c), each line named at the right in the order of its end."""
-    canvas.words(start, TOP - 26, "(c) mean IoU of the positives", size=13)
+def _points(axes: Axes, found: Components, places: Floats, kept: npt.NDArray[np.int64]) -> None:
+    """A disc for each component that is kept, the clearer the larger its share."""
+    from matplotlib.colors import to_rgba_array
+
+    ink = to_rgba_array(SERIES)[found.level[kept] % len(SERIES)]
+    ink[:, 3] = 0.12 + 0.5 * found.share[kept]
+    axes.locator_params(nbins=6)
+    axes.scatter(places[kept, 0], places[kept, 1], s=9, c=ink, linewidths=0, clip_on=False)
+
+
+def _training(axes: Axes, lines: Sequence[Curve]) -> None:
+    """(c), the lines named in the order of their ends."""
+    axes.set_title("(c) mean IoU of the positives")
     if not lines:
-        canvas.words(start, TOP + PANEL / 2, "no learning curve at hand", ink=SOFT)
+        axes.axis("off")
+        axes.text(0, 0.5, "no learning curve at hand", color=SOFT)
         return
-    values = [value for line in lines for value in line.value]
-    low, high = min(values), max(values)
-    across = Scale(0, max(max(line.step) for line in lines) or 1, start, start + PANEL)
-    up = Scale(low, high if high > low else low + 1, TOP + PANEL, TOP)
-    canvas.frame(across, up, "training step", "IoU")
-    for series, line in enumerate(lines):
-        points = [(across(step), up(value)) for step, value in zip(line.step, line.value, strict=True)]
-        canvas.line(points, colour(series), 1.8, dash(series))
-        y = TOP + 6 + 18 * series
-        canvas.line([(start + PANEL + 14, y), (start + PANEL + KEY - 6, y)], colour(series), 2.4, dash(series))
-        canvas.words(start + PANEL + KEY, y + 4, _label(line), size=11)
+    axes.set(xlabel="training step", ylabel="IoU")
+    for series, curve in enumerate(lines):
+        axes.plot(curve.step, curve.value, **{**line(series), "marker": ""}, label=_label(curve))
+    axes.set_xlim(left=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _label(line: Curve) -> str:
-    return line.name + (f" ({line.seeds} seeds)" if line.seeds > 1 else "")
+def _label(curve: Curve) -> str:
+    return curve.name + (f" ({curve.seeds} seeds)" if curve.seeds > 1 else "")
 
 
 def figure_5(runs: Sequence[Trained], images: ImageSet, chosen: Sequence[int], title: str) -> Image.Image:

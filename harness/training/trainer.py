@@ -31,6 +31,7 @@ from harness.protocol.protocol import Protocol
 from harness.training.beginning import WATCHED, count, expect_something_to_learn
 from harness.training.build import build_optimizer, derived_seed, ema_decay, learning_rate
 from harness.training.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from harness.training.step import descend, precision
 
 TRACE_FILE = "metrics.jsonl"  # a line per logged step
 TRACE_LINES = 2000  # per run, at most
@@ -195,17 +196,11 @@ class Trainer:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(schedule, step)
         pixels = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
+        with precision(schedule, self.device):
             losses, statistics = self.parallel(
                 ImageBatch(pixels, tuple(batch.sizes)), batch.targets, Step(self.seed, step, step / schedule.steps)
             )
-        total = torch.stack(list(losses.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_norm or float("inf"), foreach=True)
-        broken = (~torch.isfinite(total.detach() + norm)).float()
-        self.optimizer.found_inf = broken  # type: ignore[attr-defined]  # the fused kernels skip the step on 1
-        self.optimizer.step()
+        broken = descend(losses, self.model, self.optimizer, schedule)
         if self.ema is not None:
             # Of the step, which the host knows: torch's own count comes as a tensor on the device. The first is a copy.
             self.ema.multi_avg_fn = get_ema_multi_avg_fn(ema_decay(schedule, step))

@@ -20,7 +20,7 @@ from assigners.contract import HeadInfo, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import decode
 
-STRIDES = (8, 16, 32, 64, 128)
+STRIDES = HeadInfo.strides
 SIDES = (128, 256, 384)  # px
 KINDS = ("plain", "tiny", "flat", "huge", "border", "nested", "duplicate")
 LATTICE = 8.0  # steps per px

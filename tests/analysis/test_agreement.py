@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
 
 from assigners.contract import Samples, Targets
 from assigners.grid import Grid
@@ -35,7 +36,8 @@ from harness.analysis.measures import (
 from harness.cli import main
 from harness.cli.insight import split_specs
 from harness.core.errors import UserError
-from harness.drawing.images import GREY, heat_colour
+from harness.drawing.charts import RULE, encoded
+from harness.drawing.images import heat_colour
 from harness.protocol.protocol import load_protocol
 from harness.records.identity import data_hash
 from harness.training.build import attach_assigner, build_detector, resolve_assigner
@@ -511,11 +513,17 @@ def test_the_picture_shows_what_is_not_defined_in_grey():
         return draw(Insight((8,), 3, (0,), names, parts), "a title")
 
     one, two = picture(all=0.5), picture(all=0.5, small=None)
-    assert two.width > one.width  # a size without boxes has no map
-    assert two.height == one.height
-    assert heat_colour(0.5) in {colour for _, colour in one.getcolors(1 << 24)}
-    grey = [sum(count for count, colour in each.getcolors(1 << 24) if colour == GREY) for each in (one, two)]
-    assert grey[1] > grey[0] + 8 * 8 * 40 * 40  # cells of 54 px, each with a dash
+    assert two.get_figwidth() > one.get_figwidth()  # a size without boxes has no map
+    assert two.get_figheight() == one.get_figheight()
+    (shown,) = one.axes[0].images
+    assert [*shown.to_rgba(0.5, bytes=True)[:3]] == pytest.approx(heat_colour(0.5), abs=1)
+    assert {text.get_text() for text in two.axes[1].texts} == {"-"}
+    grey = []
+    for each in (one, two):
+        with Image.open(BytesIO(encoded(each, "png"))) as png:
+            pixels = np.asarray(png.convert("RGB"))
+        grey.append(int((pixels == ImageColor.getrgb(RULE)).all(axis=-1).sum()))
+    assert grey[1] > grey[0] + 8 * 8 * 40 * 40  # cells of 67 px, each with a dash
 
 
 def test_the_step_is_the_end_of_training():

@@ -25,6 +25,8 @@ from harness.bench.scene import STEP, make_scene
 from harness.bench.step import StepRequest, measure_share
 from harness.cli import main
 from harness.core.errors import UserError
+from harness.drawing import charts
+from harness.drawing.charts import encoded
 from tests.support.runs import small_protocol
 
 CPU, SIZE = torch.device("cpu"), (64, 96)
@@ -272,9 +274,45 @@ def test_points_along_an_axis_are_per_image():
 
 def test_the_picture_names_every_assigner():
     told = lines(row(), row(boxes=100), row("paa"), row("iqdet", ratio=None), replace(row("tal"), ms=None, mib=None))
-    canvas = draw(told, "a title")
-    assert all(f">{name}</text>" in canvas.svg() for name in ("atss", "paa", "iqdet", "tal", "a title"))
-    assert canvas.png().size == (2 * canvas.width, 2 * canvas.height)
+    svg = encoded(draw(told, "a title"), "svg").decode()
+    assert all(f">{name}</text>" in svg for name in ("atss", "paa", "iqdet", "tal", "a title"))
+
+
+def test_names_are_in_the_order_of_their_lines():
+    told = lines(row(ms=1.0), row("paa", ms=3.0), row("tal", ms=2.0), replace(row("iqdet"), ms=None))
+    *panels, key = draw(told, "a title").axes
+    assert [text.get_text() for text in key.get_legend().get_texts()] == ["paa", "tal", "atss", "iqdet"]
+    first = [line for line in panels[0].lines if len(line.get_xdata())]
+    assert [line.get_ydata().tolist() for line in first] == [[1.5], [1.0], [0.5]]
+    assert len({line.get_color() for line in first}) == 3
+
+
+def test_the_picture_is_drawn_again_without_measuring(tmp_path):
+    path = tmp_path / "bench" / "assigners.csv"
+    elsewhere = [to_line(row(name), {**ENVIRONMENT, "device": "another"}) for name in ("lla", "ota")]
+    write_lines(path, [*lines(row(), row("paa"), row("tal")), *elsewhere])
+    before = path.read_bytes()
+    told = call("bench", "picture", "--results", tmp_path)
+    assert told.exit_code == 0, told.output
+    svg = (tmp_path / "bench" / "assigners.svg").read_text()
+    assert ">tal</text>" in svg
+    assert ">lla</text>" not in svg  # of the machine with fewer rows
+    assert path.read_bytes() == before
+    told = call("bench", "picture", "--results", tmp_path, "--size", "8x8")
+    assert told.exit_code == 2
+    assert "no measurement of 8x8 px; `harness bench assigners` makes them" in told.stderr
+
+
+def test_without_matplotlib_only_the_picture_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(charts, "find_spec", lambda name: None)
+    told = call("bench", "assigners", "center", *TINY, "--results", tmp_path)
+    assert told.exit_code == 2
+    assert told.stderr.count("\n") == 1
+    assert "pip install 'assigner-zoo[plots]', or measure without it: --no-picture" in told.stderr
+    assert not (tmp_path / "bench").exists()
+    told = call("bench", "assigners", "center", *TINY, "--results", tmp_path, "--no-picture")
+    assert told.exit_code == 0, told.output
+    assert [path.name for path in (tmp_path / "bench").iterdir()] == ["assigners.csv"]
 
 
 # --- a share of a step -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from harness.cli import main
 from harness.comparison.board import boards
 from harness.comparison.cost_benefit import Benefit, benefits, draw, front
 from harness.comparison.intervals import mean_interval
+from harness.drawing.charts import encoded
 from harness.protocol.protocol import load_protocol
 from harness.records.store import ResultsStore
 from tests.support.fakes import make_record
@@ -50,9 +51,10 @@ def test_the_front_holds_what_nothing_cheaper_reaches():
 
 def test_equal_costs_and_single_points_are_drawn():
     for points in ([point("center", 40, 1)], [point("center", 40, 1), point("atss", 40, 1)]):
-        canvas = draw(points, "of what", "where")
-        assert all(f">{p.name}  40.0</text>" in canvas.svg() for p in points)
-        assert canvas.png().size == (round(2 * canvas.width), round(2 * canvas.height))
+        figure = draw(points, "of what", "where")
+        svg = encoded(figure, "svg").decode()
+        assert all(svg.count(f">{p.name}  40.0</text>") == 2 for p in points)
+        assert encoded(figure, "png").startswith(b"\x89PNG")
 
 
 @pytest.fixture

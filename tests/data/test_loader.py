@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from detector import images as detector_images
 from harness.core.errors import UserError
 from harness.data import open_data
-from harness.data.loader import Batch, eval_batches, train_batches
+from harness.data.loader import DIVISOR, Batch, eval_batches, train_batches
 from harness.data.shapes.shapes import ShapesSet
 from harness.data.transforms import MEAN_COLOUR
 from harness.protocol.protocol import EvaluationSection, Protocol
@@ -38,6 +39,10 @@ def assert_same_all(ones: list[Batch], others: list[Batch]) -> None:
 @pytest.fixture(scope="module")
 def images() -> MemorySet:
     return MemorySet(SIZES)
+
+
+def test_batches_are_padded_as_the_detector_pads() -> None:
+    assert (MEAN_COLOUR, DIVISOR) == (detector_images.FILL, detector_images.DIVISOR)
 
 
 def test_batches_keep_their_layout(images: MemorySet) -> None:

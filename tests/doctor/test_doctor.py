@@ -153,9 +153,11 @@ def test_the_code_is_named_as_in_a_record(monkeypatch, commit, state, words):
 
 def test_missing_tools_are_warnings(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
-    assert states(software.tools()) == [("torchrun", "warning"), ("browser", "warning")]
+    monkeypatch.setattr(software, "find_spec", lambda name: None)
+    assert states(software.tools()) == [("torchrun", "warning"), ("browser", "warning"), ("matplotlib", "warning")]
+    monkeypatch.undo()
     monkeypatch.setattr(shutil, "which", lambda name, path=None: f"/bin/{name}")
-    assert states(software.tools()) == [("torchrun", "ok"), ("browser", "ok")]
+    assert states(software.tools()) == [("torchrun", "ok"), ("browser", "ok"), ("matplotlib", "ok")]
 
 
 # --- data --------------------------------------------------------------------------------------------------------

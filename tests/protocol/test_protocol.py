@@ -1,9 +1,12 @@
 """The protocol's hash moves with everything that can move a result and with nothing else; errors say what to do."""
 
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector import InferenceSettings, LossSettings
 from harness.core.errors import UserError
 from harness.protocol.protocol import Protocol, builtin_protocols, canonical_hash, load_protocol, protocol_of
 
@@ -14,6 +17,15 @@ def test_every_built_in_protocol_loads_and_says_what_it_is(name):
     assert protocol.name == name
     assert protocol.note
     assert len(protocol.digest) == 12
+
+
+def test_the_detector_has_the_defaults_of_a_protocol():
+    protocol = Protocol(name="a")
+    said = {**protocol.loss.model_dump(), **protocol.evaluation.model_dump(), "quality": protocol.model.quality}
+    own = {**asdict(LossSettings()), **asdict(InferenceSettings())}
+    common = own.keys() & said.keys()
+    assert {name: own[name] for name in common} == {name: said[name] for name in common}
+    assert own.keys() - said.keys() == {"score", "score_voting"}  # which an assigner alone declares
 
 
 def test_the_canonical_hash_never_changes():

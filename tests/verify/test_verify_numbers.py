@@ -43,7 +43,9 @@ def verdict(monkeypatch):
         answer = Likelihood(losses)
         monkeypatch.setattr(CenterSampling, "forward", lambda self, *asked: answer(*asked))
         monkeypatch.setitem(compare.ZOO, "center", Oracle("fcos", losses=lambda oracle, x: expected))
-        monkeypatch.setitem(compare.PEERS, "mmdet_autoassign", Peer("center", numbers=numbers, **row))
+        monkeypatch.setitem(
+            compare.PEERS, "mmdet_autoassign", Peer("center", numbers=numbers, losses=frozenset({"loss_pos"}), **row)
+        )
         case = read_case(CASE)
         found = compare.compare(find_subject("center"), case)
         return next(verdict for verdict in found if verdict.peer == "mmdet_autoassign")
@@ -131,14 +133,14 @@ def test_a_peer_without_an_assignment_informs_nobody(tmp_path):
     ],
 )
 def test_integers_are_equal_losses_near_relatively_and_others_absolutely(name, ours, given, equal):
-    found = agreement.array(name, ours, np.asarray(given), ALL, 1e-4)
+    found = agreement.array(name, ours, np.asarray(given), ALL, 1e-4, relative=name == "loss")
     assert found.count.equal == equal
     assert (found.difference is None) == (equal == len(given))
 
 
 def test_only_comparable_locations_are_looked_at():
     comparable = np.array([True, False, True, True])
-    found = agreement.array("soft", [1.0, 5.0, 1.0, 1.0], np.ones(4, np.float32), comparable, 1e-4)
+    found = agreement.array("soft", [1.0, 5.0, 1.0, 1.0], np.ones(4, np.float32), comparable, 1e-4, relative=False)
     assert found.count == agreement.Count(3, 3)
 
 

@@ -238,9 +238,9 @@ def _sizes(root: Path, files: Sequence[ImageFile]) -> Iterator[int]:
             yield file_size(root / file.name)
         except UserError as error:
             others = sum(not (root / other.name).is_file() for other in files[number + 1 :])
-            what, semicolon, advice = str(error).partition("; ")
+            what, advice = error.parts()
             more = f", and so are {others} of the {len(files)} images" if others else ""
-            raise UserError(f"{what}{more}{semicolon}{advice}") from error
+            raise UserError("; ".join(filter(None, (what + more, advice)))) from error
 
 
 def header_size(path: Path) -> tuple[int, int] | None:

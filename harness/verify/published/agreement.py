@@ -58,18 +58,21 @@ def _word(box: int) -> str:
     return {-1: "background", -2: "ignored", -3: "several boxes"}.get(box, f"box {box}")
 
 
-def array(name: str, ours: Any, theirs: NDArray[Any], comparable: NDArray[np.bool_], tolerance: float) -> Found:
-    """A peer's array against the oracle's: integers equal, losses within `tolerance` relatively, others absolutely.
+def array(
+    name: str, ours: Any, theirs: NDArray[Any], comparable: NDArray[np.bool_], tolerance: float, *, relative: bool
+) -> Found:
+    """A peer's array against the oracle's: integers equal, floats within `tolerance`.
 
     Args:
         comparable: ``[R]``; of an array over all locations, those alone are looked at.
+        relative: the tolerance is a share of the number, as for losses.
     """
     mine = np.asarray(ours)
     if mine.shape != theirs.shape:
         return Found(Count(1, 0), f"{name}: the oracle has the shape {mine.shape}, the peer {theirs.shape}")
     if theirs.dtype.kind in "iub":
         near = mine == theirs
-    elif "loss" in name:
+    elif relative:
         near = np.isclose(mine, theirs, rtol=tolerance, atol=FLOOR)
     else:
         near = np.isclose(mine, theirs, rtol=0, atol=tolerance)

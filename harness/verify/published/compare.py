@@ -166,7 +166,8 @@ def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Found]:
         if (theirs := answer.arrays.get(name)) is None:
             found[name] = Found(Count(1, 0), f"{name}: the oracle yields it, the peer does not")
         else:
-            found[name] = agreement.array(name, ours, theirs, answer.comparable, row.tolerance)
+            relative = name in row.losses
+            found[name] = agreement.array(name, ours, theirs, answer.comparable, row.tolerance, relative=relative)
     return found
 
 

@@ -102,7 +102,8 @@ class Peer:
         soft: its soft label is what the assigner calls label.
         soft_tolerance: absolute.
         numbers: the assigner's oracle with this peer's convention, by the names of the peer's arrays.
-        tolerance: of `numbers`: relative for losses, absolute otherwise.
+        losses: names of `numbers` that are held to a relative tolerance; the others are held to an absolute one.
+        tolerance: of `numbers`.
     """
 
     assigner: str
@@ -112,6 +113,7 @@ class Peer:
     soft: bool = False
     soft_tolerance: float = 1e-4
     numbers: Numbers | None = None
+    losses: frozenset[str] = frozenset()
     tolerance: float = 1e-4
 
     def asked(self, told: Options) -> dict[str, Any]:

@@ -10,8 +10,9 @@ A row may answer in three ways, alone or together:
     Peer.imitate   which box each location learns; held to ``PEER/assigned`` location by location
     Peer.soft      the assigner's own labels, held to ``PEER/soft`` where both learn the same box
     Peer.numbers   what the oracle yields by the names of the peer's arrays: losses, weights, scores; each is held to
-                   ``PEER/name``. Integers must be equal. Floats may differ by `Peer.tolerance`: relatively where the
-                   name holds "loss" (a location's array is looked at where it is comparable), absolutely elsewhere
+                   ``PEER/name``. Integers must be equal. Floats may differ by `Peer.tolerance`: relatively where
+                   `Peer.losses` has the name, absolutely elsewhere (a location's array is looked at where it is
+                   comparable)
 
 and its assigner likewise in two, `Oracle.zoo` by boxes and `Oracle.losses` by the terms of `Assignment.losses`. An
 assigner without samples (a likelihood over bags) has the latter alone:
@@ -217,10 +218,12 @@ PEERS = {
         "free_anchor",
         hyper={"bag": "pre_anchor_topk", "threshold": "bbox_thr", "gamma": "gamma", "alpha": "alpha"},
         numbers=partial(_free_anchor, "peer"),
+        losses=frozenset({"positive_loss", "negative_loss_sum"}),
     ),
     "mmdet_autoassign": Peer(
         "auto_assign",
         hyper={"alpha": "pos_loss_weight", "center": "center_loss_weight"},
         numbers=partial(_auto_assign, "peer"),
+        losses=frozenset({"loss_pos", "loss_neg", "loss_center"}),
     ),
 }
