@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from assigners.registry import (
     BadOption,
-    Entry,
+    CatalogueEntry,
     NameClash,
     RegistryError,
     UnknownName,
@@ -35,9 +35,29 @@ _LAZY = {
 }
 
 __all__ = [
-    "Assigner", "Assignment", "BadOption", "Declares", "DenseAssignment", "Entry", "Grid", "HeadInfo", "NameClash",
-    "Needs", "PlainAssignment", "Predictions", "RegistryError", "Samples", "Step", "Targets", "UnknownName", "assign",
-    "catalogue", "create", "negatives_outside_ignore", "parse_spec", "resolve_options",
+    "Assigner",
+    "Assignment",
+    "BadOption",
+    "CatalogueEntry",
+    "Declares",
+    "DenseAssignment",
+    "Grid",
+    "HeadInfo",
+    "NameClash",
+    "Needs",
+    "PlainAssignment",
+    "Predictions",
+    "RegistryError",
+    "Samples",
+    "Step",
+    "Targets",
+    "UnknownName",
+    "assign",
+    "catalogue",
+    "create",
+    "negatives_outside_ignore",
+    "parse_spec",
+    "resolve_options",
 ]  # fmt: skip
 
 

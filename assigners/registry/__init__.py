@@ -23,7 +23,7 @@ ENTRY_POINT_GROUP = "assigner_zoo.assigners"
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One assigner of the catalogue."""
 
     name: str
@@ -36,51 +36,51 @@ class Entry:
 
 # fmt: off
 _BUILTIN = (
-    Entry("center", "FCOS, center sampling or whole box", "Tian et al., ICCV", 2019,
+    CatalogueEntry("center", "FCOS, center sampling or whole box", "Tian et al., ICCV", 2019,
           "assigners.rules.center:CenterSampling", "tian2019fcos"),
-    Entry("atss", "Adaptive training sample selection", "Zhang et al., CVPR", 2020,
+    CatalogueEntry("atss", "Adaptive training sample selection", "Zhang et al., CVPR", 2020,
           "assigners.rules.atss:ATSS", "zhang2020atss"),
-    Entry("paa", "Probabilistic anchor assignment", "Kim and Lee, ECCV", 2020,
+    CatalogueEntry("paa", "Probabilistic anchor assignment", "Kim and Lee, ECCV", 2020,
           "assigners.rules.paa:PAA", "kim2020paa"),
-    Entry("iqdet", "Instance-wise quality distribution sampling", "Ma et al., CVPR", 2021,
+    CatalogueEntry("iqdet", "Instance-wise quality distribution sampling", "Ma et al., CVPR", 2021,
           "assigners.rules.iqdet.iqdet:IQDet", "ma2021iqdet"),
-    Entry("qd", "IQDet, draws rounded to the grid", "Ma et al., CVPR", 2021,
+    CatalogueEntry("qd", "IQDet, draws rounded to the grid", "Ma et al., CVPR", 2021,
           "assigners.rules.iqdet.grid_variants:QuantisedDistribution", "ma2021iqdet"),
-    Entry("uniform", "IQDet, uniform draws on the grid", "Ma et al., CVPR", 2021,
+    CatalogueEntry("uniform", "IQDet, uniform draws on the grid", "Ma et al., CVPR", 2021,
           "assigners.rules.iqdet.grid_variants:UniformSampling", "ma2021iqdet"),
-    Entry("uniform_center", "Float draws, center square", "Ma et al., CVPR", 2021,
+    CatalogueEntry("uniform_center", "Float draws, center square", "Ma et al., CVPR", 2021,
           "assigners.rules.iqdet.fixed_variants:UniformCenter", "ma2021iqdet"),
-    Entry("fixed_qd", "IQDet, nothing learned", "Ma et al., CVPR", 2021,
+    CatalogueEntry("fixed_qd", "IQDet, nothing learned", "Ma et al., CVPR", 2021,
           "assigners.rules.iqdet.fixed_variants:FixedQuality", "ma2021iqdet"),
-    Entry("max_iou", "Max-IoU thresholds on one anchor", "Lin et al., ICCV", 2017,
+    CatalogueEntry("max_iou", "Max-IoU thresholds on one anchor", "Lin et al., ICCV", 2017,
           "assigners.rules.max_iou:MaxIoU", "lin2017focal"),
-    Entry("foveabox", "Middle of the box, levels by its size", "Kong et al., TIP", 2020,
+    CatalogueEntry("foveabox", "Middle of the box, levels by its size", "Kong et al., TIP", 2020,
           "assigners.rules.foveabox:FoveaBox", "kong2020foveabox"),
-    Entry("centernet", "Box centre, Gaussian-weighted negatives", "Zhou et al., arXiv", 2019,
+    CatalogueEntry("centernet", "Box centre, Gaussian-weighted negatives", "Zhou et al., arXiv", 2019,
           "assigners.rules.centernet:CenterNet", "zhou2019objects"),
-    Entry("poto", "Prediction-aware one-to-one assignment", "Wang et al., CVPR", 2021,
+    CatalogueEntry("poto", "Prediction-aware one-to-one assignment", "Wang et al., CVPR", 2021,
           "assigners.rules.poto:POTO", "wang2021defcn"),
-    Entry("tal", "Task alignment learning (TOOD)", "Feng et al., ICCV", 2021,
+    CatalogueEntry("tal", "Task alignment learning (TOOD)", "Feng et al., ICCV", 2021,
           "assigners.rules.tal:TAL", "feng2021tood"),
-    Entry("ddod", "ATSS by predictions (DDOD)", "Chen et al., ACM MM", 2021,
+    CatalogueEntry("ddod", "ATSS by predictions (DDOD)", "Chen et al., ACM MM", 2021,
           "assigners.rules.ddod:DDOD", "chen2021ddod"),
-    Entry("sim_ota", "Simplified optimal transport, dynamic k", "Ge et al., arXiv", 2021,
+    CatalogueEntry("sim_ota", "Simplified optimal transport, dynamic k", "Ge et al., arXiv", 2021,
           "assigners.rules.sim_ota:SimOTA", "ge2021yolox"),
-    Entry("dsla", "Dynamic soft label assignment (RTMDet)", "Lyu et al., arXiv", 2022,
+    CatalogueEntry("dsla", "Dynamic soft label assignment (RTMDet)", "Lyu et al., arXiv", 2022,
           "assigners.rules.dsla:DSLA", "lyu2022rtmdet"),
-    Entry("sapd", "Soft anchor points, soft-selected levels", "Zhu et al., ECCV", 2020,
+    CatalogueEntry("sapd", "Soft anchor points, soft-selected levels", "Zhu et al., ECCV", 2020,
           "assigners.rules.sapd:SAPD", "zhu2020sapd"),
-    Entry("free_anchor", "FreeAnchor, likelihood of bags", "Zhang et al., NeurIPS", 2019,
+    CatalogueEntry("free_anchor", "FreeAnchor, likelihood of bags", "Zhang et al., NeurIPS", 2019,
           "assigners.rules.free_anchor:FreeAnchor", "zhang2019freeanchor"),
-    Entry("auto_assign", "AutoAssign, learnt weights in the box", "Zhu et al., arXiv", 2020,
+    CatalogueEntry("auto_assign", "AutoAssign, learnt weights in the box", "Zhu et al., arXiv", 2020,
           "assigners.rules.auto_assign:AutoAssign", "zhu2020autoassign"),
-    Entry("ota", "Optimal transport assignment", "Ge et al., CVPR", 2021,
+    CatalogueEntry("ota", "Optimal transport assignment", "Ge et al., CVPR", 2021,
           "assigners.rules.ota:OTA", "ge2021ota"),
-    Entry("lla", "Loss-aware label assignment", "Ge et al., Neurocomputing", 2021,
+    CatalogueEntry("lla", "Loss-aware label assignment", "Ge et al., Neurocomputing", 2021,
           "assigners.rules.lla:LLA", "ge2021lla"),
-    Entry("dw", "Dual weighting", "Li et al., CVPR", 2022,
+    CatalogueEntry("dw", "Dual weighting", "Li et al., CVPR", 2022,
           "assigners.rules.dw:DualWeighting", "li2022dw"),
-    Entry("rfla", "Gaussian receptive fields", "Xu et al., ECCV", 2022,
+    CatalogueEntry("rfla", "Gaussian receptive fields", "Xu et al., ECCV", 2022,
           "assigners.rules.rfla:RFLA", "xu2022rfla"),
 )
 # fmt: on
@@ -102,13 +102,13 @@ class BadOption(RegistryError, ValueError):  # noqa: N818
     """An option's value does not fit its type or range."""
 
 
-def catalogue() -> list[Entry]:
+def catalogue() -> list[CatalogueEntry]:
     """Every known assigner, built-in ones first; a plugin's class is not imported."""
-    plugins = [Entry(p.name, f"plugin of {_origin(p)}", "", None, p.value) for p in _plugins()]
+    plugins = [CatalogueEntry(p.name, f"plugin of {_origin(p)}", "", None, p.value) for p in _plugins()]
     return [*_BUILTIN, *plugins]
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> CatalogueEntry:
     """The entry of `name`.
 
     Raises:

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from assigners.registry import Entry, RegistryError
+from assigners.registry import CatalogueEntry, RegistryError
 
 _DEPARTURES = re.compile(r"^Departures\b.*:\s*$", re.MULTILINE)
 _ARGUMENT = re.compile(r"^(?P<names>\w+(?:, \w+)*): (?P<text>.*)$")
@@ -54,7 +54,7 @@ class Description:
     departures: list[str] = field(default_factory=list)
 
 
-def describe(entry: Entry) -> Description:
+def describe(entry: CatalogueEntry) -> Description:
     """Read the source of an assigner.
 
     Raises:

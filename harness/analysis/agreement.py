@@ -41,7 +41,7 @@ from harness.evaluation.coco_metrics import BINS
 from harness.inspection.forward import forward
 from harness.protocol.protocol import Protocol
 from harness.records.schema import RunRecord
-from harness.runs.trained import Trained
+from harness.runs.trained import TrainedRun
 from harness.training.build import attach_assigner, resolve_assigner
 
 SCHEMA = 1
@@ -50,7 +50,7 @@ STEP = Step(seed=SEED, index=0, progress=1.0)  # schedules stand at their end
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenBatch:
     """One batch as every assigner meets it, B images with G boxes.
 
     Attributes:
@@ -136,7 +136,7 @@ def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, A
     return list(made.values())
 
 
-def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, grads: bool = False) -> Frozen:
+def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, grads: bool = False) -> FrozenBatch:
     """Bring the first `count` images to the detector in one batch (`forward`).
 
     Args:
@@ -158,7 +158,7 @@ def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, gra
     names = set.intersection(*(set(each.attributes) for each in made.objects))
     area = np.concatenate([each.area for each in made.objects])[made.rows]
     attributes = {name: np.concatenate([each.attributes[name] for each in made.objects])[made.rows] for name in names}
-    return Frozen(
+    return FrozenBatch(
         grid=made.grid,
         predictions=made.predictions,
         targets=made.targets,
@@ -168,7 +168,7 @@ def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, gra
     )
 
 
-def ask(model: FCOS, frozen: Frozen, subject: Subject, own: Assigner) -> tuple[Assignment, str]:
+def ask(model: FCOS, frozen: FrozenBatch, subject: Subject, own: Assigner) -> tuple[Assignment, str]:
     """What an assigner makes of the batch, and where its parameters are from (see `Insight`).
 
     Args:
@@ -200,7 +200,7 @@ def _teach(assigner: Assigner, learnt: dict[str, Tensor]) -> str:
     return "shared"
 
 
-def compare(trained: Trained, images: ImageSet, count: int, subjects: Sequence[Subject]) -> Insight:
+def compare(trained: TrainedRun, images: ImageSet, count: int, subjects: Sequence[Subject]) -> Insight:
     """Ask all subjects about one batch, and measure.
 
     Args:
@@ -242,7 +242,7 @@ def compare(trained: Trained, images: ImageSet, count: int, subjects: Sequence[S
     return Insight(frozen.grid.strides, len(boxes), frozen.image_ids, tuple(rows), agreement)
 
 
-def _measure(frozen: Frozen, assignment: Assignment, bins: Strata) -> tuple[dict[str, Any], Footprint]:
+def _measure(frozen: FrozenBatch, assignment: Assignment, bins: Strata) -> tuple[dict[str, Any], Footprint]:
     """What `Insight` says of one assigner, and which cells its positives read."""
     grid, targets, samples = frozen.grid, frozen.targets, assignment.samples
     positives = positives_of(grid, targets, samples, frozen.predictions.distances)

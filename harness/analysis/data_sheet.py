@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness.data.base import ImageSet
 from harness.data.transforms import make_sample
-from harness.drawing.images import SKY, Entry, Panel, colour_of, sheet
+from harness.drawing.images import SKY, LegendEntry, Panel, colour_of, sheet
 from harness.protocol.protocol import DataSection
 
 THUMBNAIL = 320  # px of an image's longer side on the sheet
@@ -28,8 +28,10 @@ def draw(images: ImageSet, chosen: Sequence[int], section: DataSection, title: s
     """
     panels = [_panel(images, index, section) for index in chosen]
     legend = [
-        Entry(lambda pen, x, y: pen.rectangle((x - 10, y - 8, x + 10, y + 8), SKY, 2.0), "learnt, one colour a class"),
-        Entry(lambda pen, x, y: pen.hatch((x - 12, y - 8, x + 12, y + 8)), "a region without negatives"),
+        LegendEntry(
+            lambda pen, x, y: pen.rectangle((x - 10, y - 8, x + 10, y + 8), SKY, 2.0), "learnt, one colour a class"
+        ),
+        LegendEntry(lambda pen, x, y: pen.hatch((x - 12, y - 8, x + 12, y + 8)), "a region without negatives"),
     ]
     return sheet([panels[i : i + PER_ROW] for i in range(0, len(panels), PER_ROW)], title, legend)
 

@@ -16,7 +16,7 @@ from harness.core.errors import UserError
 from harness.data import open_data
 from harness.data.base import ImageSet
 from harness.inspection.counterfactuals import Explanation, explain
-from harness.inspection.one_image import Drawn, View, assign, find_image, look, mixtures
+from harness.inspection.one_image import ImageAssignment, View, assign, find_image, look, mixtures
 from harness.protocol.protocol import Protocol
 from harness.records.inputs import data_spec
 from harness.records.store import ResultsStore
@@ -59,7 +59,7 @@ class Answer:
     model: FCOS
     images: ImageSet
     view: View
-    drawn: Drawn
+    drawn: ImageAssignment
     mixture: tuple[Mixture, torch.Tensor] | None
     explanation: Explanation | None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Predictions
 from assigners.registry import AssignerSpec, create
 from harness.bench.measure import Call, in_turns, peak_bytes
-from harness.bench.scene import STEP, Scene, make_scene
+from harness.bench.scene import STEP, BenchScene, make_scene
 from harness.core.device import out_of_memory
 
 BOXES, IMAGES, CLASSES = (7, 30, 100, 500, 5000), (1, 2, 4, 8, 16), (1, 20, 80, 365)
@@ -48,7 +48,7 @@ def choose_cells(
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """What an assigner costs on one kind of batch.
 
     Attributes:
@@ -111,11 +111,11 @@ class Bench:
     def __post_init__(self) -> None:
         self._rates: dict[str, float] = {}  # seconds per unit of work of the dense versions, as last seen
 
-    def scene(self, cell: Cell) -> Scene:
+    def scene(self, cell: Cell) -> BenchScene:
         """The batch of a cell, the same for every assigner."""
         return make_scene(cell.images, cell.boxes, cell.classes, size=self.size, device=self.device)
 
-    def row(self, cell: Cell, scene: Scene, subject: AssignerSpec) -> Row:
+    def row(self, cell: Cell, scene: BenchScene, subject: AssignerSpec) -> Measurement:
         """What one assigner costs on it."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -127,7 +127,7 @@ class Bench:
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            return Row(*place, None, None, None, None, None, 0, 0, "out of memory")
+            return Measurement(*place, None, None, None, None, None, 0, 0, "out of memory")
         rule = self.rules.get(subject.assigner)
         theirs, dense_mib, note = self._dense(cell, scene, rule, assigner, subject)
         mine, dense = in_turns(ours, theirs, self.limits.seconds, self.device)
@@ -136,10 +136,10 @@ class Bench:
         dense_ms = None if dense is None else dense.ms
         ratio = None if dense is None else dense.ms / mine.ms
         dense_calls = 0 if dense is None else dense.calls
-        return Row(*place, mine.ms, dense_ms, ratio, mib, dense_mib, mine.calls, dense_calls, note)
+        return Measurement(*place, mine.ms, dense_ms, ratio, mib, dense_mib, mine.calls, dense_calls, note)
 
     def _dense(
-        self, cell: Cell, scene: Scene, rule: Any, assigner: Assigner, subject: AssignerSpec
+        self, cell: Cell, scene: BenchScene, rule: Any, assigner: Assigner, subject: AssignerSpec
     ) -> tuple[Call | None, float | None, str]:
         """The dense version's call, its peak memory in MiB, and why it is not to be run."""
         if rule is None:
@@ -164,7 +164,7 @@ def _work(cell: Cell, rule: Any) -> float:
     return cell.images * cell.boxes * (cell.classes if rule.pair_class else 1)
 
 
-def assigner_call(assigner: Assigner, scene: Scene) -> tuple[Call, str]:
+def assigner_call(assigner: Assigner, scene: BenchScene) -> tuple[Call, str]:
     """A call as in training, and what it consists of: backward too, where the assigner trains itself or the maps."""
     backward = assigner.needs.grads or assigner.needs.features
     predictions, inputs = _with_gradient(scene.predictions) if backward else (scene.predictions, [])
@@ -180,7 +180,7 @@ def assigner_call(assigner: Assigner, scene: Scene) -> tuple[Call, str]:
     return call, "forward+backward" if backward else "forward"
 
 
-def dense_call(rule: Any, assigner: Assigner, scene: Scene) -> Call:
+def dense_call(rule: Any, assigner: Assigner, scene: BenchScene) -> Call:
     """A call of the dense version, like that of its assigner."""
     predictions, inputs = _with_gradient(scene.predictions) if rule.losses else (scene.predictions, [])
     inputs = [*inputs, *(p for p in assigner.parameters() if p.requires_grad)]

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from harness.bench.batches import Row
+from harness.bench.batches import Measurement
 from harness.core.errors import UserError, reason, writing
 from harness.core.files import write_atomically
 
@@ -26,7 +26,7 @@ def to_line(row: Any, environment: Mapping[str, Any]) -> Line:
     return {name: _text(value) for name, value in {**asdict(row), **told}.items()}
 
 
-def read_lines(path: Path, kind: type[Any] = Row) -> list[Line]:
+def read_lines(path: Path, kind: type[Any] = Measurement) -> list[Line]:
     """All rows of a file; none where there is no file yet.
 
     Raises:
@@ -45,14 +45,14 @@ def read_lines(path: Path, kind: type[Any] = Row) -> list[Line]:
     return lines
 
 
-def merge(old: Iterable[Line], new: Iterable[Line], kind: type[Any] = Row) -> list[Line]:
+def merge(old: Iterable[Line], new: Iterable[Line], kind: type[Any] = Measurement) -> list[Line]:
     """Old and new rows in order, a new one in the place of an old one of the same machine, assigner and batch."""
     key = ["device", "threads", *(field.name for field in fields(kind) if field.name not in MEASURED)]
     known = {tuple(line[name] for name in key): line for line in (*old, *new)}
     return [known[place] for place in sorted(known, key=_order)]
 
 
-def write_lines(path: Path, lines: Sequence[Line], kind: type[Any] = Row) -> None:
+def write_lines(path: Path, lines: Sequence[Line], kind: type[Any] = Measurement) -> None:
     """Write the whole file or nothing."""
     with writing(path):
         text = StringIO()

@@ -22,7 +22,7 @@ STEP = Step(seed=0, index=1, progress=0.75)  # past every warm-up
 
 
 @dataclass(frozen=True)
-class Scene:
+class BenchScene:
     """A batch and what the detector predicts for it."""
 
     grid: Grid
@@ -45,7 +45,7 @@ def make_scene(
     channels: int = CHANNELS,
     device: torch.device | str = "cpu",
     seed: int = 0,
-) -> Scene:
+) -> BenchScene:
     """`boxes` boxes in each of `images` images, sides log-uniform; the same numbers give the same scene.
 
     An image is as much work as the next one, so that batches of any size compare: all hold the boxes of the first, in
@@ -73,7 +73,7 @@ def make_scene(
     targets = Targets.collate(list(truth), list(labels), grid, sizes=[size] * images)
     predictions = _predict(grid, targets, classes, channels, generator)
     moved = Grid.build(shapes, STRIDES, device=device)
-    return Scene(moved, targets.to(device), _moved(predictions, torch.device(device)), classes)
+    return BenchScene(moved, targets.to(device), _moved(predictions, torch.device(device)), classes)
 
 
 def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generator: torch.Generator) -> Predictions:

@@ -23,7 +23,7 @@ LEAST = 3  # steps of each kind
 STAND_IN = "center"  # whose assignment lies ready where the assigner replaces the losses that one would feed
 
 
-class Ready(Assigner):
+class FixedAssigner(Assigner):
     """Gives the same assignment every time."""
 
     def __init__(self, answer: Assignment, declares: Declares) -> None:
@@ -41,7 +41,7 @@ class Share:
 
     Attributes:
         backbone, precision: of the network.
-        images, boxes, classes, size: of the batch, as in `harness.bench.batches.Row`.
+        images, boxes, classes, size: of the batch, as in `harness.bench.batches.Measurement`.
         step_ms: median time of a step: forward, losses, backward and optimiser.
         ready_ms: the same with an assignment that lies ready.
         share: (step - ready) / step; noise can bring it below 0.
@@ -134,7 +134,7 @@ class _Training:
             losses = self.model(self.batch, self.targets, STEP)
         descend(losses, self.model, self.optimizer, self.schedule)
 
-    def ready(self, assigner: Assigner) -> Ready:
+    def ready(self, assigner: Assigner) -> FixedAssigner:
         """What an assigner says of the batch, without losses of its own."""
         self.model.attach(assigner)
         with precision(self.schedule, self.device):
@@ -147,4 +147,6 @@ class _Training:
             for field in fields(samples)
             if isinstance(value := getattr(samples, field.name), Tensor)
         }
-        return Ready(Assignment(replace(samples, **tensors), answer.negative_weight.detach()), assigner.declares)
+        return FixedAssigner(
+            Assignment(replace(samples, **tensors), answer.negative_weight.detach()), assigner.declares
+        )

@@ -24,7 +24,7 @@ from harness.protocol.protocol import load_protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.bench.batches import Bench, Cell, Row
+    from harness.bench.batches import Bench, Cell, Measurement
     from harness.bench.step import Share
 
 QUICK = ((7, 100), (2,), (80,))  # boxes, images, classes
@@ -339,9 +339,9 @@ def _measure(
     path: Path,
     told: dict[str, Any],
     screen: Console,
-) -> list[Row]:
+) -> list[Measurement]:
     """Every subject on every cell; a row is written as soon as it is known."""
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=len(cells) * len(subjects))
@@ -358,7 +358,7 @@ def _measure(
     return rows
 
 
-def _record(path: Path, row: Row | Share, told: dict[str, Any]) -> None:
+def _record(path: Path, row: Measurement | Share, told: dict[str, Any]) -> None:
     from harness.bench.measurements import merge, read_lines, to_line, write_lines
 
     kind = type(row)
@@ -383,7 +383,7 @@ def _where(line: dict[str, str]) -> tuple[str, str, str]:
     return line["device"], line["threads"], line["size"]
 
 
-def _assigners_table(rows: Sequence[Row]) -> Table:
+def _assigners_table(rows: Sequence[Measurement]) -> Table:
     from harness.bench.measurements import short
 
     table = Table(title="medians of calls; peak memory of one call", title_justify="left", title_style="dim")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness.cli.console.options import json_option, results_option
 from harness.cli.console.output import Stopped, console, emit, say
-from harness.doctor import Row, all_checks, examine
+from harness.doctor import Finding, all_checks, examine
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -54,7 +54,7 @@ def command(
     say(screen, "nothing is in the way")
 
 
-def _line(row: Row, width: int) -> Text:
+def _line(row: Finding, width: int) -> Text:
     """A finding on one line, and what to do on a line of its own, from which it can be copied."""
     line = Text(f"{row.state:<7}", style=COLOURS[row.state])
     line.append(f"  {row.what:<{width}}  {row.detail}", style="default")

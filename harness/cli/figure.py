@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.data.base import ImageSet
     from harness.records.details import Trace
     from harness.records.schema import RunRecord
-    from harness.runs.trained import Trained
+    from harness.runs.trained import TrainedRun
 
 LEARNING = ("iqdet", "qd", "uniform")  # assigners with an encoder
 IMAGES = 4  # of figure 5
@@ -131,7 +131,7 @@ def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
     return images
 
 
-def _load(store: ResultsStore, run_id: str, images: ImageSet, device: Any) -> Trained:
+def _load(store: ResultsStore, run_id: str, images: ImageSet, device: Any) -> TrainedRun:
     from harness.runs.trained import load_trained
 
     trained = load_trained(store, run_id, device, with_assigner=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from harness.analysis.agreement import Insight, Subject
     from harness.data.base import ImageSet
-    from harness.runs.trained import Trained
+    from harness.runs.trained import TrainedRun
 
 
 @click.command("insight")
@@ -128,7 +128,7 @@ def split_specs(text: str) -> list[str]:
 
 
 def _provenance(
-    trained: Trained, images: ImageSet, data: str, count: int, subjects: Sequence[Subject]
+    trained: TrainedRun, images: ImageSet, data: str, count: int, subjects: Sequence[Subject]
 ) -> dict[str, Any]:
     """Where the numbers come from; the data are told by both splits, as a board is."""
     from harness.records.identity import data_hash

@@ -19,9 +19,9 @@ from harness.records.store import ResultsStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.data.readers.unannotated import Found, Picture, PictureSet
+    from harness.data.readers.unannotated import Picture, PictureList, PictureSet
     from harness.evaluation.inference import Detections
-    from harness.runs.trained import Trained
+    from harness.runs.trained import TrainedRun
 
 JSON_FILE = "predictions.json"
 
@@ -108,14 +108,16 @@ def _spare_the_originals(pictures: Sequence[Picture], output: Path) -> None:
             raise UserError(f"image {picture.name} would be overwritten by a drawing; choose another --output")
 
 
-def _left_out(found: Found) -> str:
+def _left_out(found: PictureList) -> str:
     names = ", ".join(name for name, _ in found.skipped)
     hidden = f", besides {counted(found.hidden, 'hidden file')}" if found.hidden else ""
     unreadable = counted(len(found.skipped), "unreadable image")
     return f"warning: {unreadable} left out{hidden}: {shorten(names)}; {JSON_FILE} says why"
 
 
-def _report(trained: Trained, asked: Found, detections: Sequence[Detections], threshold: float) -> dict[str, Any]:
+def _report(
+    trained: TrainedRun, asked: PictureList, detections: Sequence[Detections], threshold: float
+) -> dict[str, Any]:
     """What predictions.json holds: the run, the images, their detections."""
     images = []
     for picture, found in zip(asked.pictures, detections, strict=True):

@@ -36,7 +36,7 @@ def kind_of(record: RunRecord) -> Kind:
 
 
 @dataclass(frozen=True)
-class Entry:
+class BoardEntry:
     """One assigner with its options: a run per seed, by seed.
 
     Attributes:
@@ -101,7 +101,7 @@ class Board:
 
     question: Question
     kind: Kind
-    entries: tuple[Entry, ...]
+    entries: tuple[BoardEntry, ...]
     part: Part = "everything"
 
     @cached_property
@@ -135,7 +135,7 @@ class Board:
         error = float(np.median([math.hypot(gap.se_seed or 0.0, gap.se_image or 0.0) for gap in known]))
         return resolvable_gap(error * math.sqrt(seeds), seeds)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> BoardEntry:
         """By name.
 
         Raises:
@@ -158,7 +158,7 @@ def parts(board: Board) -> list[Board]:
     return [replace(board, entries=usual, part="defaults"), replace(board, entries=beside, part="variants")]
 
 
-def gap(a: Entry, b: Entry, metric: str = METRIC) -> Gap:
+def gap(a: BoardEntry, b: BoardEntry, metric: str = METRIC) -> Gap:
     """What is between two entries of a board, first minus second, on the seeds that both have."""
     return paired_gap(a.values(metric), b.values(metric), a.replicates(metric), b.replicates(metric))
 
@@ -189,15 +189,15 @@ def boards(records: Iterable[RunRecord], details: Mapping[str, Details]) -> list
     return made
 
 
-def _entry(name: str, changed: dict[str, Any], runs: Sequence[RunRecord], details: Mapping[str, Details]) -> Entry:
+def _entry(name: str, changed: dict[str, Any], runs: Sequence[RunRecord], details: Mapping[str, Details]) -> BoardEntry:
     """Of runs from the oldest to the newest."""
     # Two runs may share name and seed where an option was added later: the newer one is the assigner of today.
     by_seed = {run.seed: run for run in runs}
     chosen = tuple(run for _, run in sorted(by_seed.items()))
     found = tuple(details.get(run.run_id) for run in chosen)
-    return Entry(name, chosen[-1].assigner, dict(chosen[-1].options), changed, chosen, found)
+    return BoardEntry(name, chosen[-1].assigner, dict(chosen[-1].options), changed, chosen, found)
 
 
-def _rank(entry: Entry) -> tuple[bool, float, str]:
+def _rank(entry: BoardEntry) -> tuple[bool, float, str]:
     mean = entry.mean(METRIC)
     return mean is None, -(mean or 0.0), entry.name

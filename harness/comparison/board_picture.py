@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.comparison.board import METRIC, Board, Entry
+from harness.comparison.board import METRIC, Board, BoardEntry
 from harness.comparison.intervals import Gap
 from harness.comparison.noise import noise
 from harness.core.files import slug
@@ -53,7 +53,7 @@ def file_name(board: Board) -> str:
     return f"board-{protocol}-{slug(question.data)}-{question.protocol_hash[:6]}{kind}{part}"
 
 
-def _gap(board: Board, entry: Entry, reference: Entry) -> Gap | None:
+def _gap(board: Board, entry: BoardEntry, reference: BoardEntry) -> Gap | None:
     """Entry minus reference; the board has each pair once."""
     if (found := board.gaps.get((entry.name, reference.name))) is not None:
         return found
@@ -61,7 +61,7 @@ def _gap(board: Board, entry: Entry, reference: Entry) -> Gap | None:
     return found.turned() if found is not None else None
 
 
-def _seeds(axes: Axes, entry: Entry, row: int) -> None:
+def _seeds(axes: Axes, entry: BoardEntry, row: int) -> None:
     values = [*entry.values(METRIC).values()]
     mean = sum(values) / len(values)
     axes.plot(mean, row, "|", color=colour(0), markersize=12, markeredgewidth=2.4)

@@ -44,7 +44,7 @@ TRAININGS = 12  # pairs of runs in that world
 
 
 @dataclass(frozen=True)
-class Row:
+class CoverageRow:
     """The coverage of one interval in one world.
 
     Attributes:
@@ -74,7 +74,7 @@ def model_rows(
     seeds: tuple[int, ...] = SEEDS,
     ratios: tuple[float, ...] = RATIOS,
     interactions: tuple[float, ...] = INTERACTIONS,
-) -> Iterator[Row]:
+) -> Iterator[CoverageRow]:
     """Rows of the ``model`` world: all combinations of the arguments."""
     weights = image_weights(IMAGES, REPLICATES) / IMAGES
     for number, n in enumerate(seeds):
@@ -93,7 +93,7 @@ def model_rows(
                 ):
                     held = float((np.abs(error) <= half).mean())
                     width = float(np.median(half))
-                    yield Row("model", n, ratio, interaction, interval, aim, held, width, simulations)
+                    yield CoverageRow("model", n, ratio, interaction, interval, aim, held, width, simulations)
 
 
 def _simulate(
@@ -112,7 +112,7 @@ def _simulate(
     return np.stack([differences.mean(axis=1), shared.mean(axis=0)[:, 0], *halves])
 
 
-def detection_row(simulations: int, n: int = 3) -> Row:
+def detection_row(simulations: int, n: int = 3) -> CoverageRow:
     """The combined interval of `n` seeds in the ``detections`` world."""
     rng = np.random.default_rng((SEED, n))
     pairs = _trainings(rng)
@@ -122,7 +122,7 @@ def detection_row(simulations: int, n: int = 3) -> Row:
     low, high = np.array([(gap.low, gap.high) for gap in gaps], dtype=np.float64).T
     held = float(((low <= truth) & (truth <= high)).mean())
     width = float(np.median((high - low) / 2))
-    return Row("detections", n, None, None, "combined", "all images", held, width, simulations)
+    return CoverageRow("detections", n, None, None, "combined", "all images", held, width, simulations)
 
 
 def _points(table: MatchTable, weights: Floats) -> Floats:
@@ -180,13 +180,16 @@ def _detect(rng: np.random.Generator, images: ShapesSet, skill: Floats) -> list[
     return found
 
 
-def as_csv(rows: list[Row]) -> str:
+def as_csv(rows: list[CoverageRow]) -> str:
     """A table of rows, one line each."""
 
     def cell(value: object) -> str:
         return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    lines = [",".join(field.name for field in fields(Row)), *(",".join(map(cell, astuple(row))) for row in rows)]
+    lines = [
+        ",".join(field.name for field in fields(CoverageRow)),
+        *(",".join(map(cell, astuple(row))) for row in rows),
+    ]
     return "\n".join(lines) + "\n"
 
 

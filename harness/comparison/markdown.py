@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.comparison.board import Board, Entry, parts
+from harness.comparison.board import Board, BoardEntry, parts
 from harness.comparison.intervals import Interval
 from harness.comparison.noise import noise
 
@@ -60,6 +60,6 @@ def _interval(interval: Interval) -> str:
     return f"{interval.mean:.1f}" + (f" ± {interval.high - interval.mean:.1f}" if interval.high is not None else "")
 
 
-def _mean(entry: Entry, metric: str) -> str:
+def _mean(entry: BoardEntry, metric: str) -> str:
     value = entry.mean(metric)
     return "-" if value is None else f"{value:.1f}"

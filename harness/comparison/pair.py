@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assigners.registry import parse_spec
-from harness.comparison.board import Board, Entry, gap
+from harness.comparison.board import Board, BoardEntry, gap
 from harness.comparison.intervals import Gap, paired_gap
 from harness.core.errors import UserError, did_you_mean, shorten
 from harness.records.schema import RunRecord
@@ -28,8 +28,8 @@ class Comparison:
     """
 
     board: Board
-    a: Entry
-    b: Entry
+    a: BoardEntry
+    b: BoardEntry
     gaps: dict[str, Gap]
 
     @property
@@ -83,7 +83,7 @@ def differing_keys(a: Any, b: Any, at: str = "") -> Iterator[tuple[str, Any, Any
         yield at, a, b
 
 
-def _find(boards: Iterable[Board], wanted: str) -> list[tuple[Board, Entry]]:
+def _find(boards: Iterable[Board], wanted: str) -> list[tuple[Board, BoardEntry]]:
     everything = [(board, entry) for board in boards for entry in board.entries]
     by_run = [
         (board, entry)
@@ -103,7 +103,7 @@ def _find(boards: Iterable[Board], wanted: str) -> list[tuple[Board, Entry]]:
     return found
 
 
-def _is(entry: Entry, name: str, options: Mapping[str, Any]) -> bool:
+def _is(entry: BoardEntry, name: str, options: Mapping[str, Any]) -> bool:
     """Whether an entry is what ``name[options]`` asks for: options not named there are at their defaults."""
     changed = {*parse_spec(entry.name)[1]}
     return (
@@ -122,14 +122,14 @@ def _same(value: Any, text: Any) -> bool:
         return False
 
 
-def _gaps(a: Entry, b: Entry) -> dict[str, Gap]:
+def _gaps(a: BoardEntry, b: BoardEntry) -> dict[str, Gap]:
     found = {name: gap(a, b, name) for name in COMPARED if a.values(name).keys() & b.values(name).keys()}
     left, right = by_shape(a), by_shape(b)
     shared = (name for name in left if left[name].keys() & right.get(name, {}).keys())
     return found | {name: paired_gap(left[name], right[name], {}, {}) for name in shared}
 
 
-def by_shape(entry: Entry) -> dict[str, dict[int, float]]:
+def by_shape(entry: BoardEntry) -> dict[str, dict[int, float]]:
     """AP by seed within each bin of the objects' attributes, and that of the last bin minus that of the first.
 
     The gap of the latter is what one assigner gains where the attribute is large beyond what it gains where it is
@@ -153,7 +153,7 @@ def _machine(record: RunRecord) -> tuple[Any, ...]:
     return tuple(getattr(environment, key, None) for key in ("device", "threads", "processes", "torch"))
 
 
-def _refusal(first: str, a: list[tuple[Board, Entry]], second: str, b: list[tuple[Board, Entry]]) -> str:
+def _refusal(first: str, a: list[tuple[Board, BoardEntry]], second: str, b: list[tuple[Board, BoardEntry]]) -> str:
     (board_a, x), (board_b, y) = min(
         ((i, j) for i in a for j in b), key=lambda pair: len([*_differences(pair[0], pair[1])])
     )
@@ -171,7 +171,7 @@ def _refusal(first: str, a: list[tuple[Board, Entry]], second: str, b: list[tupl
     )
 
 
-def _differences(a: tuple[Board, Entry], b: tuple[Board, Entry]) -> Iterator[tuple[str, Any, Any]]:
+def _differences(a: tuple[Board, BoardEntry], b: tuple[Board, BoardEntry]) -> Iterator[tuple[str, Any, Any]]:
     """Between the protocols and the data of two entries."""
     left, right = (entry.records[0] for _, entry in (a, b))
     yield from differing_keys(left.protocol.content, right.protocol.content)

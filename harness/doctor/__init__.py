@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.doctor import data, machine, software, storage
-from harness.doctor.rows import Check, Row, State, examine
+from harness.doctor.rows import Check, Finding, State, examine
 
 if TYPE_CHECKING:
     from harness.protocol.protocol import Protocol
 
-__all__ = ["Check", "Row", "State", "all_checks", "examine"]
+__all__ = ["Check", "Finding", "State", "all_checks", "examine"]
 
 
 def all_checks(results: Path, data_sets: Mapping[str, Protocol]) -> dict[str, Check]:

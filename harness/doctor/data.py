@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError
-from harness.doctor.rows import Row, from_error
+from harness.doctor.rows import Finding, from_error
 
 if TYPE_CHECKING:
     from harness.protocol.protocol import Protocol
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 SHAPES_DIGEST = "d211acc51e099549d8cca9be0d3e73ffab660d10d0125cfa79f2231d02033313"  # of `shapes_digest`, everywhere
 
 
-def embedded() -> Iterator[Row]:
+def embedded() -> Iterator[Finding]:
     """Whether `shapes` has the pixels that it has on every machine."""
     digest = shapes_digest()
     if digest == SHAPES_DIGEST:
-        yield Row("embedded data", "ok", f"shapes is bit-identical ({digest[:12]})")
+        yield Finding("embedded data", "ok", f"shapes is bit-identical ({digest[:12]})")
     else:
         detail = f"shapes differs: its first images hash to {digest[:12]}, not to {SHAPES_DIGEST[:12]}"
-        yield Row("embedded data", "problem", detail, "install another build of numpy: no result would compare")
+        yield Finding("embedded data", "problem", detail, "install another build of numpy: no result would compare")
 
 
 def shapes_digest() -> str:
@@ -38,7 +38,7 @@ def shapes_digest() -> str:
     return digest.hexdigest()
 
 
-def opened(spec: str, protocol: Protocol, results: Path) -> Iterator[Row]:
+def opened(spec: str, protocol: Protocol, results: Path) -> Iterator[Finding]:
     """Both splits of a data set: counted, checksummed, held against each other, every image decoded.
 
     Raises:
@@ -53,8 +53,8 @@ def opened(spec: str, protocol: Protocol, results: Path) -> Iterator[Row]:
         images, objects = split.images, len(split.objects.labels)
         what = f"data {spec}, {images.split}"
         counts = f"{len(images)} images, {objects} boxes, {len(images.classes)} classes"
-        yield Row(what, "ok", f"{counts}, checksum {images.checksum()[:12]}")
+        yield Finding(what, "ok", f"{counts}, checksum {images.checksum()[:12]}")
         for line in images.warnings.lines():
-            yield Row(what, "warning", line, look)
+            yield Finding(what, "warning", line, look)
     for problem in found.problems:
         yield from_error(f"data {spec}", UserError(problem))

@@ -11,7 +11,7 @@ from typing import Any
 from harness.core.errors import UserError, shorten
 from harness.core.files import held
 from harness.core.text import counted
-from harness.doctor.rows import Row, from_error
+from harness.doctor.rows import Finding, from_error
 from harness.records.failures import Failure
 from harness.records.identity import RunSpec
 from harness.records.inputs import recorded_protocol
@@ -24,7 +24,7 @@ LOCKS = ("lock", "claim")  # of a run, and of a sweep that has it run
 WEIGHTS = "network.safetensors"  # `harness.runs.trained.NETWORK_FILE`, which needs torch
 
 
-def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Row]:
+def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Finding]:
     """The trained runs that have no record yet, with the command that completes it.
 
     Args:
@@ -34,7 +34,7 @@ def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Row
     for run_id in pending_runs(store):
         what = f"run {run_id}"
         if _busy(store.work_dir(run_id)):
-            found[run_id] = Row(what, "ok", "in progress in another process")
+            found[run_id] = Finding(what, "ok", "in progress in another process")
             continue
         try:
             pending = load_pending(store, run_id)
@@ -43,7 +43,7 @@ def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Row
             continue
         why = f": {shorten(failed[run_id].error)}" if run_id in failed else ""
         command = completing(run_id, pending.data, store.root)
-        found[run_id] = Row(what, "warning", f"trained, but without a record{why}", command)
+        found[run_id] = Finding(what, "warning", f"trained, but without a record{why}", command)
     return found
 
 
@@ -68,7 +68,7 @@ def superseded(store: ResultsStore) -> dict[str, str]:
     return found
 
 
-def orphans(store: ResultsStore, spoken: Collection[str], lost: Mapping[str, str]) -> Iterator[Row]:
+def orphans(store: ResultsStore, spoken: Collection[str], lost: Mapping[str, str]) -> Iterator[Finding]:
     """Work folders without a record that no command goes on from, with their size and the command that removes them.
 
     Args:
@@ -88,15 +88,15 @@ def orphans(store: ResultsStore, spoken: Collection[str], lost: Mapping[str, str
                 f"unfinished, and run {lost[work.name]} was finished since on other data of this name; {_size(work)}"
             )
             advice = f"{_remove(work)} (unless its data is still there: then {_going_on(store, work.name)})"
-            yield Row(f"work folder {work.name}", "warning", detail, advice)
+            yield Finding(f"work folder {work.name}", "warning", detail, advice)
         elif state_file(work) is None:
             holds = "weights but no record" if WEIGHTS in things else "no checkpoint, no weights and no record"
-            yield Row(f"work folder {work.name}", "warning", f"{holds}; {_size(work)}", _remove(work))
+            yield Finding(f"work folder {work.name}", "warning", f"{holds}; {_size(work)}", _remove(work))
     if empty:
         detail = (
             f"{counted(len(empty), 'folder')} without anything but a lock: {shorten(', '.join(p.name for p in empty))}"
         )
-        yield Row("work folders", "warning", detail, _remove(*empty))
+        yield Finding("work folders", "warning", detail, _remove(*empty))
 
 
 def _folders(store: ResultsStore) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.errors import reason, shorten
 from harness.doctor.limits import driver_version, memory_bytes, usable_cores
-from harness.doctor.rows import Row
+from harness.doctor.rows import Finding
 
 if TYPE_CHECKING:
     import torch
@@ -22,37 +22,37 @@ LITTLE_SHARED_MEMORY = GIB  # batches of loading processes pass through it; a co
 OTHER_BUILD = "install another build of torch and torchvision; this one computes wrongly here"
 
 
-def cores() -> Iterator[Row]:
+def cores() -> Iterator[Finding]:
     """Cores that this process may use, which in a container are not those of the machine, and torch's threads."""
     usable, there = usable_cores(), os.cpu_count() or 1
     told = f"{usable:g} of {there} usable" if usable < there else f"{there}"
     threads, fitting = int(import_module("torch").get_num_threads()), max(1, int(usable))
     if threads > fitting:
         detail = f"{told}, but torch would compute with {threads} threads, which wait for one another"
-        yield Row("cores", "warning", detail, f"give --threads {fitting}, or set OMP_NUM_THREADS={fitting}")
+        yield Finding("cores", "warning", detail, f"give --threads {fitting}, or set OMP_NUM_THREADS={fitting}")
     else:
-        yield Row("cores", "ok", f"{told}; threads of torch: {threads}")
+        yield Finding("cores", "ok", f"{told}; threads of torch: {threads}")
 
 
-def memory() -> Iterator[Row]:
+def memory() -> Iterator[Finding]:
     """Memory that is free for this process, and the part of it that loading processes share."""
     total, free = memory_bytes()
     if total is None or free is None:
-        yield Row("memory", "warning", "this system does not say how much there is", "watch it during a first run")
+        yield Finding("memory", "warning", "this system does not say how much there is", "watch it during a first run")
     else:
         detail = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}"
         if free < LITTLE_MEMORY:
             detail += "; the default run takes about 1 GiB"
-            yield Row("memory", "warning", detail, "close other programs, or lower schedule.batch_size")
+            yield Finding("memory", "warning", detail, "close other programs, or lower schedule.batch_size")
         else:
-            yield Row("memory", "ok", detail)
+            yield Finding("memory", "ok", detail)
     shared = Path("/dev/shm")
     if shared.is_dir() and (size := shutil.disk_usage(shared).total) < LITTLE_SHARED_MEMORY:
         detail = f"{size / 2**20:.0f} MiB at {shared}, little for loading processes"
-        yield Row("shared memory", "warning", detail, "give --workers 0, or start the container with --shm-size=2g")
+        yield Finding("shared memory", "warning", detail, "give --workers 0, or start the container with --shm-size=2g")
 
 
-def devices() -> Iterator[Row]:
+def devices() -> Iterator[Finding]:
     """The GPUs, or why there is none."""
     import torch
 
@@ -62,16 +62,18 @@ def devices() -> Iterator[Row]:
         for index in range(torch.cuda.device_count()):
             yield _gpu(torch.device("cuda", index), f"{build}, driver {driver or 'unknown'}")
     elif driver is None:
-        yield Row("devices", "ok", f"CPU only: {build}; no NVIDIA driver to be seen")
+        yield Finding("devices", "ok", f"CPU only: {build}; no NVIDIA driver to be seen")
     elif built is None:
         detail = f"CPU only: {build}, although there is an NVIDIA driver ({driver})"
-        yield Row("devices", "warning", detail, "install CUDA builds of torch and torchvision to use the GPU")
+        yield Finding("devices", "warning", detail, "install CUDA builds of torch and torchvision to use the GPU")
     else:
         detail = f"CPU only: {build}, driver {driver}: {_why_no_gpu()}"
-        yield Row("devices", "warning", detail, "let torch see the GPU, update the driver, or install a build for it")
+        yield Finding(
+            "devices", "warning", detail, "let torch see the GPU, update the driver, or install a build for it"
+        )
 
 
-def _gpu(device: torch.device, build: str) -> Row:
+def _gpu(device: torch.device, build: str) -> Finding:
     import torch
 
     about = torch.cuda.get_device_properties(device)
@@ -79,8 +81,8 @@ def _gpu(device: torch.device, build: str) -> Row:
     bfloat16 = "bfloat16" if about.major >= 8 else "bfloat16 in software alone"  # Ampere brought it
     detail = f"{about.name}, {free / GIB:.1f} GiB free of {total / GIB:.1f}, {bfloat16}; {build}"
     if free < LITTLE_MEMORY:
-        return Row(f"device {device}", "warning", detail, "its memory is in use: wait, or choose another device")
-    return Row(f"device {device}", "ok", detail)
+        return Finding(f"device {device}", "warning", detail, "its memory is in use: wait, or choose another device")
+    return Finding(f"device {device}", "ok", detail)
 
 
 def _why_no_gpu() -> str:
@@ -96,7 +98,7 @@ def _why_no_gpu() -> str:
     return "torch finds no device"
 
 
-def computation() -> Iterator[Row]:
+def computation() -> Iterator[Finding]:
     """On each device: the CPU's assignment, and one step of a tiny network in finite numbers."""
     import torch
 
@@ -108,9 +110,9 @@ def computation() -> Iterator[Row]:
         what, assigned = f"computation on {device}", positives(device)
         if assigned != expected:
             detail = f"atss assigns {len(assigned)} locations, {len(assigned ^ expected)} of them not as the CPU does"
-            yield Row(what, "problem", detail, OTHER_BUILD)
+            yield Finding(what, "problem", detail, OTHER_BUILD)
         elif wrong := one_step(device):
-            yield Row(what, "problem", f"not finite in one step of a tiny network: {', '.join(wrong)}", OTHER_BUILD)
+            yield Finding(what, "problem", f"not finite in one step of a tiny network: {', '.join(wrong)}", OTHER_BUILD)
         else:
             detail = f"{len(expected)} locations assigned; losses, gradients, detections of a tiny network are finite"
-            yield Row(what, "ok", detail)
+            yield Finding(what, "ok", detail)

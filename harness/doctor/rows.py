@@ -12,7 +12,7 @@ State = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True)
-class Row:
+class Finding:
     """One finding.
 
     Attributes:
@@ -28,17 +28,17 @@ class Row:
     advice: str = ""
 
 
-Check = Callable[[], Iterable[Row]]
+Check = Callable[[], Iterable[Finding]]
 
 
-def examine(checks: Mapping[str, Check], begin: Callable[[str], object] = lambda what: None) -> list[Row]:
+def examine(checks: Mapping[str, Check], begin: Callable[[str], object] = lambda what: None) -> list[Finding]:
     """The rows of all checks; one that breaks is a row itself.
 
     Args:
         checks: by what they look at.
         begin: told of each before it starts.
     """
-    rows: list[Row] = []
+    rows: list[Finding] = []
     for what, check in checks.items():
         begin(what)
         try:
@@ -47,10 +47,10 @@ def examine(checks: Mapping[str, Check], begin: Callable[[str], object] = lambda
             rows.append(from_error(what, error))
         except Exception as error:  # the other checks must still be heard
             detail = f"this check broke: {type(error).__name__}: {shorten(reason(error))}"
-            rows.append(Row(what, "problem", detail, "where an import is at fault, mend that; else report a bug"))
+            rows.append(Finding(what, "problem", detail, "where an import is at fault, mend that; else report a bug"))
     return rows
 
 
-def from_error(what: str, error: UserError, state: State = "problem") -> Row:
+def from_error(what: str, error: UserError, state: State = "problem") -> Finding:
     """A row in an error's own words."""
-    return Row(what, state, *error.parts())
+    return Finding(what, state, *error.parts())

@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from harness.core.environment import source_version
 from harness.core.errors import reason, shorten
-from harness.doctor.rows import Row
+from harness.doctor.rows import Finding
 
 DISTRIBUTION = "assigner-zoo"
 IMPORTS = (
@@ -23,30 +23,32 @@ IMPORTS = (
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 
-def packages() -> Iterator[Row]:
+def packages() -> Iterator[Finding]:
     """Python and the packages, against the lower bounds that this distribution asks for."""
     try:
         about, needed = metadata.metadata(DISTRIBUTION), metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        yield Row("packages", "warning", f"{DISTRIBUTION} is not installed: no bounds to hold them to", "pip install .")
+        yield Finding(
+            "packages", "warning", f"{DISTRIBUTION} is not installed: no bounds to hold them to", "pip install ."
+        )
         return
     python, least = ".".join(map(str, sys.version_info[:3])), about["Requires-Python"].removeprefix(">=")
     if reaches(python, least):
-        yield Row("Python", "ok", f"{python}, {sys.executable}")
+        yield Finding("Python", "ok", f"{python}, {sys.executable}")
     else:
-        yield Row("Python", "problem", f"{python}, older than {least}", f"make an environment with Python {least}")
+        yield Finding("Python", "problem", f"{python}, older than {least}", f"make an environment with Python {least}")
     enough = []
     for name, bound in filter(None, map(_lower_bound, needed)):
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Row(name, "problem", "not installed", f"pip install '{name}>={bound}'")
+            yield Finding(name, "problem", "not installed", f"pip install '{name}>={bound}'")
             continue
         if reaches(version, bound):
             enough.append(f"{name} {version}")
         else:
-            yield Row(name, "problem", f"{version}, older than {bound}", f"pip install --upgrade '{name}>={bound}'")
-    yield Row("packages", "ok", f"at their lower bounds or above: {', '.join(enough)}")
+            yield Finding(name, "problem", f"{version}, older than {bound}", f"pip install --upgrade '{name}>={bound}'")
+    yield Finding("packages", "ok", f"at their lower bounds or above: {', '.join(enough)}")
 
 
 def _lower_bound(requirement: str) -> tuple[str, str] | None:
@@ -64,7 +66,7 @@ def reaches(version: str, bound: str) -> bool:
         return False
 
 
-def imports() -> Iterator[Row]:
+def imports() -> Iterator[Finding]:
     """Installed is not usable: compiled parts must fit one another and this machine."""
     broken = []
     for name in IMPORTS:
@@ -74,40 +76,40 @@ def imports() -> Iterator[Row]:
             package = name.partition(".")[0]
             broken.append(name)
             detail = f"{type(error).__name__}: {shorten(reason(error))}"
-            yield Row(f"import {package}", "problem", detail, f"install {package} in a build that fits the others")
+            yield Finding(f"import {package}", "problem", detail, f"install {package} in a build that fits the others")
     if not broken:
-        yield Row("imports", "ok", f"{len(IMPORTS)} packages with compiled parts load")
+        yield Finding("imports", "ok", f"{len(IMPORTS)} packages with compiled parts load")
 
 
-def source() -> Iterator[Row]:
+def source() -> Iterator[Finding]:
     """The code that runs, as a record would name it."""
     code = source_version()
     commit = code["commit"]
     if commit is None:
         detail = f"version {code['version']}, outside a git checkout: records name no commit"
-        yield Row("source", "warning", detail, "install a checkout (pip install -e .) for records that do")
+        yield Finding("source", "warning", detail, "install a checkout (pip install -e .) for records that do")
     elif commit.endswith("+dirty"):
         detail = f"commit {commit}: the packages differ from it, and a record cannot say how"
-        yield Row("source", "warning", detail, "commit before a run whose record is to be kept")
+        yield Finding("source", "warning", detail, "commit before a run whose record is to be kept")
     else:
-        yield Row("source", "ok", f"commit {commit}")
+        yield Finding("source", "ok", f"commit {commit}")
 
 
-def tools() -> Iterator[Row]:
+def tools() -> Iterator[Finding]:
     """What single verbs and tests use where it is there."""
     starter = shutil.which("torchrun") or shutil.which("torchrun", path=str(Path(sys.executable).parent))
     if starter is None:
         detail = "not found; runs on several devices start with it"
-        yield Row("torchrun", "warning", detail, "python -m torch.distributed.run does the same")
+        yield Finding("torchrun", "warning", detail, "python -m torch.distributed.run does the same")
     else:
-        yield Row("torchrun", "ok", starter)
+        yield Finding("torchrun", "ok", starter)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         detail = "no Chromium; the test that opens the report is skipped"
-        yield Row("browser", "warning", detail, "install the package chromium")
+        yield Finding("browser", "warning", detail, "install the package chromium")
     else:
-        yield Row("browser", "ok", browser)
+        yield Finding("browser", "ok", browser)
     if find_spec("matplotlib") is None:
-        yield Row("matplotlib", "warning", "not found; charts are drawn by it", "pip install 'assigner-zoo[plots]'")
+        yield Finding("matplotlib", "warning", "not found; charts are drawn by it", "pip install 'assigner-zoo[plots]'")
     else:
-        yield Row("matplotlib", "ok", metadata.version("matplotlib"))
+        yield Finding("matplotlib", "ok", metadata.version("matplotlib"))

@@ -15,7 +15,7 @@ from harness.core.again import aimed_at
 from harness.core.errors import UserError, reason, shorten
 from harness.core.files import held
 from harness.doctor import leftovers
-from harness.doctor.rows import Row, State, from_error
+from harness.doctor.rows import Finding, State, from_error
 from harness.records.failures import Failure, load_failures
 from harness.records.store import ResultsStore
 
@@ -24,15 +24,15 @@ LITTLE_DISK = 2 * GIB  # a ResNet-50 and its optimiser's state, twice while a ch
 NO_DISK = 64 * 2**20  # not even the default run
 
 
-def disk(results: Path) -> Iterator[Row]:
+def disk(results: Path) -> Iterator[Finding]:
     """Room where results go."""
     free = shutil.disk_usage(_nearest_folder(results)).free
     state: State = "problem" if free < NO_DISK else "warning" if free < LITTLE_DISK else "ok"
     advice = "" if state == "ok" else "make room, or name another --results directory"
-    yield Row("disk", state, f"{free / GIB:.1f} GiB free for {results}", advice)
+    yield Finding("disk", state, f"{free / GIB:.1f} GiB free for {results}", advice)
 
 
-def writable(results: Path) -> Iterator[Row]:
+def writable(results: Path) -> Iterator[Finding]:
     """Whether a record can be written: that takes a file, a second name for it and a lock, which some network
     folders lack. Leaves nothing behind, and makes no results directory where there is none.
 
@@ -51,9 +51,9 @@ def writable(results: Path) -> Iterator[Row]:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         detail = f"{folder} does not take files, hard links and locks: {reason(error)}"
-        yield Row("results", "problem", detail, "unlock it, or name another --results directory")
+        yield Finding("results", "problem", detail, "unlock it, or name another --results directory")
         return
-    yield Row(
+    yield Finding(
         "results", "ok", f"{results} takes records" if results.is_dir() else f"{results} will be made in {folder}"
     )
 
@@ -63,17 +63,17 @@ def _nearest_folder(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
-def records(results: Path) -> Iterator[Row]:
+def records(results: Path) -> Iterator[Finding]:
     """Valid records, files that are none, what killed writers left, and the leaderboard."""
     store = ResultsStore(results)
     valid, problems = store.load_all()
-    yield Row("records", "ok", f"{len(valid)} valid in {store.runs_dir}")
+    yield Finding("records", "ok", f"{len(valid)} valid in {store.runs_dir}")
     for problem in problems:
-        yield Row("record", "problem", problem, f"move it out of {store.runs_dir}; readers leave it out")
+        yield Finding("record", "problem", problem, f"move it out of {store.runs_dir}; readers leave it out")
     half = sorted(path.name for path in store.runs_dir.glob(".*.tmp"))
     if half:
         detail = f"{len(half)} unfinished files, of writers at work or killed: {shorten(', '.join(half))}"
-        yield Row("records", "warning", detail, f"while nothing runs: rm {shlex.quote(str(store.runs_dir))}/.*.tmp")
+        yield Finding("records", "warning", detail, f"while nothing runs: rm {shlex.quote(str(store.runs_dir))}/.*.tmp")
     if valid and not problems:
         from harness.records.leaderboard import check_leaderboard
 
@@ -81,12 +81,12 @@ def records(results: Path) -> Iterator[Row]:
             check_leaderboard(store)
         except UserError as error:
             command = aimed_at("harness leaderboard", results)
-            yield Row("leaderboard", "warning", from_error("leaderboard", error).detail, command)
+            yield Finding("leaderboard", "warning", from_error("leaderboard", error).detail, command)
         else:
-            yield Row("leaderboard", "ok", f"agrees with {len(valid)} records")
+            yield Finding("leaderboard", "ok", f"agrees with {len(valid)} records")
 
 
-def unfinished(results: Path) -> Iterator[Row]:
+def unfinished(results: Path) -> Iterator[Finding]:
     """Runs that were interrupted, wait for their record or failed, with the command that goes on or tries again; and
     work folders that no run needs."""
     store = ResultsStore(results)
@@ -100,11 +100,11 @@ def unfinished(results: Path) -> Iterator[Row]:
         *leftovers.orphans(store, {*failed, *waiting}, lost),
     ]
     for problem in problems:
-        rows.append(Row("failed run", "warning", problem, f"move it out of {store.root / 'failed'}"))
-    yield from rows or [Row("unfinished runs", "ok", "none")]
+        rows.append(Finding("failed run", "warning", problem, f"move it out of {store.root / 'failed'}"))
+    yield from rows or [Finding("unfinished runs", "ok", "none")]
 
 
-def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Row]:
+def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Finding]:
     work = store.root / "work"
     for folder in sorted(work.iterdir()) if work.is_dir() else ():
         # `.old` is the checkpoint where a kill hit between two renames; the checkpoint's own module needs torch.
@@ -112,21 +112,21 @@ def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Row]:
         if not found or folder.name in failed:
             continue
         if held(folder / "lock"):
-            yield Row(f"run {folder.name}", "ok", "in progress in another process")
+            yield Finding(f"run {folder.name}", "ok", "in progress in another process")
             continue
         try:
             state = json.loads(found[0].read_text("utf-8"))
             step, command = int(state["step"]), str(state.get("command") or "")
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             detail = f"its checkpoint cannot be read: {found[0]}: {type(error).__name__}: {shorten(reason(error))}"
-            yield Row(f"run {folder.name}", "warning", detail, "begin anew with --restart")
+            yield Finding(f"run {folder.name}", "warning", detail, "begin anew with --restart")
             continue
         # The folder may have been moved since the checkpoint was written.
         advice = aimed_at(command, store.root) if command else "the command that began it, with --resume"
-        yield Row(f"run {folder.name}", "warning", f"interrupted after step {step}", advice)
+        yield Finding(f"run {folder.name}", "warning", f"interrupted after step {step}", advice)
 
 
-def _failed(failure: Failure, store: ResultsStore) -> Row:
+def _failed(failure: Failure, store: ResultsStore) -> Finding:
     when = "before the first step" if failure.step is None else f"after step {failure.step}"
     again = aimed_at(failure.command, store.root)
-    return Row(f"run {failure.run_id}", "warning", f"failed {when}: {shorten(failure.error)}", again)
+    return Finding(f"run {failure.run_id}", "warning", f"failed {when}: {shorten(failure.error)}", again)

@@ -260,14 +260,14 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LegendEntry:
     """One entry of a legend: what draws the symbol around a point, and what it means."""
 
     symbol: Callable[[Pen, float, float], None]
     words: str
 
 
-def sheet(rows: Sequence[Sequence[Panel]], title: str, legend: Sequence[Entry]) -> Image.Image:
+def sheet(rows: Sequence[Sequence[Panel]], title: str, legend: Sequence[LegendEntry]) -> Image.Image:
     """Panels in rows on a dark ground, a title above and the legend below."""
     title = _on_one_line(title)
     pictures = [[(panel.title, panel.finished()) for panel in row] for row in rows if row]
@@ -299,9 +299,9 @@ def sheet(rows: Sequence[Sequence[Panel]], title: str, legend: Sequence[Entry]) 
     return made
 
 
-def _wrapped(legend: Sequence[Entry], width: int) -> list[list[tuple[float, Entry]]]:
+def _wrapped(legend: Sequence[LegendEntry], width: int) -> list[list[tuple[float, LegendEntry]]]:
     """The legend's lines: (left edge in pixels, entry)."""
-    lines: list[list[tuple[float, Entry]]] = []
+    lines: list[list[tuple[float, LegendEntry]]] = []
     left = float(width)
     for entry in legend:
         needed = font(2 * TEXT - 2).getlength(entry.words) / 2 + 3.8 * GAP

@@ -18,7 +18,7 @@ from assigners.grid import inside_range
 from assigners.ops.boxes import aligned_iou
 from detector import FCOS
 from harness.core.text import counted
-from harness.inspection.one_image import FIRST_LEVEL, Drawn, View, assign, fate
+from harness.inspection.one_image import FIRST_LEVEL, ImageAssignment, View, assign, fate
 
 Verdict = Literal["too small", "crowd", "difficult", "ignored", "positive", "no location", "taken", "rule"]
 
@@ -61,7 +61,7 @@ class Explanation:
         return asdict(self)
 
 
-def explain(model: FCOS, view: View, step: Step, drawn: Drawn, row: int) -> Explanation:
+def explain(model: FCOS, view: View, step: Step, drawn: ImageAssignment, row: int) -> Explanation:
     """Answer for the object `row` of a view whose assignment is `drawn`."""
     status = fate(view, row)
     if status != "assigned":
@@ -116,7 +116,7 @@ def _never_assigned(view: View, row: int, status: str) -> Explanation:
     return Explanation(row, key, f"box {row} is {what}, and the protocol drops these (data.{key} = drop)")
 
 
-def _holders(lonely: Drawn, drawn: Drawn, own: int) -> Counter[int]:
+def _holders(lonely: ImageAssignment, drawn: ImageAssignment, own: int) -> Counter[int]:
     """Which other boxes have positives at the places that a box would have alone."""
     places = {_place(lonely, i) for i in lonely.of(own)}
     return Counter(
@@ -126,13 +126,13 @@ def _holders(lonely: Drawn, drawn: Drawn, own: int) -> Counter[int]:
     )
 
 
-def _place(drawn: Drawn, index: int) -> tuple[int, float, float]:
+def _place(drawn: ImageAssignment, index: int) -> tuple[int, float, float]:
     x, y = (round(float(value), 3) for value in drawn.xy[index])
     return int(drawn.level[index]), x, y
 
 
 def _remove_until_positive(
-    model: FCOS, view: View, step: Step, drawn: Drawn, lonely: Drawn, own: int
+    model: FCOS, view: View, step: Step, drawn: ImageAssignment, lonely: ImageAssignment, own: int
 ) -> tuple[list[int], int]:
     """Take away whoever has most of its places, else who overlaps it most, until the box has a positive.
 

@@ -136,7 +136,7 @@ def look(model: FCOS, images: ImageSet, index: int, protocol: Protocol) -> View:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ImageAssignment:
     """The samples that exist, on the host; S of them.
 
     Attributes:
@@ -164,7 +164,7 @@ class Drawn:
         return [int(count) for count in np.bincount(self.level[self.of(box)], minlength=levels)]
 
 
-def assign(model: FCOS, view: View, step: Step, keep: Sequence[int], boxes: Tensor | None = None) -> Drawn:
+def assign(model: FCOS, view: View, step: Step, keep: Sequence[int], boxes: Tensor | None = None) -> ImageAssignment:
     """Ask the assigner about some of the boxes, or about others in their stead (see `View.subset`)."""
     assert model.assigner is not None
     targets, grid = view.subset(keep, boxes), view.grid
@@ -179,7 +179,7 @@ def assign(model: FCOS, view: View, step: Step, keep: Sequence[int], boxes: Tens
     host: list[Any] = [
         tensor.detach().cpu().numpy() for tensor in (position, rows.level, xy, rows.label, rows.positive, iou)
     ]
-    return Drawn(*host)
+    return ImageAssignment(*host)
 
 
 def mixtures(model: FCOS, view: View) -> tuple[Mixture, Tensor] | None:
@@ -223,7 +223,7 @@ def fate(view: View, row: int) -> str:
     return "too small"
 
 
-def box_rows(view: View, drawn: Drawn) -> list[dict[str, Any]]:
+def box_rows(view: View, drawn: ImageAssignment) -> list[dict[str, Any]]:
     """A row per object of the data set, as plain JSON values."""
     made = []
     for row in range(len(view.objects)):
@@ -245,7 +245,7 @@ def box_rows(view: View, drawn: Drawn) -> list[dict[str, Any]]:
     return made
 
 
-def sample_rows(view: View, drawn: Drawn) -> list[dict[str, Any]]:
+def sample_rows(view: View, drawn: ImageAssignment) -> list[dict[str, Any]]:
     """Every sample as plain JSON values; places are in pixels of the resized image."""
     return [
         {

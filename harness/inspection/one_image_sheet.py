@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from assigners.rules.iqdet.encoder import Mixture
-from harness.drawing.images import GREY, VERMILION, WHITE, Entry, Panel, Pen, sheet
+from harness.drawing.images import GREY, VERMILION, WHITE, LegendEntry, Panel, Pen, sheet
 from harness.inspection.counterfactuals import Explanation
-from harness.inspection.one_image import FIRST_LEVEL, Drawn, View, fate, quality_map
+from harness.inspection.one_image import FIRST_LEVEL, ImageAssignment, View, fate, quality_map
 
 PAIR_SIDE = 900  # px of a panel that has a neighbour
 LENS_SIDE = 400  # px of a panel that shows one box on one level
@@ -23,7 +23,11 @@ SPACING = 6  # px of the finished picture between two locations, below which dra
 
 
 def draw(
-    view: View, drawn: Drawn, mixture: tuple[Mixture, Tensor] | None, explanation: Explanation | None, title: str
+    view: View,
+    drawn: ImageAssignment,
+    mixture: tuple[Mixture, Tensor] | None,
+    explanation: Explanation | None,
+    title: str,
 ) -> Image.Image:
     """Compose the sheet.
 
@@ -43,7 +47,7 @@ def draw(
     return sheet(rows, title, _legend(view, drawn, mixture is not None, explanation))
 
 
-def overview(view: View, drawn: Drawn, explanation: Explanation | None, side: int) -> Panel:
+def overview(view: View, drawn: ImageAssignment, explanation: Explanation | None, side: int) -> Panel:
     """The image with every box and every sample, its longer edge enlarged towards `side` px."""
     panel = Panel(view.pixels, title="samples", side=side)
     _boxes(panel, view, explanation)
@@ -64,7 +68,7 @@ def _boxes(panel: Panel, view: View, explanation: Explanation | None) -> None:
         panel.box(view.scaled(row), words, colour, width=2.4 if row == chosen else 1.2)
 
 
-def _sample(panel: Panel, drawn: Drawn, index: int, *, foreign: bool = False) -> None:
+def _sample(panel: Panel, drawn: ImageAssignment, index: int, *, foreign: bool = False) -> None:
     (x, y), level = drawn.xy[index].tolist(), int(drawn.level[index])
     if drawn.positive[index]:
         panel.dot(x, y, level, float(drawn.label[index]), foreign=foreign)
@@ -72,7 +76,7 @@ def _sample(panel: Panel, drawn: Drawn, index: int, *, foreign: bool = False) ->
         panel.cross(x, y, level)
 
 
-def quality_panel(view: View, drawn: Drawn, mixture: Mixture, usable: Tensor, side: int) -> Panel:
+def quality_panel(view: View, drawn: ImageAssignment, mixture: Mixture, usable: Tensor, side: int) -> Panel:
     """Q over the image, with the components of each box on the level that has most of its positives."""
     panel = Panel(view.pixels, title="quality distribution Q, the largest over boxes and levels", side=side)
     panel.heat(quality_map(view, mixture, usable))
@@ -102,7 +106,7 @@ def _levels_of(explanation: Explanation) -> list[int]:
 
 
 def _lens(
-    view: View, drawn: Drawn, mixture: tuple[Mixture, Tensor] | None, explanation: Explanation, level: int
+    view: View, drawn: ImageAssignment, mixture: tuple[Mixture, Tensor] | None, explanation: Explanation, level: int
 ) -> Panel:
     """One box on one level: the locations there, whose samples they are, and where it would have its own."""
     own = view.rows.index(explanation.box)
@@ -146,26 +150,26 @@ def _window(view: View, row: int) -> tuple[int, int, int, int]:
     return left, top, min(int(np.ceil(x + reach)), width), min(int(np.ceil(y + reach)), height)
 
 
-def _legend(view: View, drawn: Drawn, quality: bool, explanation: Explanation | None) -> list[Entry]:
+def _legend(view: View, drawn: ImageAssignment, quality: bool, explanation: Explanation | None) -> list[LegendEntry]:
     closely = explanation is not None and explanation.box in view.rows
     entries = [
-        Entry(partial(_dot, level=level, label=1.0), f"P{FIRST_LEVEL + level}, stride {view.grid.strides[level]}")
+        LegendEntry(partial(_dot, level=level, label=1.0), f"P{FIRST_LEVEL + level}, stride {view.grid.strides[level]}")
         for level in sorted(set(drawn.level.tolist()))
     ]
     if len(drawn.box):
-        entries += [Entry(partial(_dot, level=0, label=label), f"label {label:g}") for label in (0.0, 0.5, 1.0)]
+        entries += [LegendEntry(partial(_dot, level=0, label=label), f"label {label:g}") for label in (0.0, 0.5, 1.0)]
     if not drawn.positive.all():
-        entries.append(Entry(lambda pen, x, y: pen.cross(x, y, 0), "sample, not positive"))
+        entries.append(LegendEntry(lambda pen, x, y: pen.cross(x, y, 0), "sample, not positive"))
     if view.ignored:
-        entries.append(Entry(lambda pen, x, y: pen.hatch((x - 18, y - 14, x + 18, y + 14)), "no negatives"))
+        entries.append(LegendEntry(lambda pen, x, y: pen.hatch((x - 18, y - 14, x + 18, y + 14)), "no negatives"))
     if quality:
-        entries.append(Entry(_ellipses, "component, 1 and 2 sigma"))
-        entries.append(Entry(lambda pen, x, y: pen.bar(x, y, 22), "Q from 0 to 1"))
+        entries.append(LegendEntry(_ellipses, "component, 1 and 2 sigma"))
+        entries.append(LegendEntry(lambda pen, x, y: pen.bar(x, y, 22), "Q from 0 to 1"))
     if closely:
-        entries.append(Entry(lambda pen, x, y: pen.spot(x, y), "location"))
+        entries.append(LegendEntry(lambda pen, x, y: pen.spot(x, y), "location"))
         if explanation is not None and explanation.lost:
-            entries.append(Entry(lambda pen, x, y: pen.ring(x, y, 0), "positive if it were alone"))
-        entries.append(Entry(lambda pen, x, y: pen.dot(x, y, 0, 1.0, foreign=True), "positive of another box"))
+            entries.append(LegendEntry(lambda pen, x, y: pen.ring(x, y, 0), "positive if it were alone"))
+        entries.append(LegendEntry(lambda pen, x, y: pen.dot(x, y, 0, 1.0, foreign=True), "positive of another box"))
     return entries
 
 

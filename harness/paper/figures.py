@@ -23,12 +23,12 @@ from assigners.rules.iqdet.iqdet import IQDet
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
 from harness.drawing.charts import INK, LETTER, SERIES, SOFT, line, new_figure, styled
-from harness.drawing.images import Entry, Panel, Pen, sheet
+from harness.drawing.images import LegendEntry, Panel, Pen, sheet
 from harness.drawing.svg import element
 from harness.inspection.one_image import FIRST_LEVEL, assign, look, mixtures
 from harness.inspection.one_image_sheet import overview, quality_panel
 from harness.records.details import Trace
-from harness.runs.trained import Trained
+from harness.runs.trained import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ class Components:
 
 
 @dataclass(frozen=True)
-class Curve:
+class IouCurve:
     """The mean IoU of positives of one assigner.
 
     Attributes:
@@ -75,7 +75,7 @@ class Curve:
     value: tuple[float, ...]
 
 
-def components(trained: Trained, images: ImageSet) -> Components:
+def components(trained: TrainedRun, images: ImageSet) -> Components:
     """The quality distributions of every box of a split, as the run's encoder predicts them.
 
     Raises:
@@ -107,7 +107,7 @@ def components(trained: Trained, images: ImageSet) -> Components:
     return Components(mu, sigma, level_of.astype(np.int64), share_of, boxes)
 
 
-def curves(entries: Mapping[str, Sequence[Trace]]) -> list[Curve]:
+def curves(entries: Mapping[str, Sequence[Trace]]) -> list[IouCurve]:
     """Means over seeds of the mean IoU of positives.
 
     Args:
@@ -123,12 +123,12 @@ def curves(entries: Mapping[str, Sequence[Trace]]) -> list[Curve]:
         ]
         steps = sorted(set.intersection(*map(set, known))) if known else []
         if steps:
-            made.append(Curve(name, len(known), tuple(steps), tuple(fmean(k[s] for k in known) for s in steps)))
+            made.append(IouCurve(name, len(known), tuple(steps), tuple(fmean(k[s] for k in known) for s in steps)))
     return sorted(made, key=lambda curve: (-curve.value[-1], curve.name))
 
 
 @styled
-def figure_4(found: Components, lines: Sequence[Curve], title: str) -> Figure:
+def figure_4(found: Components, lines: Sequence[IouCurve], title: str) -> Figure:
     """Three charts in a row.
 
     Args:
@@ -171,7 +171,7 @@ def _points(axes: Axes, found: Components, places: Floats, kept: npt.NDArray[np.
     axes.scatter(places[kept, 0], places[kept, 1], s=9, c=ink, linewidths=0, clip_on=False)
 
 
-def _training(axes: Axes, lines: Sequence[Curve]) -> None:
+def _training(axes: Axes, lines: Sequence[IouCurve]) -> None:
     """(c), the lines named in the order of their ends."""
     axes.set_title("(c) mean IoU of the positives")
     if not lines:
@@ -185,11 +185,11 @@ def _training(axes: Axes, lines: Sequence[Curve]) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _label(curve: Curve) -> str:
+def _label(curve: IouCurve) -> str:
     return curve.name + (f" ({curve.seeds} seeds)" if curve.seeds > 1 else "")
 
 
-def figure_5(runs: Sequence[Trained], images: ImageSet, chosen: Sequence[int], title: str) -> Image.Image:
+def figure_5(runs: Sequence[TrainedRun], images: ImageSet, chosen: Sequence[int], title: str) -> Image.Image:
     """Sampling locations: a row of images for each run, and one of the quality distributions where it learns them.
 
     Args:
@@ -213,8 +213,8 @@ def figure_5(runs: Sequence[Trained], images: ImageSet, chosen: Sequence[int], t
                 learnt.append(quality_panel(view, drawn, *found, IMAGE_SIDE))
                 learnt[-1].title = f"{trained.record.assigner}: learnt quality"
         rows += [places, learnt] if learnt else [places]
-    legend = [Entry(partial(_dot, level=level), f"P{FIRST_LEVEL + level}") for level in sorted(levels)]
-    legend.append(Entry(lambda pen, x, y: pen.dot(x, y, 0, 0.0), "dark: soft label 0"))
+    legend = [LegendEntry(partial(_dot, level=level), f"P{FIRST_LEVEL + level}") for level in sorted(levels)]
+    legend.append(LegendEntry(lambda pen, x, y: pen.dot(x, y, 0, 0.0), "dark: soft label 0"))
     return sheet(rows, title, legend)
 
 

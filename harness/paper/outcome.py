@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.comparison.board import Entry, gap
+from harness.comparison.board import BoardEntry, gap
 from harness.comparison.intervals import Gap, Interval
 from harness.paper.planning import PlannedRow, TablePlan
 from harness.paper.published import Published, published
 from harness.records.details import Details
-from harness.records.lookup import Recorded
+from harness.records.lookup import RecordIndex
 from harness.records.schema import RunRecord
 
 METRIC = "AP"
@@ -49,7 +49,7 @@ class Line:
 
     planned: PlannedRow
     paper: Published
-    entry: Entry | None
+    entry: BoardEntry | None
     missing: tuple[int, ...]
     paper_gain: float | None
     gain: Gap | None
@@ -92,7 +92,7 @@ def lines(plan: TablePlan, records: Iterable[RunRecord], details: Mapping[str, D
         records: of the store.
         details: by run id; their replicates widen a gain's interval to images like these.
     """
-    recorded = Recorded(records)
+    recorded = RecordIndex(records)
     entries = {planned.row.name: _entry(planned, recorded, details) for planned in plan.rows}
     paper = published(plan.table.number)
     return [_line(plan, planned, entries, paper) for planned in plan.rows]
@@ -100,29 +100,31 @@ def lines(plan: TablePlan, records: Iterable[RunRecord], details: Mapping[str, D
 
 def answers(plan: TablePlan, records: Iterable[RunRecord]) -> dict[str, list[str]]:
     """By row the run ids of the records that it is made of."""
-    recorded = Recorded(records)
+    recorded = RecordIndex(records)
     return {
         planned.row.name: [record.run_id for record in _records(planned, recorded).values()] for planned in plan.rows
     }
 
 
-def _records(planned: PlannedRow, recorded: Recorded) -> dict[int, RunRecord]:
+def _records(planned: PlannedRow, recorded: RecordIndex) -> dict[int, RunRecord]:
     found = {run.spec.seed: recorded.answer(run.spec) for run in planned.runs if run.spec.data}
     return {seed: record for seed, record in found.items() if record is not None}
 
 
-def _entry(planned: PlannedRow, recorded: Recorded, details: Mapping[str, Details]) -> Entry | None:
+def _entry(planned: PlannedRow, recorded: RecordIndex, details: Mapping[str, Details]) -> BoardEntry | None:
     by_seed = _records(planned, recorded)
     if not by_seed:
         return None
     first = planned.runs[0]
     runs = tuple(record for _, record in sorted(by_seed.items()))
     own_details = tuple(details.get(record.run_id) for record in runs)
-    return Entry(first.choice.name, first.spec.assigner, first.spec.options, first.choice.changed, runs, own_details)
+    return BoardEntry(
+        first.choice.name, first.spec.assigner, first.spec.options, first.choice.changed, runs, own_details
+    )
 
 
 def _line(
-    plan: TablePlan, planned: PlannedRow, entries: Mapping[str, Entry | None], paper: Mapping[str, Published]
+    plan: TablePlan, planned: PlannedRow, entries: Mapping[str, BoardEntry | None], paper: Mapping[str, Published]
 ) -> Line:
     row, entry = planned.row, entries[planned.row.name]
     reference, base = plan.row(row.reference), entries[row.reference]
@@ -150,7 +152,7 @@ def _paper_gain(plan: TablePlan, own: Published, reference: Published) -> float 
     return round(own.metrics[METRIC] - over, 1) if over is not None and METRIC in own.metrics else None
 
 
-def _missing(plan: TablePlan, planned: PlannedRow, entry: Entry | None) -> tuple[int, ...]:
+def _missing(plan: TablePlan, planned: PlannedRow, entry: BoardEntry | None) -> tuple[int, ...]:
     """Seeds without an AP; a row that cannot be run misses none."""
     known = entry.values(METRIC) if entry is not None else {}
     return () if planned.obstacle else tuple(seed for seed in plan.seeds if seed not in known)
@@ -163,5 +165,5 @@ def _same_runs(a: PlannedRow, b: PlannedRow) -> bool:
     return bool(a.runs) and [run.spec for run in a.runs] == [run.spec for run in b.runs]
 
 
-def _shared(a: Entry, b: Entry) -> bool:
+def _shared(a: BoardEntry, b: BoardEntry) -> bool:
     return bool(a.values(METRIC).keys() & b.values(METRIC).keys())

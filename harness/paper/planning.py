@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from assigners import registry
 from harness.core.errors import UserError, did_you_mean
-from harness.paper.rows import Kind, Row, Table
+from harness.paper.rows import Kind, PaperRow, Table
 from harness.paper.scales import Scale
 from harness.protocol.protocol import Protocol, load_protocol
 from harness.records.identity import UNKNOWN, RunSpec
 from harness.records.schema import DataIdentity
 from harness.records.store import ResultsStore
-from harness.sweeps.plan import Choice, Held, Plan, PlannedRun, Tuning, choose, identify
+from harness.sweeps.plan import Choice, Plan, PlannedRun, StoreState, Tuning, choose, identify
 from harness.sweeps.request import Rerun
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class PlannedRow:
         wanted: whether it was asked for; other rows are shown as the store has them.
     """
 
-    row: Row
+    row: PaperRow
     place: Place
     tuning: Tuning
     runs: tuple[PlannedRun, ...]
@@ -136,10 +136,10 @@ def plan_table(
     if not dry:
         _check_named(table, [row for row in table.rows if row.name in wanted], places)
     registered = {entry.name for entry in registry.catalogue()}
-    held = Held(store)
+    held = StoreState(store)
     opened: dict[tuple[str, DataSection], DataIdentity] = {}
 
-    def planned(row: Row) -> PlannedRow:
+    def planned(row: PaperRow) -> PlannedRow:
         place = places[row.kind]
         overrides = (*scale.overrides(row, place.origin), *changes)
         tuning = Tuning({}, overrides, load_protocol(place.origin, overrides))
@@ -187,7 +187,7 @@ def _places(table: Table, scale: Scale, sources: Sequence[str]) -> dict[Kind, Pl
     return {kind: Place(given.get(kind), scale.origin(table, kind)) for kind in kinds}
 
 
-def _check_named(table: Table, rows: Sequence[Row], places: dict[Kind, Place]) -> None:
+def _check_named(table: Table, rows: Sequence[PaperRow], places: dict[Kind, Place]) -> None:
     """That the rows to be run have data."""
     lacking = [row for row in rows if places[row.kind].data is None]
     if not lacking:

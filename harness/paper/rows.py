@@ -17,7 +17,7 @@ _CENTERNESS = ("model.quality=centerness",)
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One row.
 
     Attributes:
@@ -63,12 +63,12 @@ class Table:
 
     number: int
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
     base: tuple[int, str] | None = None
     same_images: bool = True
     notes: tuple[str, ...] = ()
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> PaperRow:
         """By name.
 
         Raises:
@@ -80,24 +80,24 @@ class Table:
         return known[name]
 
 
-def _each(reference: str, *assigners: str) -> tuple[Row, ...]:
-    return tuple(Row(str(number), assigner, reference) for number, assigner in enumerate(assigners, 1))
+def _each(reference: str, *assigners: str) -> tuple[PaperRow, ...]:
+    return tuple(PaperRow(str(number), assigner, reference) for number, assigner in enumerate(assigners, 1))
 
 
-def _losses() -> tuple[Row, ...]:
+def _losses() -> tuple[PaperRow, ...]:
     """Table 6: a loss in place of the IoU, in both readings of the text."""
     rows = []
     for number, target in enumerate(("cls", "reg", "comb"), 1):
         learned = f"iqdet[iq_target={target}]"
         selected = f"iqdet[iq_target={target},select_by=loss]"
         rows += [
-            Row(f"{number}a", learned, "4", note="the loss is what Q learns"),
-            Row(f"{number}b", selected, "4", note="positives by the smallest loss, too"),
+            PaperRow(f"{number}a", learned, "4", note="the loss is what Q learns"),
+            PaperRow(f"{number}b", selected, "4", note="positives by the smallest loss, too"),
         ]
-    return (*rows, Row("4", "iqdet", "4"))
+    return (*rows, PaperRow("4", "iqdet", "4"))
 
 
-def _state_of_the_art() -> tuple[Row, ...]:
+def _state_of_the_art() -> tuple[PaperRow, ...]:
     """Table 7: each block of one detector against its first row that is a rule of geometry."""
     names = {"FCOS": "center", "FreeAnchor": "free_anchor", "SAPD": "sapd", "ATSS": "atss", "PAA": "paa"}
     every = [*names.values(), "iqdet"]
@@ -107,19 +107,19 @@ def _state_of_the_art() -> tuple[Row, ...]:
         (["sapd", "atss", "paa", "iqdet"], "resnext101_64x4d", True, False, "14"),
         (["atss", "paa", "iqdet"], "resnext101_64x4d", True, True, "17"),
     )
-    rows: list[Row] = []
+    rows: list[PaperRow] = []
     for assigners, backbone, deformable, multi_scale, reference in blocks:
         for assigner in assigners:
             name = str(len(rows) + 1)
-            rows.append(Row(name, assigner, reference, (), backbone, deformable, multi_scale))
+            rows.append(PaperRow(name, assigner, reference, (), backbone, deformable, multi_scale))
     return tuple(rows)
 
 
-def _other_data() -> tuple[Row, ...]:
+def _other_data() -> tuple[PaperRow, ...]:
     """Table 8: the VOC columns as rows 1-4, those of WIDER FACE as rows 5-8."""
     assigners = ("center", "atss", "paa", "iqdet")
-    voc = [Row(str(number), assigner, "1", kind="voc") for number, assigner in enumerate(assigners, 1)]
-    wider = [Row(str(number), assigner, "5", kind="wider") for number, assigner in enumerate(assigners, 5)]
+    voc = [PaperRow(str(number), assigner, "1", kind="voc") for number, assigner in enumerate(assigners, 1)]
+    wider = [PaperRow(str(number), assigner, "5", kind="wider") for number, assigner in enumerate(assigners, 5)]
     return (*voc, *wider)
 
 
@@ -132,11 +132,11 @@ TABLES = {
             1,
             "quality distribution encoder (QDE) and sampling (QDS)",
             (
-                Row("1", "center", "1", _CENTERNESS),
-                Row("2", "center", "1"),
-                Row("3", "uniform", "1", note="QDE without QDS: uniform draws, the best by Q"),
-                Row("4", "uniform_center", "1", note="QDS without QDE: float draws from the center region"),
-                Row("5", "iqdet", "1"),
+                PaperRow("1", "center", "1", _CENTERNESS),
+                PaperRow("2", "center", "1"),
+                PaperRow("3", "uniform", "1", note="QDE without QDS: uniform draws, the best by Q"),
+                PaperRow("4", "uniform_center", "1", note="QDS without QDE: float draws from the center region"),
+                PaperRow("5", "iqdet", "1"),
             ),
             base=(2, "1"),
             notes=("The paper's gains are over 38.7 AP, as its text has them and Table 2 prints; row 1's AP is lost.",),
@@ -145,23 +145,25 @@ TABLES = {
             2,
             "learnable parameters of the quality distribution",
             (
-                Row("1", "center", "1", _CENTERNESS, note="the center region is FCOS with centerness"),
-                Row("2", "fixed_qd", "1", note="nothing learned; the paper does not print the fixed values"),
-                Row("3", "iqdet[learn=mu]", "1"),
-                Row("4", "iqdet[learn=mu_sigma]", "1"),
-                Row("5", "iqdet", "1"),
+                PaperRow("1", "center", "1", _CENTERNESS, note="the center region is FCOS with centerness"),
+                PaperRow("2", "fixed_qd", "1", note="nothing learned; the paper does not print the fixed values"),
+                PaperRow("3", "iqdet[learn=mu]", "1"),
+                PaperRow("4", "iqdet[learn=mu_sigma]", "1"),
+                PaperRow("5", "iqdet", "1"),
             ),
         ),
         Table(
             3,
             "RoI feature extractor of the encoder",
             (
-                Row("1", "iqdet[extractor=roi_pool]", "3"),
-                Row("2", "iqdet[extractor=roi_align_mean]", "3", note="pooled: the mean over the bins of RoIAlign"),
-                Row("3", "iqdet", "3"),
-                Row("4", "iqdet[roi=3]", "3"),
-                Row("5", "iqdet", "3"),
-                Row("6", "iqdet[roi=14]", "3"),
+                PaperRow("1", "iqdet[extractor=roi_pool]", "3"),
+                PaperRow(
+                    "2", "iqdet[extractor=roi_align_mean]", "3", note="pooled: the mean over the bins of RoIAlign"
+                ),
+                PaperRow("3", "iqdet", "3"),
+                PaperRow("4", "iqdet[roi=3]", "3"),
+                PaperRow("5", "iqdet", "3"),
+                PaperRow("6", "iqdet[roi=14]", "3"),
             ),
         ),
         Table(4, "sampling strategies", _each("1", "uniform", "qd", "iqdet")),

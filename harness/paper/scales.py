@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.core.errors import UserError, did_you_mean
-from harness.paper.rows import Backbone, Row, Table
+from harness.paper.rows import Backbone, PaperRow, Table
 from harness.protocol.protocol import load_protocol
 
 RATIOS = (0.75, 1.0, 1.25)  # of the protocol's short edge, where multi-scale testing has no sizes of its own
@@ -53,7 +53,7 @@ class Scale:
             raise UserError(f"scale {self.name} has no protocol for {kind} data; it has: {', '.join(self.protocols)}")
         return self.table_7 if table.number == 7 and self.table_7 else self.protocols[kind]
 
-    def overrides(self, row: Row, origin: str) -> tuple[str, ...]:
+    def overrides(self, row: PaperRow, origin: str) -> tuple[str, ...]:
         """What a row changes of the protocol `origin`, as ``--set`` takes it.
 
         Raises:

@@ -16,7 +16,7 @@ from harness.records.names import newest_attempts
 from harness.records.schema import RunRecord
 
 
-class Recorded:
+class RecordIndex:
     """The records of a store, by the question that they answer.
 
     Args:

@@ -65,7 +65,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row's head, its mark and its cells."""
 
     name: str
@@ -79,7 +79,7 @@ class Table:
 
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     note: str = ""
     corner: str = "assigner"
 
@@ -119,6 +119,6 @@ def signed(value: float, digits: int = 1) -> str:
     return words if words.startswith(MINUS) or not words.strip("0.") else f"+{words}"
 
 
-def row(name: str, series: Series, cells: Iterable[Cell]) -> Row:
+def row(name: str, series: Series, cells: Iterable[Cell]) -> TableRow:
     """A row with the mark of its assigner; one that is on no board has none."""
-    return Row(name, key(series[name]) if name in series else Markup(""), tuple(cells))
+    return TableRow(name, key(series[name]) if name in series else Markup(""), tuple(cells))

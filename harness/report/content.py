@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from harness.comparison.board import Board, Entry, boards, parts
+from harness.comparison.board import Board, BoardEntry, boards, parts
 from harness.core.errors import UserError
 from harness.core.text import counted
 from harness.data.sources import needs_folder
@@ -251,7 +251,7 @@ def _cost_chart(board: Board, series: Series) -> Markup | None:
     return charts.scatter(points, across, up)
 
 
-def _curves(entries: Sequence[Entry], series: Series) -> Iterable[Drawing]:
+def _curves(entries: Sequence[BoardEntry], series: Series) -> Iterable[Drawing]:
     for group, name, caption, log in CURVES:
         lines, without = [], []
         for entry in entries:
@@ -267,7 +267,7 @@ def _curves(entries: Sequence[Entry], series: Series) -> Iterable[Drawing]:
             yield Drawing(caption, charts.curves(lines, f"{caption} over training", log=log), note)
 
 
-def _averaged(entry: Entry, traces: Sequence[tuple[list[int], list[float | None]]], series: Series) -> Curve:
+def _averaged(entry: BoardEntry, traces: Sequence[tuple[list[int], list[float | None]]], series: Series) -> Curve:
     """The mean over seeds at each step that a seed has a value for."""
     at: dict[int, list[float]] = {}
     for steps, values in traces:
@@ -278,7 +278,7 @@ def _averaged(entry: Entry, traces: Sequence[tuple[list[int], list[float | None]
     return Curve(entry.name, series[entry.name], steps, [sum(at[step]) / len(at[step]) for step in steps])
 
 
-def _run(entry: Entry, record: RunRecord, anchor: str) -> Run:
+def _run(entry: BoardEntry, record: RunRecord, anchor: str) -> Run:
     environment, metric = record.environment, record.metrics.AP
     shown = ("python", "torch", "torchvision", "timm", "pycocotools", "cuda")
     return Run(

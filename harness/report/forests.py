@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.comparison.board import Board, Entry
+from harness.comparison.board import Board, BoardEntry
 from harness.core.text import counted
 from harness.drawing.svg import DASH, TIMES, number
 from harness.report import charts
@@ -95,7 +95,7 @@ def size_tables(board: Board, series: Series) -> list[Table]:
     return [table for table in made if table is not None]
 
 
-def _binned(entry: Entry, attribute: str, name: str, field: str) -> list[float | None]:
+def _binned(entry: BoardEntry, attribute: str, name: str, field: str) -> list[float | None]:
     parts = [(record.metrics.bins or {}).get(attribute, {}).get(name) for record in entry.records]
     return [getattr(part, field) for part in parts if part is not None]
 

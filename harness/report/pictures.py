@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.board import Board, Entry
+from harness.comparison.board import Board, BoardEntry
 from harness.core.errors import UserError, reason
 from harness.drawing.svg import key
 from harness.records.store import SAMPLES, ResultsStore
@@ -38,7 +38,7 @@ def sample_pictures(store: ResultsStore, board: Board, series: Series) -> Sample
     return Samples(tuple(map(tuple, rows.values())), tuple(lacking)) if rows else None
 
 
-def _pictures(store: ResultsStore, entry: Entry) -> list[tuple[dict[str, Any], str, int]]:
+def _pictures(store: ResultsStore, entry: BoardEntry) -> list[tuple[dict[str, Any], str, int]]:
     """Those of the first of an entry's runs that has them.
 
     Raises:

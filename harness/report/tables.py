@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.comparison.board import Board, Entry
+from harness.comparison.board import Board, BoardEntry
 from harness.comparison.intervals import Gap
 from harness.core.text import counted
 from harness.drawing.svg import DASH, Scale, number
@@ -60,7 +60,7 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
     return Table(f"{board.kind} board", tuple(columns), tuple(rows))
 
 
-def extras(entry: Entry) -> str:
+def extras(entry: BoardEntry) -> str:
     """What the runs of an entry declare besides the assignment."""
     declared = entry.records[-1].declares.changes
     return ", ".join(f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in sorted(declared.items()))
@@ -100,7 +100,7 @@ def _gap(board: Board, a: str, b: str) -> Cell:
     return Cell(words + (" *" if apart else ""), title, small=f"{signed(gap.low)} to {signed(gap.high)}", kind=kind)
 
 
-def _result(entry: Entry, one: Estimate | None, scale: Scale, series: Series) -> Cell:
+def _result(entry: BoardEntry, one: Estimate | None, scale: Scale, series: Series) -> Cell:
     if one is None:
         return missing("no object defines AP")
     small = (
@@ -122,19 +122,19 @@ def _rank(first: int, last: int) -> Cell:
     return Cell(str(first) if first == last else f"{first}{DASH}{last}", sort=float(first))
 
 
-def _seeds(entry: Entry, anchor: str) -> Cell:
+def _seeds(entry: BoardEntry, anchor: str) -> Cell:
     words = f"{counted(len(entry.seeds), 'run')}: seeds {', '.join(map(str, entry.seeds))}"
     return Cell(str(len(entry.seeds)), words, float(len(entry.seeds)), anchor=anchor)
 
 
-def _metric(entry: Entry, name: str) -> Cell:
+def _metric(entry: BoardEntry, name: str) -> Cell:
     one = estimate(entry.values(name).values())
     if one is None:
         return missing(f"no object of the validation images defines {name}")
     return Cell(number(one.mean, 1), f"{name}: {spoken(one)}", one.mean)
 
 
-def _cost(entry: Entry, name: str, digits: int) -> Cell:
+def _cost(entry: BoardEntry, name: str, digits: int) -> Cell:
     value = entry.cost(name)
     if value is None:
         return missing("not measured on this device")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.comparison.board import Board, Entry
+from harness.comparison.board import Board, BoardEntry
 from harness.core.text import counted
 from harness.drawing.svg import number
 from harness.records.schema import RunRecord
@@ -136,7 +136,7 @@ def _about_machines(board: Board, runs: Sequence[RunRecord]) -> list[str]:
     return said
 
 
-def _with_result(board: Board) -> list[Entry]:
+def _with_result(board: Board) -> list[BoardEntry]:
     return [entry for entry in board.entries if entry.values("AP")]
 
 

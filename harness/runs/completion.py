@@ -47,7 +47,7 @@ from harness.records.store import ResultsStore
 from harness.records.unfinished import state_file
 from harness.runs.recording import make_details, now
 from harness.runs.samples import write_samples
-from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE, Trained, restore_trained, weights_at_hand
+from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE, TrainedRun, restore_trained, weights_at_hand
 from harness.training.checkpoint import clear_checkpoint, earlier_code, load_network, save_network
 from harness.training.trainer import TRACE_FILE
 
@@ -210,7 +210,7 @@ def evaluated_on(pending: Pending, device: torch.device) -> Pending:
     return replace(pending, record=pending.record.with_parts(environment=told))
 
 
-def restore_pending(store: ResultsStore, pending: Pending, device: torch.device) -> Trained:
+def restore_pending(store: ResultsStore, pending: Pending, device: torch.device) -> TrainedRun:
     """The detector of a run that waits for its record, with its assigner.
 
     Raises:

@@ -23,7 +23,7 @@ from harness.records.store import ResultsStore
 from harness.runs.completion import restore_pending, say
 from harness.runs.recording import make_details
 from harness.runs.samples import write_samples
-from harness.runs.trained import Trained, load_trained
+from harness.runs.trained import TrainedRun, load_trained
 from harness.training.trainer import TRACE_FILE
 
 
@@ -92,7 +92,7 @@ def evaluate_run(
     return MetricsPart.model_validate(judge(images, detections))
 
 
-def note_trained_on(images: ImageSet, data: str, trained: Trained) -> None:
+def note_trained_on(images: ImageSet, data: str, trained: TrainedRun) -> None:
     """Count among the warnings of a split those of its images that the run was trained on.
 
     It is asked of the data set that the run was trained on alone: of another one its splits mean nothing.

@@ -23,7 +23,7 @@ ASSIGNER_FILE = "assigner.safetensors"  # the assigner's own parameters, where i
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """A run's detector.
 
     Attributes:
@@ -44,7 +44,7 @@ class Trained:
         return self.record.run_id
 
 
-def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with_assigner: bool = False) -> Trained:
+def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with_assigner: bool = False) -> TrainedRun:
     """Build a run's detector and read its weights.
 
     Args:
@@ -59,7 +59,7 @@ def load_trained(store: ResultsStore, run_id: str, device: torch.device, *, with
 
 def restore_trained(
     store: ResultsStore, record: RunRecord, device: torch.device, *, with_assigner: bool = False
-) -> Trained:
+) -> TrainedRun:
     """The same for a record at hand, be it one that is still to be completed (`harness.records.pending`).
 
     Raises:
@@ -77,7 +77,7 @@ def restore_trained(
             state = load_network(_at_hand(store, record, ASSIGNER_FILE))
             _restore(assigner, state, store, record, ASSIGNER_FILE)
         model.attach(assigner)
-    return Trained(record, protocol, classes, model.to(device).eval())
+    return TrainedRun(record, protocol, classes, model.to(device).eval())
 
 
 def weights_at_hand(store: ResultsStore, record: RunRecord) -> bool:

@@ -139,7 +139,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """One assigner's part in a sweep; `seconds` and `memory_mb` are of the runs that are still to be run.
 
     Attributes:
@@ -159,7 +159,7 @@ class Row:
     basis: str
 
 
-def rows(plan: Plan, costs: Costs) -> list[Row]:
+def rows(plan: Plan, costs: Costs) -> list[SweepRow]:
     """A row per assigner, in the order of the plan."""
     made = []
     for choice in plan.choices:
@@ -170,7 +170,7 @@ def rows(plan: Plan, costs: Costs) -> list[Row]:
         memory = [estimate.memory_mb for estimate in known if estimate.memory_mb is not None]
         states = [run.state for run in runs]
         made.append(
-            Row(
+            SweepRow(
                 choice.name,
                 {state: states.count(state) for state in ("done", "failed", "interrupted", "missing")},
                 len(todo),

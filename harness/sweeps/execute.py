@@ -124,7 +124,7 @@ def _tried(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], R
 
 
 @dataclass(frozen=True)
-class Curve:
+class SearchCurve:
     """AP of one assigner over a search.
 
     Attributes:
@@ -171,9 +171,9 @@ class Search:
     protocol: str
     data: str
     points: tuple[Point, ...]
-    curves: tuple[Curve, ...]
+    curves: tuple[SearchCurve, ...]
 
-    def at_edge(self, curve: Curve) -> tuple[str, ...]:
+    def at_edge(self, curve: SearchCurve) -> tuple[str, ...]:
         """The keys whose best value is the smallest or the largest of the search: the optimum may lie outside."""
         found = []
         for key, value, values in zip(self.keys, curve.best, zip(*self.points, strict=True), strict=True):
@@ -240,12 +240,12 @@ def _search(
     keys: tuple[str, ...], records: Sequence[RunRecord], defaults: Mapping[str, Mapping[str, Any]]
 ) -> Search | None:
     """One search from records whose protocols differ in `keys` alone; None if there is nothing to compare."""
-    curves: dict[str, Curve] = {}
+    curves: dict[str, SearchCurve] = {}
     for record in records:
         numbers = numeric_keys(record.protocol.content)
         point = tuple(float(numbers[key]) for key in keys)
         name = row_name(record.assigner, changed_options(record, defaults))
-        curve = curves.setdefault(name, Curve(name, record.assigner, dict(record.options), {}))
+        curve = curves.setdefault(name, SearchCurve(name, record.assigner, dict(record.options), {}))
         if record.metrics.AP is not None:
             curve.aps.setdefault(point, {})[record.seed] = record.metrics.AP
     compared = [curve for curve in curves.values() if len(curve.aps) > 1]

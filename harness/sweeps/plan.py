@@ -13,7 +13,7 @@ from harness.core.errors import UserError, did_you_mean, shorten
 from harness.protocol.protocol import Protocol, canonical_hash, load_protocol
 from harness.records.failures import failure_path, load_failures
 from harness.records.identity import RunSpec, data_identity
-from harness.records.lookup import Recorded
+from harness.records.lookup import RecordIndex
 from harness.records.schema import DataIdentity
 from harness.records.store import ResultsStore
 from harness.sweeps.request import SHORT_KEYS, Rerun, SweepRequest, expand
@@ -191,7 +191,7 @@ def make_plan(
     for tuning in searched:
         if tuning.protocol.data not in data:
             data[tuning.protocol.data] = identify(request.data, tuning.protocol)
-    held = Held(store)
+    held = StoreState(store)
     runs = []
     for seed, tuning, choice in product(request.seeds, searched, choices):
         spec = RunSpec(tuning.protocol, data[tuning.protocol.data], choice.assigner, choice.options, seed)
@@ -199,7 +199,7 @@ def make_plan(
     return Plan(tuple(runs), choices, searched, request.rerun, held.problems)
 
 
-class Held:
+class StoreState:
     """What a store holds when a plan is made.
 
     Args:
@@ -212,7 +212,7 @@ class Held:
     def __init__(self, store: ResultsStore) -> None:
         records, problems = store.load_all()
         failures, more = load_failures(store)
-        self._store, self._recorded = store, Recorded(records)
+        self._store, self._recorded = store, RecordIndex(records)
         self._failed = {failure.run_id for failure in failures}
         self.problems = (*problems, *more)
 

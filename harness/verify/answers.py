@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions, Samples, Targets
-from harness.verify.scenes import Scene
+from harness.verify.scenes import VerifyScene
 
-Factory = Callable[[Scene], Assigner]
+Factory = Callable[[VerifyScene], Assigner]
 """Builds the assigner in question for a scene's detector."""
 
 Table = NDArray[np.float64]
@@ -50,7 +50,7 @@ def perturbed(assigner: Assigner, seed: int) -> Assigner:
     return assigner
 
 
-def run(assigner: Assigner, scene: Scene, *, index: int = 0, seed: int = 0) -> Assignment:
+def run(assigner: Assigner, scene: VerifyScene, *, index: int = 0, seed: int = 0) -> Assignment:
     """The answer to a scene."""
     maps = scene.predictions(grads=assigner.needs.grads)
     answer: Assignment = assigner(scene.grid, scene.targets(), maps, scene.step(index=index, seed=seed))
@@ -174,7 +174,7 @@ def expect_positives(assigner: Assigner, answer: Assignment, maps: Predictions, 
     expect(found, f"expected a positive for at least one of {boxes} boxes")
 
 
-def pixels(assignment: Assignment, scene: Scene) -> Tensor:
+def pixels(assignment: Assignment, scene: VerifyScene) -> Tensor:
     """Pixel position ``[S, 2]`` of the samples, in float64."""
     s = assignment.samples
     return (s.uv.double() + scene.offset) * scene.grid.level_stride[s.level].double().unsqueeze(1)

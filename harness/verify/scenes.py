@@ -32,7 +32,7 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Scene:
+class VerifyScene:
     """A batch of images with boxes, and the seed of what a detector says about it.
 
     Attributes:
@@ -185,7 +185,7 @@ def scenes(
     sides: tuple[int, ...] = SIDES,
     kinds: tuple[str, ...] = KINDS,
     num_classes: int = CLASSES,
-) -> Scene:
+) -> VerifyScene:
     """A batch of images of one size with different numbers of boxes."""
     height, width = draw(st.sampled_from(sides)), draw(st.sampled_from(sides))
     seed = draw(st.integers(0, 2**16))
@@ -199,7 +199,7 @@ def scenes(
             drawn.append(draw_box(kind, height, width, drawn, rng))
         boxes.append(np.stack(drawn) if drawn else np.zeros((0, 4), np.float32))
         labels.append(rng.integers(0, num_classes, len(drawn)).astype(np.int64))
-    return Scene(
+    return VerifyScene(
         boxes=tuple(boxes),
         labels=tuple(labels),
         sizes=((height, width),) * count,
@@ -210,12 +210,12 @@ def scenes(
     )
 
 
-def crowd(count: int = 3000, side: int = 1024) -> Scene:
+def crowd(count: int = 3000, side: int = 1024) -> VerifyScene:
     """One image of `side` px with `count` small boxes."""
     rng = np.random.default_rng(5)
     corner = rng.uniform(0, side - 24, (count, 2))
     boxes = np.concatenate((corner, corner + rng.uniform(2, 24, (count, 2))), axis=1).astype(np.float32)
-    return Scene(
+    return VerifyScene(
         boxes=(boxes,),
         labels=(rng.integers(0, CLASSES, count),),
         sizes=((side, side),),
@@ -225,11 +225,11 @@ def crowd(count: int = 3000, side: int = 1024) -> Scene:
     )
 
 
-def odd_pyramids() -> list[Scene]:
+def odd_pyramids() -> list[VerifyScene]:
     """A single level, and other strides and uneven maps than the usual five."""
     boxes = np.array([[3, 5, 60, 40], [0, 0, 90, 70], [50, 20, 53, 23]], dtype=np.float32)
     return [
-        Scene(
+        VerifyScene(
             boxes=(boxes, boxes[:1]), labels=(np.array([0, 1, 2]), np.array([3])), sizes=((70, 90),) * 2,
             image_ids=(4, 9), canvas=(72, 96), seed=3, strides=strides,
         )

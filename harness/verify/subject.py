@@ -18,7 +18,7 @@ from assigners import registry
 from assigners.contract import Assigner, HeadInfo
 from harness.core.errors import UserError, did_you_mean
 from harness.verify.answers import Factory, perturbed
-from harness.verify.scenes import Scene
+from harness.verify.scenes import VerifyScene
 
 _FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?")
 
@@ -60,7 +60,7 @@ class Subject:
     def factory(self) -> Factory:
         """For the checks of the contract: its own parameters are moved away from their start."""
 
-        def made(scene: Scene) -> Assigner:
+        def made(scene: VerifyScene) -> Assigner:
             return perturbed(self.build(scene.head), scene.seed)
 
         return made

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from assigners.contract import Assigner, Assignment, Targets
 from assigners.registry import create
 from harness.verify.answers import map_tensors, permuted, perturbed, pixels, rows, run
-from harness.verify.scenes import Scene
+from harness.verify.scenes import VerifyScene
 
 __all__ = ["assert_close_rows", "assigned", "build", "map_tensors", "permuted", "pixels", "rows", "run"]
 
 
-def build(name: str, scene: Scene, **options: object) -> Assigner:
+def build(name: str, scene: VerifyScene, **options: object) -> Assigner:
     """An assigner whose own parameters, where it has any, are not near their uniform start."""
     torch.manual_seed(0)
     return perturbed(create(name, scene.head, **options), scene.seed)
@@ -26,7 +26,7 @@ def assert_close_rows(a: NDArray[np.float64], b: NDArray[np.float64], atol: floa
     np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
 
-def assigned(assignment: Assignment, targets: Targets, scene: Scene) -> NDArray[np.int64]:
+def assigned(assignment: Assignment, targets: Targets, scene: VerifyScene) -> NDArray[np.int64]:
     """For grid assigners: slot of the box that each location learns ``[B, R]``, -1 where none; none may have two."""
     s = assignment.samples
     assert s.location is not None

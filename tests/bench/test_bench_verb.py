@@ -15,7 +15,7 @@ from assigners.contract import Assigner
 from assigners.ops.boxes import aligned_iou, ltrb
 from assigners.registry import AssignerSpec
 from harness.bench import batches as module
-from harness.bench.batches import BOXES, CLASSES, IMAGES, Bench, Cell, Limits, Row, assigner_call, choose_cells
+from harness.bench.batches import BOXES, CLASSES, IMAGES, Bench, Cell, Limits, Measurement, assigner_call, choose_cells
 from harness.bench.chart import draw, series
 from harness.bench.dense.rules import RULES
 from harness.bench.markdown import summary
@@ -53,7 +53,7 @@ def measured(made, name, cell=CELL):
 
 def row(assigner="atss", boxes=30, images=2, classes=80, ms=10.0, ratio=2.0, mib=4.0):
     dense = None if ratio is None else ratio * ms
-    return Row(assigner, images, boxes, classes, "800x1344", "forward", ms, dense, ratio, mib, 50.0, 3, 1, "")
+    return Measurement(assigner, images, boxes, classes, "800x1344", "forward", ms, dense, ratio, mib, 50.0, 3, 1, "")
 
 
 # --- what is measured --------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_a_new_row_takes_the_place_of_an_old_one(tmp_path):
     assert len(merge(lines, [elsewhere])) == 4
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "\xff", ",".join(columns(Row)) + "\n" + "1," * 30])
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "\xff", ",".join(columns(Measurement)) + "\n" + "1," * 30])
 def test_a_foreign_file_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "assigners.csv"
     path.write_text(content, encoding="latin-1")

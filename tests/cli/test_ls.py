@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from assigners.contract import Declares, HeadInfo
-from assigners.registry import Entry, RegistryError, catalogue, create, find, load, option_defaults
+from assigners.registry import CatalogueEntry, RegistryError, catalogue, create, find, load, option_defaults
 from assigners.registry.bibliography import cited, fields, papers
 from assigners.registry.description import describe
 from harness.cli import main
@@ -80,14 +80,14 @@ def ls(*words):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch) -> Entry:
+def own(tmp_path, monkeypatch) -> CatalogueEntry:
     (tmp_path / "own_rule.py").write_text(OWN.replace("\nclass", "\nMANY = 9\n\n\nclass", 1), "utf-8")
     (tmp_path / "base_rule.py").write_text(BASE, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     from assigners.registry import description as described
 
     described._source.cache_clear()
-    return Entry("own", "Own", "", None, "own_rule:Nearest")
+    return CatalogueEntry("own", "Own", "", None, "own_rule:Nearest")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,7 +150,7 @@ def test_a_description_is_read_from_sources_alone(own):
 def test_a_class_that_is_not_there_is_named(own):
     for target in ("own_rule:Farthest", "no_such_module:Nearest", "math:Nearest"):
         with pytest.raises(RegistryError, match="assigner 'own': no class"):
-            describe(Entry("own", "Own", "", None, target))
+            describe(CatalogueEntry("own", "Own", "", None, target))
 
 
 def test_an_assigner_is_shown_with_options_and_departures():
@@ -190,7 +190,7 @@ def test_bibtex_of_all_and_of_some_each_once():
 def test_an_assigner_without_a_paper(monkeypatch):
     from assigners.registry import bibliography
 
-    monkeypatch.setattr(bibliography, "find", lambda name: Entry(name, "", "", None, ""))
+    monkeypatch.setattr(bibliography, "find", lambda name: CatalogueEntry(name, "", "", None, ""))
     with pytest.raises(RegistryError, match="'own' names no paper"):
         cited(["own"])
 

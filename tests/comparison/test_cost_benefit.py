@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from harness.bench.batches import Row
+from harness.bench.batches import Measurement
 from harness.bench.measurements import to_line, write_lines
 from harness.cli import main
 from harness.comparison.board import boards
@@ -20,7 +20,7 @@ ENVIRONMENT = {"device": "a processor", "torch": "2", "threads": 1, "commit": "a
 
 
 def cost(assigner, ms=10.0, mib=4.0, boxes=100, passes="forward"):
-    row = Row(assigner, 2, boxes, 80, "800x1344", passes, ms, None, None, mib, None, 3, 0, "")
+    row = Measurement(assigner, 2, boxes, 80, "800x1344", passes, ms, None, None, mib, None, 3, 0, "")
     return to_line(row, ENVIRONMENT)
 
 

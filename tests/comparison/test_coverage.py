@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.comparison import coverage
-from harness.comparison.coverage import Row, as_csv, detection_row, model_rows
+from harness.comparison.coverage import CoverageRow, as_csv, detection_row, model_rows
 
 SIMULATIONS = 1000
 ERROR = 2.5 * math.sqrt(0.95 * 0.05 / SIMULATIONS)  # of a simulated coverage of 95 %
@@ -67,8 +67,8 @@ def test_the_imaginary_detectors_differ_and_are_noisy(monkeypatch):
 
 
 def test_the_table_is_a_csv(tmp_path, monkeypatch):
-    model = Row("model", 2, 0.5, 0.0, "seeds", "all images", 0.94375, 6.0794, 100)
-    matched = Row("detections", 3, None, None, "combined", "all images", 1.0, 2.0, 10)
+    model = CoverageRow("model", 2, 0.5, 0.0, "seeds", "all images", 0.94375, 6.0794, 100)
+    matched = CoverageRow("detections", 3, None, None, "combined", "all images", 1.0, 2.0, 10)
     asked = []
     monkeypatch.setattr(coverage, "model_rows", lambda simulations: asked.append(simulations) or iter([model]))
     monkeypatch.setattr(coverage, "detection_row", lambda simulations: asked.append(simulations) or matched)

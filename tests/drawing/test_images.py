@@ -12,7 +12,7 @@ from harness.drawing.images import (
     BOX_COLOURS,
     LEVEL_COLOURS,
     VERMILION,
-    Entry,
+    LegendEntry,
     Panel,
     enlargement,
     heat_colour,
@@ -148,7 +148,7 @@ def test_a_region_is_hatched_and_ellipses_are_outlines():
 
 def test_a_sheet_holds_panels_title_and_legend():
     panels = [Panel(ground(), title="left", side=200), Panel(ground(), title="right", side=200)]
-    legend = [Entry(lambda pen, x, y: pen.dot(x, y, 0, 1.0), f"entry number {number}") for number in range(12)]
+    legend = [LegendEntry(lambda pen, x, y: pen.dot(x, y, 0, 1.0), f"entry number {number}") for number in range(12)]
     short = sheet([panels], "a title", legend[:1])
     assert short.width >= 2 * 200
     assert short.height > 160

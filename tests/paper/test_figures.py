@@ -15,7 +15,7 @@ from PIL import Image
 from harness.cli import main
 from harness.core.errors import UserError
 from harness.drawing.charts import encoded
-from harness.paper.figures import Components, Curve, components, curves, figure_4, most_eccentric
+from harness.paper.figures import Components, IouCurve, components, curves, figure_4, most_eccentric
 from harness.records.details import Trace
 from harness.records.store import ResultsStore
 from harness.runs.trained import load_trained
@@ -37,7 +37,7 @@ def test_curves_are_means_over_seeds_where_all_have_a_value():
         }
     )
     assert [curve.name for curve in made] == ["iqdet", "atss"]  # best end first
-    assert made[1] == Curve("atss", 2, (1, 5), (pytest.approx(0.3), pytest.approx(0.65)))
+    assert made[1] == IouCurve("atss", 2, (1, 5), (pytest.approx(0.3), pytest.approx(0.65)))
 
 
 def some(count=40, level=2):
@@ -76,7 +76,7 @@ def test_many_components_are_thinned():
 
 
 def test_lines_are_named_and_escaped():
-    lines = [Curve("iqdet[<&>]", 3, (0, 10), (0.5, 0.9)), Curve("atss", 1, (0, 10), (0.4, 0.4))]
+    lines = [IouCurve("iqdet[<&>]", 3, (0, 10), (0.5, 0.9)), IouCurve("atss", 1, (0, 10), (0.4, 0.4))]
     svg = encoded(figure_4(some(), lines, "<a & b>"), "svg").decode()
     words = [text.text for text in elements(svg, "text")]
     assert {"iqdet[<&>] (3 seeds)", "atss", "Figure 4: <a & b>"} <= {*words}

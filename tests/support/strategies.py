@@ -20,7 +20,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Scene(shipped.Scene):
+class Scene(shipped.VerifyScene):
     """A scene that the oracles can read."""
 
     @cached_property
@@ -32,7 +32,7 @@ class Scene(shipped.Scene):
 def scenes(**choices: Any) -> st.SearchStrategy[Scene]:
     """`harness.verify.scenes.scenes`, with the oracles' locations."""
 
-    def readable(scene: shipped.Scene) -> Scene:
+    def readable(scene: shipped.VerifyScene) -> Scene:
         return Scene(**{field.name: getattr(scene, field.name) for field in fields(scene)})
 
     return shipped.scenes(**choices).map(readable)

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from harness.cli.console.output import points, say
 from harness.cli.console.tables import show
-from harness.sweeps.cost import Need, Row
-from harness.sweeps.execute import Curve, Point, Result, Search
+from harness.sweeps.cost import Need, SweepRow
+from harness.sweeps.execute import Point, Result, Search, SearchCurve
 from harness.sweeps.plan import Plan, PlannedRun, numeric_keys
 from harness.sweeps.request import SHORT_KEYS
 
@@ -32,7 +32,9 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
-def show_preview(screen: Console, plan: Plan, table: Sequence[Row], need: Need | None, gap: float, again: str) -> None:
+def show_preview(
+    screen: Console, plan: Plan, table: Sequence[SweepRow], need: Need | None, gap: float, again: str
+) -> None:
     """A row per assigner, totals, and the seeds that a gap needs."""
     shown = _table("what the sweep would run", "assigner", "runs", *_STATES, "to run", "time", "memory MB", "basis")
     for row in table:
@@ -46,7 +48,7 @@ def show_preview(screen: Console, plan: Plan, table: Sequence[Row], need: Need |
     _say_failed(screen, [run for run in plan.runs if run.state == "failed" and not plan.wants(run)], again)
 
 
-def preview_json(plan: Plan, table: Sequence[Row], need: Need | None) -> dict[str, Any]:
+def preview_json(plan: Plan, table: Sequence[SweepRow], need: Need | None) -> dict[str, Any]:
     """The same for a program; times in seconds."""
     return {
         "runs": [{**_run_json(run), "state": run.state, "to_run": plan.wants(run)} for run in plan.runs],
@@ -119,19 +121,19 @@ def _table(title: str, first: str, *others: str) -> Table:
     return table
 
 
-def _preview_cells(row: Row) -> tuple[Text | str, ...]:
+def _preview_cells(row: SweepRow) -> tuple[Text | str, ...]:
     runs = sum(row.counts.values())
     memory = points(row.memory_mb, 0) if row.memory_mb is not None else "unknown"
     cost = (duration(row.seconds), memory, Text(row.basis or "no record")) if row.todo else ("-", "-", "")
     return Text(row.name), str(runs), *(str(row.counts[state]) for state in _STATES), str(row.todo), *cost
 
 
-def _total(table: Sequence[Row]) -> Row:
+def _total(table: Sequence[SweepRow]) -> SweepRow:
     """All assigners together; unknown as soon as one that is to be run is unknown."""
     open_rows = [row for row in table if row.todo]
     seconds = [row.seconds for row in open_rows if row.seconds is not None]
     memory = [row.memory_mb for row in open_rows if row.memory_mb is not None]
-    return Row(
+    return SweepRow(
         "all",
         {state: sum(row.counts[state] for row in table) for state in _STATES},
         sum(row.todo for row in table),
@@ -183,7 +185,7 @@ def _factor_name(search: Search, point: Point, plan: Plan) -> str:
     return ", ".join(words)
 
 
-def _mean(curve: Curve, point: Point) -> str:
+def _mean(curve: SearchCurve, point: Point) -> str:
     """The mean, and its seeds where other points of the assigner have more: a run that failed is missing there."""
     seeds, most = len(curve.aps.get(point, ())), max(map(len, curve.aps.values()))
     return points(curve.mean(point)) + (f" ({seeds} of {most} seeds)" if 0 < seeds < most else "")

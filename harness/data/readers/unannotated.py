@@ -41,7 +41,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Found:
+class PictureList:
     """What lies behind the names that were typed.
 
     Attributes:
@@ -55,7 +55,7 @@ class Found:
     hidden: int = 0
 
 
-def find_pictures(names: Sequence[str], shapes_side: int) -> Found:
+def find_pictures(names: Sequence[str], shapes_side: int) -> PictureList:
     """Resolve what was typed and decode every image once, so that a bad one is known before any work is done.
 
     Args:
@@ -87,7 +87,7 @@ def find_pictures(names: Sequence[str], shapes_side: int) -> Found:
             skipped += _take_readable(listed, take, f"folder {name}")
         else:
             take(path)
-    return Found(tuple(pictures), tuple(skipped), hidden)
+    return PictureList(tuple(pictures), tuple(skipped), hidden)
 
 
 def _take_readable(paths: Sequence[Path], take: Callable[[Path], None], where: str) -> list[tuple[str, str]]:

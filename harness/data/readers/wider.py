@@ -100,7 +100,7 @@ def _find_split(root: Path, split: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class WiderImage:
     """One image of a list: its name below ``images/``, boxes ``[n, 4]`` x, y, w, h as they stand, `invalid` ``[n]``."""
 
     name: str
@@ -108,7 +108,7 @@ class Entry:
     invalid: npt.NDArray[np.bool_]
 
 
-def read_list(path: Path, digest: Callable[[bytes], object]) -> Iterator[Entry]:
+def read_list(path: Path, digest: Callable[[bytes], object]) -> Iterator[WiderImage]:
     """The images of a ``bbx_gt`` file, one by one.
 
     An image holds a name, a count and as many rows of ten numbers. Without a face it has a count of 1 or of 0 and one
@@ -138,7 +138,7 @@ def read_list(path: Path, digest: Callable[[bytes], object]) -> Iterator[Entry]:
             if rows != [_NOTHING]:
                 raise lines.fault(f"a face after a count of 0 in {shown}; only a row of zeros may follow")
         table = np.array(rows if rows != [_NOTHING] else [], dtype=np.float64).reshape(-1, COLUMNS)
-        yield Entry(name, table[:, :4], table[:, INVALID] == 1)
+        yield WiderImage(name, table[:, :4], table[:, INVALID] == 1)
 
 
 class _Lines:
@@ -185,7 +185,7 @@ def _is_row(text: str) -> bool:
     return len(_numbers(text)) > 1
 
 
-def _image_file(root: Path, name: str, entry: Entry, counted: Oddities) -> ImageFile:
+def _image_file(root: Path, name: str, entry: WiderImage, counted: Oddities) -> ImageFile:
     # By its name, so that an image keeps its identity in a list that was cut or sorted. 52 bits: exact in any JSON.
     identity = int.from_bytes(hashlib.sha256(entry.name.encode()).digest()[:8]) >> 12
     size = header_size(root / name)

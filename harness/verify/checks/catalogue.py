@@ -16,7 +16,7 @@ from hypothesis.errors import HypothesisException
 from assigners.contract import Needs
 from harness.verify.answers import Factory, Violation
 from harness.verify.checks import form, gradients, running, symmetry
-from harness.verify.scenes import Scene, crowd, odd_pyramids, scenes
+from harness.verify.scenes import VerifyScene, crowd, odd_pyramids, scenes
 
 MOST_SEARCH = 25  # scenes in the search for a smaller failing one
 EXAMPLES = 20  # scenes that most checks look at; `run_check` scales all counts by the same factor
@@ -37,8 +37,8 @@ class Check:
 
     name: str
     title: str
-    run: Callable[[Factory, Scene], None]
-    scenes: st.SearchStrategy[Scene]
+    run: Callable[[Factory, VerifyScene], None]
+    scenes: st.SearchStrategy[VerifyScene]
     examples: int = EXAMPLES
     needs_cuda: bool = False
     of_gradients: bool = False
@@ -120,7 +120,7 @@ def run_check(check: Check, factory: Factory, scale: float = 1.0) -> Outcome:
     if (why := check.unasked(factory(odd_pyramids()[0]).needs)) is not None:
         return Outcome(check, "skipped", message=why)
     seen = searched = 0
-    failure: tuple[Scene, Exception] | None = None
+    failure: tuple[VerifyScene, Exception] | None = None
     failed: set[tuple[object, ...]] = set()
 
     @settings(
@@ -134,7 +134,7 @@ def run_check(check: Check, factory: Factory, scale: float = 1.0) -> Outcome:
         verbosity=Verbosity.quiet,
     )
     @given(check.scenes)
-    def trial(scene: Scene) -> None:
+    def trial(scene: VerifyScene) -> None:
         nonlocal seen, searched, failure
         searched += failure is not None
         if searched > MOST_SEARCH and scene.key not in failed:

@@ -22,7 +22,7 @@ from harness.verify.answers import (
     pixels,
     run,
 )
-from harness.verify.scenes import Scene
+from harness.verify.scenes import VerifyScene
 
 FIELDS = (
     ("gt", torch.int64, ()), ("level", torch.int64, ()), ("uv", torch.float32, (2,)), ("ok", torch.bool, ()),
@@ -33,7 +33,7 @@ WEIGHTED = ("label", "class_weight", "box_weight", "quality_weight")
 POISONS = (float("nan"), float("inf"), float("-inf"))
 
 
-def expect_sound(answer: Assignment, scene: Scene, *, terms: bool = True) -> None:
+def expect_sound(answer: Assignment, scene: VerifyScene, *, terms: bool = True) -> None:
     """Everything that `assigners.contract` says of an answer, but for where the positives lie.
 
     Args:
@@ -95,7 +95,7 @@ def _smallest(value: Tensor) -> float:
     return float(value.min()) if value.numel() else 0.0
 
 
-def shapes_types_and_ranges(factory: Factory, scene: Scene) -> None:
+def shapes_types_and_ranges(factory: Factory, scene: VerifyScene) -> None:
     """At the beginning, in the middle and at the end of training."""
     assigner = factory(scene)
     for progress in (0.5, 0.0, 1.0):
@@ -114,7 +114,7 @@ def _expect_consistent(assigner: Assigner) -> None:
     expect(supervised, "it declares objectness, which has no target, but does not replace the quality term")
 
 
-def positives_lie_inside(factory: Factory, scene: Scene) -> None:
+def positives_lie_inside(factory: Factory, scene: VerifyScene) -> None:
     """Only a box that holds no location at all may be read beside itself, at the nearest place the map has."""
     targets, answer = scene.targets(), run(factory(scene), scene)
     s = answer.samples
@@ -131,7 +131,7 @@ def positives_lie_inside(factory: Factory, scene: Scene) -> None:
         expect(beside <= scene.strides[0] / 2, f"{what}, and not beside it either")
 
 
-def batch_without_boxes(factory: Factory, scene: Scene) -> None:
+def batch_without_boxes(factory: Factory, scene: VerifyScene) -> None:
     """No samples; every location is a negative; losses still reach parameters and the maps that they teach.
 
     Losses are zero, but for an assigner that replaces the class term: its negatives are in them.
@@ -154,14 +154,14 @@ def batch_without_boxes(factory: Factory, scene: Scene) -> None:
     expect_connected(assigner, answer, maps)
 
 
-def every_parameter_is_reached(factory: Factory, scene: Scene) -> None:
+def every_parameter_is_reached(factory: Factory, scene: VerifyScene) -> None:
     """By a finite gradient; and every map whose shared term the assigner replaces."""
     assigner = factory(scene)
     maps = scene.predictions(grads=assigner.needs.grads)
     expect_connected(assigner, assigner(scene.grid, scene.targets(), maps, scene.step()), maps)
 
 
-def assignment_carries_no_gradient(factory: Factory, scene: Scene) -> None:
+def assignment_carries_no_gradient(factory: Factory, scene: VerifyScene) -> None:
     """Parameters learn from the losses alone."""
     answer = run(factory(scene), scene)
     for name in ("uv", *WEIGHTED):
@@ -169,7 +169,7 @@ def assignment_carries_no_gradient(factory: Factory, scene: Scene) -> None:
     expect(not answer.negative_weight.requires_grad, "negative_weight: expected a detached value")
 
 
-def wild_predictions(factory: Factory, scene: Scene) -> None:
+def wild_predictions(factory: Factory, scene: VerifyScene) -> None:
     """Logits of +-50 and boxes without area."""
     assigner, predictions = factory(scene), scene.predictions()
     none = torch.zeros_like(predictions.distances).requires_grad_(assigner.needs.grads)
@@ -185,7 +185,7 @@ def wild_predictions(factory: Factory, scene: Scene) -> None:
     expect_connected(assigner, answer, wild)
 
 
-def broken_predictions(factory: Factory, scene: Scene) -> None:
+def broken_predictions(factory: Factory, scene: VerifyScene) -> None:
     """A diverging detector: NaN and infinities here and there, then everywhere.
 
     Samples and negative weights stay sound. A loss that is taken over what is broken must show it instead, or training
@@ -216,7 +216,7 @@ def broken_predictions(factory: Factory, scene: Scene) -> None:
         expect(shown, "all predictions are NaN: expected a loss over them that is not finite, or nobody would notice")
 
 
-def any_number_of_classes(factory: Factory, scene: Scene) -> None:
+def any_number_of_classes(factory: Factory, scene: VerifyScene) -> None:
     """One class, or a thousand."""
     assigner = factory(scene)
     maps = scene.predictions(grads=assigner.needs.grads)
@@ -225,7 +225,7 @@ def any_number_of_classes(factory: Factory, scene: Scene) -> None:
     expect_connected(assigner, answer, maps)
 
 
-def any_pyramid(factory: Factory, scene: Scene) -> None:
+def any_pyramid(factory: Factory, scene: VerifyScene) -> None:
     """Other strides and uneven maps than the usual five."""
     assigner, targets = factory(scene), scene.targets()
     maps = scene.predictions(grads=assigner.needs.grads)

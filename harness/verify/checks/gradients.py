@@ -18,7 +18,7 @@ from assigners.contract import Assigner, Assignment, Predictions, Targets
 from assigners.ops.boxes import decode
 from harness.verify.answers import TAUGHT, Factory, expect, map_tensors, permuted
 from harness.verify.checks.symmetry import ignore_region, moves, shuffle
-from harness.verify.scenes import Scene
+from harness.verify.scenes import VerifyScene
 
 RELATIVE = 1e-3  # of gradients that should not differ: sums are taken in another order
 Gradients = dict[str, Tensor]
@@ -36,7 +36,7 @@ def gradients(answer: Assignment, maps: Predictions) -> Gradients:
 
 
 def taught(
-    assigner: Assigner, scene: Scene, *, targets: Targets | None = None, maps: Predictions | None = None
+    assigner: Assigner, scene: VerifyScene, *, targets: Targets | None = None, maps: Predictions | None = None
 ) -> Gradients:
     """The gradients of an assigner's losses on a scene."""
     maps = scene.predictions(grads=True) if maps is None else maps
@@ -44,7 +44,7 @@ def taught(
     return gradients(answer, maps)
 
 
-def only_what_a_box_holds_is_taught(factory: Factory, scene: Scene) -> None:
+def only_what_a_box_holds_is_taught(factory: Factory, scene: VerifyScene) -> None:
     """Distances get a gradient strictly inside boxes alone; a logit is never pulled up outside boxes of its class."""
     assigner = factory(scene)
     found = taught(assigner, scene)
@@ -59,7 +59,7 @@ def only_what_a_box_holds_is_taught(factory: Factory, scene: Scene) -> None:
         expect(not pulled.any(), "expected no class logit pulled up where no box of that class holds the location")
 
 
-def images_are_taught_alone(factory: Factory, scene: Scene) -> None:
+def images_are_taught_alone(factory: Factory, scene: VerifyScene) -> None:
     """The gradient at an image does not depend on the rest of its batch: terms are sums, divided by nobody here."""
     assigner = factory(scene)
     together = taught(assigner, scene)
@@ -72,14 +72,14 @@ def images_are_taught_alone(factory: Factory, scene: Scene) -> None:
         _expect_close(mine, alone, f"image {image} in its batch and alone")
 
 
-def order_of_boxes_teaches_the_same(factory: Factory, scene: Scene) -> None:
+def order_of_boxes_teaches_the_same(factory: Factory, scene: VerifyScene) -> None:
     """Permuting the boxes of an image moves no gradient."""
     assigner, targets = factory(scene), scene.targets()
     shuffled = taught(assigner, scene, targets=permuted(targets, shuffle(targets, scene.seed)))
     _expect_close(taught(assigner, scene), shuffled, "the boxes in another order")
 
 
-def place_on_the_canvas_teaches_the_same(factory: Factory, scene: Scene) -> None:
+def place_on_the_canvas_teaches_the_same(factory: Factory, scene: VerifyScene) -> None:
     """Moving boxes and predictions by whole cells of every level moves the gradients of the distances along."""
     here, there, cells = moves(scene)
     assigner = factory(here.scene)
@@ -92,7 +92,7 @@ def place_on_the_canvas_teaches_the_same(factory: Factory, scene: Scene) -> None
         _expect_close({"distances": a.roll((down, right), dims=(0, 1))}, {"distances": b}, what)
 
 
-def gradients_are_finite(factory: Factory, scene: Scene) -> None:
+def gradients_are_finite(factory: Factory, scene: VerifyScene) -> None:
     """With logits of +-50 and boxes without area, and with bfloat16 maps under autocast."""
     assigner, plain = factory(scene), scene.predictions()
 
@@ -113,7 +113,7 @@ def gradients_are_finite(factory: Factory, scene: Scene) -> None:
             expect(torch.isfinite(value).all(), f"{what}: expected a finite gradient of predictions.{name}")
 
 
-def ignore_regions_teach_no_background(factory: Factory, scene: Scene) -> None:
+def ignore_regions_teach_no_background(factory: Factory, scene: VerifyScene) -> None:
     """Logits inside a region are left alone where no box of their class is; outside, nothing changes."""
     assigner = factory(scene)
     targets, region = ignore_region(scene)
@@ -131,7 +131,7 @@ def ignore_regions_teach_no_background(factory: Factory, scene: Scene) -> None:
     _expect_close(before, after, "an ignore region added, outside it")
 
 
-def _held(scene: Scene, targets: Targets) -> Tensor:
+def _held(scene: VerifyScene, targets: Targets) -> Tensor:
     """``[B, R, C]`` bool: a box of the class holds the location strictly inside."""
     held = torch.zeros(scene.num_images, scene.grid.num_locations, scene.num_classes, dtype=torch.bool)
     points = scene.grid.points.double()
@@ -140,7 +140,7 @@ def _held(scene: Scene, targets: Targets) -> Tensor:
     return held
 
 
-def _exact(scene: Scene) -> Tensor:
+def _exact(scene: VerifyScene) -> Tensor:
     """Distances ``[B, R, 4]`` to the sides of the first box that holds a location, or else some."""
     targets, points = scene.targets(), scene.grid.points
     reach = torch.full((scene.num_images, scene.grid.num_locations, 4), 16.0)
@@ -151,7 +151,7 @@ def _exact(scene: Scene) -> Tensor:
     return reach
 
 
-def _as_leaves(scene: Scene, maps: Predictions) -> Predictions:
+def _as_leaves(scene: VerifyScene, maps: Predictions) -> Predictions:
     """The maps as leaves with gradient, and boxes decoded from the distances."""
     leaves = map_tensors(maps, lambda t: t.detach().clone().requires_grad_())
     return replace(leaves, boxes=decode(scene.grid.points, leaves.distances))

@@ -30,7 +30,7 @@ from harness.verify.answers import (
     run,
 )
 from harness.verify.checks.form import expect_sound
-from harness.verify.scenes import Scene
+from harness.verify.scenes import VerifyScene
 
 MOST_SAMPLES = 1280  # per box, beside one per location; draws of `iqdet` and the cells that they read may be 1200
 MOST_BYTES = 36 * 1024  # of one tensor per box; a float32 for every location of the crowd's image takes 85 KiB
@@ -39,7 +39,7 @@ MOST_BYTES_OF_A_PLACE = 512  # per location, and per (box, location) pair inside
 Record = TypeVar("Record", Grid, Targets)
 
 
-def nothing_depends_on_data(factory: Factory, scene: Scene) -> None:
+def nothing_depends_on_data(factory: Factory, scene: VerifyScene) -> None:
     """With tensors that have shapes but no values, ``.item()``, ``nonzero`` and branches on values raise.
 
     The way back counts too: an assigner with losses is asked for their gradients.
@@ -79,7 +79,7 @@ def nothing_depends_on_data(factory: Factory, scene: Scene) -> None:
     expect(same, "negative_weight: expected one shape whatever the values")
 
 
-def nothing_waits_for_the_device(factory: Factory, scene: Scene) -> None:
+def nothing_waits_for_the_device(factory: Factory, scene: VerifyScene) -> None:
     """On a GPU: no synchronisation, and the answer of the CPU."""
     assigner = factory(scene)
     expected = run(assigner, scene)
@@ -126,7 +126,7 @@ class _Largest(TorchDispatchMode):
         return result
 
 
-def memory_grows_with_boxes_alone(factory: Factory, scene: Scene) -> None:
+def memory_grows_with_boxes_alone(factory: Factory, scene: VerifyScene) -> None:
     """Thousands of boxes in an image cost as much each as a few do: never boxes times locations."""
     assigner, targets = factory(scene), scene.targets()
     predictions = scene.predictions(grads=assigner.needs.grads)

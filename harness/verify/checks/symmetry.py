@@ -30,14 +30,14 @@ from harness.verify.answers import (
     tolerance,
 )
 from harness.verify.published.cases import IntArray
-from harness.verify.scenes import CHANNELS, LATTICE, Scene
+from harness.verify.scenes import CHANNELS, LATTICE, VerifyScene
 
 MARGIN = 512  # px; four cells of the coarsest level lie between a box and the border
 JUMP = 128  # px; one cell of the coarsest level
 MOST_JUMPS = 2
 
 
-def same_bits_and_nothing_touched(factory: Factory, scene: Scene) -> None:
+def same_bits_and_nothing_touched(factory: Factory, scene: VerifyScene) -> None:
     """The same input gives the same bits; inputs, parameters and the global generators stay as they are."""
     assigner, targets = factory(scene), scene.targets()
     predictions = scene.predictions(grads=assigner.needs.grads)
@@ -67,7 +67,7 @@ def _numpy_state() -> tuple[bytes, int]:
     return state["state"]["key"].tobytes(), state["state"]["pos"]
 
 
-def images_do_not_see_each_other(factory: Factory, scene: Scene) -> None:
+def images_do_not_see_each_other(factory: Factory, scene: VerifyScene) -> None:
     """The answer to a batch is the answers to its images, side by side."""
     assigner = factory(scene)
     together = run(assigner, scene)
@@ -87,7 +87,7 @@ def images_do_not_see_each_other(factory: Factory, scene: Scene) -> None:
     expect_close_losses(totals, loss_values(together), "the images one by one and in a batch")
 
 
-def boxes_without_a_pixel_change_nothing(factory: Factory, scene: Scene) -> None:
+def boxes_without_a_pixel_change_nothing(factory: Factory, scene: VerifyScene) -> None:
     """Boxes that clipping leaves without a pixel are no targets, and name no other box."""
     width = scene.canvas[1]
     nothing = np.array(
@@ -102,7 +102,7 @@ def boxes_without_a_pixel_change_nothing(factory: Factory, scene: Scene) -> None
     expect_equal(run(assigner, scene), run(assigner, padded), "boxes without a pixel added")
 
 
-def order_of_boxes_does_not_matter(factory: Factory, scene: Scene) -> None:
+def order_of_boxes_does_not_matter(factory: Factory, scene: VerifyScene) -> None:
     """Permuting the boxes of an image permutes `samples.gt` and nothing else."""
     targets = scene.targets()
     order = shuffle(targets, scene.seed)
@@ -131,7 +131,7 @@ def shuffle(targets: Targets, seed: int) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)).long()
 
 
-def classes_are_only_names(factory: Factory, scene: Scene) -> None:
+def classes_are_only_names(factory: Factory, scene: VerifyScene) -> None:
     """Renaming the classes of boxes and logits alike changes nothing."""
     if any(len({tuple(box) for box in boxes.tolist()}) < len(boxes) for boxes in scene.boxes):
         return  # the class orders boxes that are equal otherwise
@@ -151,7 +151,7 @@ def classes_are_only_names(factory: Factory, scene: Scene) -> None:
     expect_close_losses(loss_values(plain), loss_values(answer), "the classes renamed")
 
 
-def _class_axes(factory: Factory, scene: Scene, assigner: Assigner) -> list[tuple[Tensor, int]]:
+def _class_axes(factory: Factory, scene: VerifyScene, assigner: Assigner) -> list[tuple[Tensor, int]]:
     """Parameters that hold something per class, and the axis that grows with the number of classes."""
     larger = own_parameters(factory(replace(scene, num_classes=scene.num_classes + 1)))
     return [
@@ -162,7 +162,7 @@ def _class_axes(factory: Factory, scene: Scene, assigner: Assigner) -> list[tupl
     ]
 
 
-def declared_needs_are_all_that_is_read(factory: Factory, scene: Scene) -> None:
+def declared_needs_are_all_that_is_read(factory: Factory, scene: VerifyScene) -> None:
     """What `needs` does not name may be absent, or NaN."""
     assigner = factory(scene)
     plain = run(assigner, scene)
@@ -178,7 +178,7 @@ def declared_needs_are_all_that_is_read(factory: Factory, scene: Scene) -> None:
         )
 
 
-def ignore_regions_hold_no_negatives(factory: Factory, scene: Scene) -> None:
+def ignore_regions_hold_no_negatives(factory: Factory, scene: VerifyScene) -> None:
     """Weight 0 inside, nothing else changed: no sample but negatives inside, no weight of another location."""
     targets, held = ignore_region(scene)
     assigner = factory(scene)
@@ -198,7 +198,7 @@ def ignore_regions_hold_no_negatives(factory: Factory, scene: Scene) -> None:
     expect(same, "negative_weight: expected an ignore region to change no location outside it")
 
 
-def ignore_region(scene: Scene) -> tuple[Targets, Tensor]:
+def ignore_region(scene: VerifyScene) -> tuple[Targets, Tensor]:
     """Targets with one region in the first image, and the locations ``[R]`` that it holds."""
     height, width = scene.canvas
     region = torch.tensor([[0.3 * width, 0.2 * height, 0.8 * width, 0.7 * height]])
@@ -207,14 +207,14 @@ def ignore_region(scene: Scene) -> tuple[Targets, Tensor]:
     return scene.targets(ignore=[region] + [torch.zeros(0, 4)] * (scene.num_images - 1)), held
 
 
-def _without_negatives(answer: Assignment, scene: Scene, targets: Targets) -> Assignment:
+def _without_negatives(answer: Assignment, scene: VerifyScene, targets: Targets) -> Assignment:
     """The answer without the samples of target zero that lie in the one ignore region of the targets."""
     s, xy, region = answer.samples, pixels(answer, scene), targets.ignore[0].double()
     inside = ((xy > region[:2]) & (xy < region[2:])).all(dim=1) & (targets.image[s.gt] == targets.ignore_image[0])
     return replace(answer, samples=s.select(s.positive | (s.label > 0) | ~inside))
 
 
-def mixed_precision_maps(factory: Factory, scene: Scene) -> None:
+def mixed_precision_maps(factory: Factory, scene: VerifyScene) -> None:
     """The arithmetic of an assignment is float32, whatever surrounds it."""
     assigner = factory(scene)
     half = map_tensors(scene.predictions(), lambda t: t.detach().bfloat16())
@@ -224,7 +224,7 @@ def mixed_precision_maps(factory: Factory, scene: Scene) -> None:
     expect_equal(low, full, "bfloat16 maps under autocast, and the same numbers in float32")
 
 
-def place_on_the_canvas_does_not_matter(factory: Factory, scene: Scene) -> None:
+def place_on_the_canvas_does_not_matter(factory: Factory, scene: VerifyScene) -> None:
     """Moving boxes and predictions by whole cells of every level moves the samples by as many cells."""
     here, there, cells = moves(scene)
     assigner = factory(here.scene)
@@ -234,14 +234,14 @@ def place_on_the_canvas_does_not_matter(factory: Factory, scene: Scene) -> None:
     expect_close_rows(expected, rows(b), tolerance(assigner, a), f"everything moved by {cells[0].tolist()} cells")
 
 
-class Seen(NamedTuple):
+class Snapshot(NamedTuple):
     """A scene and what a detector sees there."""
 
-    scene: Scene
+    scene: VerifyScene
     maps: Predictions
 
 
-def moves(scene: Scene) -> tuple[Seen, Seen, IntArray]:
+def moves(scene: VerifyScene) -> tuple[Snapshot, Snapshot, IntArray]:
     """One image on a larger canvas, the same moved, and by how many cells (columns, rows) of each level ``[L, 2]``."""
     right, down = (int(jump) for jump in np.random.default_rng(scene.seed).integers(0, MOST_JUMPS + 1, 2))
     side = max(scene.canvas) + 2 * MARGIN + MOST_JUMPS * JUMP
@@ -249,10 +249,10 @@ def moves(scene: Scene) -> tuple[Seen, Seen, IntArray]:
     shift = np.array([right, down, right, down], dtype=np.float32) * JUMP
     there = replace(here, boxes=(here.boxes[0] + shift,))
     cells = np.array([[right * JUMP // stride, down * JUMP // stride] for stride in here.strides])
-    return Seen(here, _moved(here, 0, 0)), Seen(there, _moved(there, right, down)), cells
+    return Snapshot(here, _moved(here, 0, 0)), Snapshot(there, _moved(there, right, down)), cells
 
 
-def _moved(scene: Scene, right: int, down: int) -> Predictions:
+def _moved(scene: VerifyScene, right: int, down: int) -> Predictions:
     """Predictions of one large image, read `right` and `down` jumps further to the upper left.
 
     Distances are whole eighths of a pixel, so that predicted boxes, too, are exact in float32 wherever they are.

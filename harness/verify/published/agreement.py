@@ -31,7 +31,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Found:
+class Agreement:
     """A count, and what differs first; None where nothing does."""
 
     count: Count
@@ -60,7 +60,7 @@ def _word(box: int) -> str:
 
 def array(
     name: str, ours: Any, theirs: NDArray[Any], comparable: NDArray[np.bool_], tolerance: float, *, relative: bool
-) -> Found:
+) -> Agreement:
     """A peer's array against the oracle's: integers equal, floats within `tolerance`.
 
     Args:
@@ -69,7 +69,7 @@ def array(
     """
     mine = np.asarray(ours)
     if mine.shape != theirs.shape:
-        return Found(Count(1, 0), f"{name}: the oracle has the shape {mine.shape}, the peer {theirs.shape}")
+        return Agreement(Count(1, 0), f"{name}: the oracle has the shape {mine.shape}, the peer {theirs.shape}")
     if theirs.dtype.kind in "iub":
         near = mine == theirs
     elif relative:
@@ -80,18 +80,18 @@ def array(
     wrong = np.argwhere(looked & ~near)
     count = Count(int(looked.sum()), int((looked & near).sum()))
     if not len(wrong):
-        return Found(count)
+        return Agreement(count)
     at = tuple(wrong[0].tolist())
     place = f"{name}[{', '.join(map(str, at))}]" if at else name
     many = f"{len(wrong)} of {count.compared} numbers differ, first " if count.compared > 1 else ""
     told = f"{many}{place}: the oracle with the peer's conventions says {mine[at]:.7g}, the peer {theirs[at]:.7g}"
-    return Found(count, told)
+    return Agreement(count, told)
 
 
-def losses(title: str, ours: Mapping[str, Term], expected: Mapping[str, tuple[float, float]]) -> Found:
+def losses(title: str, ours: Mapping[str, Term], expected: Mapping[str, tuple[float, float]]) -> Agreement:
     """An assigner's loss terms against its oracle's: sums and counts."""
     if ours.keys() != expected.keys():
-        return Found(
+        return Agreement(
             Count(max(len(ours), len(expected)), len(ours.keys() & expected.keys())),
             f"{title} has the losses {sorted(ours)}, its oracle {sorted(expected)}",
         )
@@ -102,4 +102,4 @@ def losses(title: str, ours: Mapping[str, Term], expected: Mapping[str, tuple[fl
             told, wanted = (f"{total:.7g} / {count:.7g}" for total, count in (mine, pair))
             differing.append(f"loss {name!r}: {title} says {told}, its oracle {wanted}")
     count = Count(len(expected), len(expected) - len(differing))
-    return Found(count, differing[0] if differing else None)
+    return Agreement(count, differing[0] if differing else None)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from assigners.contract import Assignment, Step
 from assigners.registry import row_name
 from harness.verify.published import agreement
-from harness.verify.published.agreement import Count, Found
+from harness.verify.published.agreement import Agreement, Count
 from harness.verify.published.cases import Case, IntArray, PeerAnswer, hard_assignment, soft_labels
 from harness.verify.published.imitation import OracleInput, Peer, load_oracle, oracle_points
 from harness.verify.published.peers import PEERS, ZOO
@@ -151,7 +151,7 @@ def _boxes(
     return None, None, [seen.where(seen.subject.title, seen.assigned, "the peer", answer.assigned, answer.comparable)]
 
 
-def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Found]:
+def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Agreement]:
     """Soft labels where both learn the same box, and the arrays that the oracle yields."""
     found = {}
     assert seen.answer is not None
@@ -161,10 +161,10 @@ def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Found]:
         near = np.abs(soft_labels(seen.case, seen.answer) - answer.arrays["soft"]) <= row.soft_tolerance
         count = Count(int(same.sum()), int((same & near).sum()))
         told = f"soft: {count.compared - count.equal} of {count.compared} numbers differ"
-        found["soft"] = Found(count, None if count.all_equal else told)
+        found["soft"] = Agreement(count, None if count.all_equal else told)
     for name, ours in seen.measure(row, answer).items():
         if (theirs := answer.arrays.get(name)) is None:
-            found[name] = Found(Count(1, 0), f"{name}: the oracle yields it, the peer does not")
+            found[name] = Agreement(Count(1, 0), f"{name}: the oracle yields it, the peer does not")
         else:
             relative = name in row.losses
             found[name] = agreement.array(name, ours, theirs, answer.comparable, row.tolerance, relative=relative)
@@ -221,7 +221,7 @@ class _Seen:
         return row.numbers(module, self.input, answer.arrays) if module is not None and row.numbers is not None else {}
 
     @cached_property
-    def losses(self) -> Found | None:
+    def losses(self) -> Agreement | None:
         """The assigner's loss terms against the oracle's, where both are there."""
         oracle = ZOO[str(self.subject.name)]
         module = load_oracle(oracle.module) if oracle.losses is not None else None
