@@ -86,6 +86,10 @@ _BUILTIN = (
 # fmt: on
 
 
+# Options that every assigner has beside its own (`assigners.samplers.negatives`).
+SAMPLING = ("negatives", "negative_ratio", "negative_count")
+
+
 class RegistryError(Exception):
     """A name or option that cannot be used; the message says what to do."""
 
@@ -151,8 +155,15 @@ def create(name: str, head: HeadInfo, **options: object) -> Assigner:
 def build(cls: type[Assigner], name: str, head: HeadInfo, options: Mapping[str, object]) -> Assigner:
     """`create` for a class that need not be registered; `name` is for messages."""
     resolved = convert_options(cls, name, options)
+    own = {key: resolved[key] for key in _declared(cls)}
+    sampling = {key: value for key, value in resolved.items() if key not in own}
     try:
-        assigner = cls(head, **resolved)
+        assigner = cls(head, **own)
+        assigner.options = own
+        if sampling:
+            from assigners.samplers.negatives import NegativeSampler
+
+            assigner = NegativeSampler(head, assigner, **sampling)
     except ValueError as error:
         raise BadOption(f"assigner {name!r}: {error}") from error
     assigner.options = resolved
@@ -167,17 +178,39 @@ def resolve_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
 def convert_options(cls: type[Assigner], name: str, options: Mapping[str, object]) -> dict[str, Any]:
     """`resolve_options` for a class that need not be registered."""
     declared = _declared(cls)
-    hints = get_type_hints(cls.__init__)
+    sampling = {key: value for key, value in options.items() if key in SAMPLING and key not in declared}
     for key in options:
-        if key not in declared:
+        if key not in declared and key not in sampling:
             raise UnknownName(
-                f"assigner {name!r} has no option {key!r}{_suggest(key, declared)}; "
+                f"assigner {name!r} has no option {key!r}{_suggest(key, [*declared, *SAMPLING])}; "
                 f"options: {', '.join(declared) or 'none'}"
             )
+    own = {key: value for key, value in options.items() if key in declared}
+    return {**_converted(cls, name, own), **_sampling_options(name, sampling)}
+
+
+def _converted(cls: type[Assigner], name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """Every option that a class declares."""
+    hints = get_type_hints(cls.__init__)
     return {
         key: _convert(options[key], hints[key], f"{name}.{key}") if key in options else default
-        for key, default in declared.items()
+        for key, default in _declared(cls).items()
     }
+
+
+def _sampling_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """All options of the sampler; none where every negative is learnt, so that such a run stays what it was.
+
+    Raises:
+        BadOption: for numbers of a sampler that is not there.
+    """
+    if options.get("negatives", "all") == "all":
+        if numbers := [key for key in options if key != "negatives"]:
+            raise BadOption(f"assigner {name!r}: {' and '.join(numbers)} is of negatives=random or negatives=ohem")
+        return {}
+    from assigners.samplers.negatives import NegativeSampler
+
+    return _converted(NegativeSampler, name, options)
 
 
 def option_defaults(name: str) -> dict[str, Any]:

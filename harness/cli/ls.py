@@ -140,6 +140,7 @@ def _print_assigner(screen: Console, told: dict[str, Any]) -> None:
     say(screen, f"needs: {', '.join(told['needs']) or 'nothing but the boxes'}")
     say(screen, f"declares: {declares or 'nothing besides the assignment'}")
     screen.print(_table("options", told["options"]) if told["options"] else Text("no options", style="dim"))
+    say(screen, "besides, as every assigner: negatives=all|random|ohem, negative_ratio=3.0, negative_count=16")
     if told["departures"]:
         screen.print("departures from the authors' code:")
     for item in told["departures"]:

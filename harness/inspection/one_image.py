@@ -22,6 +22,7 @@ from assigners.parts.map_reader import MapReader
 from assigners.rules.iqdet.box_points import offset_in_half_sides, usable_levels
 from assigners.rules.iqdet.encoder import Mixture
 from assigners.rules.iqdet.pipeline import QualitySampling
+from assigners.samplers.negatives import unsampled
 from detector import FCOS
 from harness.core.errors import UserError, did_you_mean
 from harness.data.base import Annotations, ImageSet
@@ -184,7 +185,7 @@ def assign(model: FCOS, view: View, step: Step, keep: Sequence[int], boxes: Tens
 
 def mixtures(model: FCOS, view: View) -> tuple[Mixture, Tensor] | None:
     """The quality distributions ``[G, L]`` and which levels ``[G, L]`` a box may use, on the host, if there are any."""
-    assigner = model.assigner
+    assigner = unsampled(model.assigner)
     if not isinstance(assigner, QualitySampling):
         return None
     with torch.no_grad(), torch.autocast(view.grid.points.device.type, enabled=False):

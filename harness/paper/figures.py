@@ -20,6 +20,7 @@ from PIL import Image
 
 from assigners.contract import Step
 from assigners.rules.iqdet.iqdet import IQDet
+from assigners.samplers.negatives import unsampled
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
 from harness.drawing.charts import INK, LETTER, SERIES, SOFT, line, new_figure, styled
@@ -81,7 +82,7 @@ def components(trained: TrainedRun, images: ImageSet) -> Components:
     Raises:
         UserError: if the run's assigner learns none, or no box reaches it.
     """
-    if not isinstance(trained.model.assigner, IQDet):
+    if not isinstance(unsampled(trained.model.assigner), IQDet):
         raise UserError(
             f"run {trained.run_id} is of {trained.record.assigner}, which learns no quality distribution; figure 4 "
             "needs a run of iqdet, qd or uniform"

@@ -77,7 +77,9 @@ def resolve_assigner(name: str, options: Mapping[str, object]) -> AssignerSpec:
     except (assigners.RegistryError, ValueError) as error:
         raise UserError(str(error)) from error
     defaults = assigners.resolve_options(name, {})
-    return AssignerSpec(name, resolved, {key: value for key, value in resolved.items() if value != defaults[key]})
+    return AssignerSpec(
+        name, resolved, {key: value for key, value in resolved.items() if key not in defaults or value != defaults[key]}
+    )
 
 
 def build_optimizer(schedule: ScheduleSection, model: nn.Module) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions
 from assigners.ops.boxes import decode
+from assigners.samplers.negatives import NegativeSampler
 from harness.verify.answers import (
     TAUGHT,
     Factory,
@@ -147,6 +148,10 @@ def batch_without_boxes(factory: Factory, scene: VerifyScene) -> None:
         expect(
             pushed.any(dim=2).all(), "expected the losses to push a logit down at every location, also without boxes"
         )
+    elif isinstance(assigner, NegativeSampler):
+        count = min(assigner.count, scene.grid.num_locations)
+        drawn = (answer.negative_weight == 1).sum(dim=1)
+        expect((drawn == count).all(), f"expected weight 1 at {count} locations of every image, the sampler's least")
     else:
         expect((answer.negative_weight == 1).all(), "expected weight 1 at every location as a negative")
         for key, (loss, _) in answer.losses.items():
