@@ -44,7 +44,7 @@ def command(
       harness leaderboard
       harness leaderboard --protocol shapes-cpu --json
       harness leaderboard --summary > table.md
-      harness leaderboard --picture --protocol shapes-sharp
+      harness leaderboard --picture --protocol shapes-board
       harness leaderboard --check
     """
     if (summary or picture) and (check or as_json):

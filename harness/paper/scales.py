@@ -99,8 +99,8 @@ SCALES = {
             note="ResNet-26 and ResNeXt-50 32x4d, from scratch, stand for the paper's backbones of 101 layers.",
         ),
         Scale(
-            "sharp",
-            {"shapes": "shapes-sharp"},
+            "board",
+            {"shapes": "shapes-board"},
             "shapes",
             {"resnet101": "resnet26", "resnext101_64x4d": "resnext50_32x4d"},
             note="ResNet-26 and ResNeXt-50 32x4d, from scratch, stand for the paper's backbones of 101 layers.",

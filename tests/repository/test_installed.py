@@ -73,7 +73,7 @@ def test_bench_has_its_dense_versions(installed, tmp_path):
 
 def test_protocols_papers_and_the_page_are_there(installed, tmp_path):
     assert "@inproceedings{ma2021iqdet" in call(installed, tmp_path, "ls", "--bibtex", "iqdet").stdout
-    assert "shapes-sharp" in call(installed, tmp_path, "ls").stdout
+    assert "shapes-board" in call(installed, tmp_path, "ls").stdout
     files = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     assert {"harness/report/report.html.j2", "harness/report/style.css", "harness/report/script.js"} <= files
     assert not any(name.startswith("tests/") for name in files)
