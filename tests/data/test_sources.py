@@ -9,9 +9,9 @@ import pytest
 from harness.core.errors import UserError
 from harness.data import open_data, sources
 from harness.data.sources import ENTRY_POINT_GROUP, default_protocol, find_source, needs_folder
-from harness.protocol.protocol import DataSection
+from harness.protocol.protocol import DataSection, load_protocol
 from harness.records.inputs import data_spec
-from tests.support.fakes import MemorySet, objects
+from tests.support.fakes import MemorySet, data_part, make_record, objects
 
 HERE = "tests.data.test_sources"
 
@@ -71,7 +71,7 @@ def test_defaults_of_a_source(plugins):
 
 def test_records_name_what_they_need():
     def record(kind):
-        return {"run_id": "r", "data": {"kind": kind, "title": "mine"}}
+        return make_record(load_protocol("tiny"), run_id="r", data=data_part(kind=kind, title="mine"))
 
     assert data_spec(record("shapes"), None) == "shapes"
     assert data_spec(record("coco"), "coco:there") == "coco:there"
