@@ -169,7 +169,8 @@ def _points(axes: Axes, found: Components, places: Floats, kept: npt.NDArray[np.
     ink = to_rgba_array(SERIES)[found.level[kept] % len(SERIES)]
     ink[:, 3] = 0.12 + 0.5 * found.share[kept]
     axes.locator_params(nbins=6)
-    axes.scatter(places[kept, 0], places[kept, 1], s=9, c=ink, linewidths=0, clip_on=False)
+    # Pixels in the SVG too: thousands of discs as shapes are a megabyte.
+    axes.scatter(places[kept, 0], places[kept, 1], s=9, c=ink, linewidths=0, clip_on=False, rasterized=True)
 
 
 def _training(axes: Axes, lines: Sequence[IouCurve]) -> None:

@@ -41,4 +41,6 @@ def test_what_a_document_shows_is_what_its_command_prints(path, words, shown, re
 
 
 def test_the_readme_shows_results_and_costs():
-    assert {"leaderboard --summary", "bench summary"} <= {words for path, words, _ in SHOWN if path.name == "README.md"}
+    shown = {words for path, words, _ in SHOWN if path.name == "README.md"}
+    assert {"leaderboard --summary --protocol shapes-board", "bench summary"} <= shown
+    assert "leaderboard --summary" in {words for path, words, _ in SHOWN if path.name == "boards.md"}
