@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_defaults_of_a_source(plugins):
 
 def test_records_name_what_they_need():
     def record(kind):
-        return {"run_id": "r", "data": {"kind": kind, "title": "mine"}}
+        return SimpleNamespace(run_id="r", data=SimpleNamespace(kind=kind, title="mine"))
 
     assert data_spec(record("shapes"), None) == "shapes"
     assert data_spec(record("coco"), "coco:there") == "coco:there"
