@@ -147,12 +147,12 @@ class _Lines:
         return text
 
     def face(self, where: str) -> tuple[float, ...]:
-        """A row of numbers."""
+        """The next line as a face: `COLUMNS` numbers in their ranges."""
         text = self.take()
         row = _numbers(text)
         if len(row) != COLUMNS:
-            told = f"must be {COLUMNS} numbers, x y w h and six marks, got {shorten(text)!r}"
-            raise self.fault(f"{where} {told}" + ("" if row else "; is the count too high?"))
+            rule = f"must be {COLUMNS} numbers, x y w h and six marks, got {shorten(text)!r}"
+            raise self.fault(f"{where} {rule}" + ("" if row else "; is the count too high?"))
         if not sum(map(abs, row)) < 1e12 or row[INVALID] not in (0, 1):  # "not": a NaN is smaller than nothing
             raise self.fault(f"{where} is out of range: {shorten(text)!r}; 'invalid', the eighth number, is 0 or 1")
         return row
