@@ -13,7 +13,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Predictions
 from assigners.registry import AssignerSpec, create
 from harness.bench.measure import Call, in_turns, peak_bytes
-from harness.bench.scene import STEP, BenchScene, make_scene
+from harness.bench.scene import STEP, BenchScene, make_scene, mapped
 from harness.core.device import out_of_memory
 
 BOXES, IMAGES, CLASSES = (7, 30, 100, 500, 5000), (1, 2, 4, 8, 16), (1, 20, 80, 365)
@@ -43,8 +43,7 @@ def choose_cells(
         grids = [(boxes or usual[0], images or usual[1], classes or usual[2])]
     else:
         grids = [(BOXES, *usual[1:]), (usual[0], IMAGES, usual[2]), (*usual[:2], CLASSES)]
-    found = {Cell(b, 1 if b >= CROWD else i, c) for grid in grids for b, i, c in product(*grid)}
-    return sorted(found)
+    return sorted({Cell(b, 1 if b >= CROWD else i, c) for grid in grids for b, i, c in product(*grid)})
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,11 @@ class Bench:
         rule = self.rules.get(subject.assigner)
         theirs, dense_mib, note = self._dense(cell, scene, rule, assigner, subject)
         mine, dense = in_turns(ours, theirs, self.limits.seconds, self.device)
-        if dense is not None:
-            self._rates[subject.name] = dense.ms / 1000 / _work(cell, rule)
-        dense_ms = None if dense is None else dense.ms
-        ratio = None if dense is None else dense.ms / mine.ms
-        dense_calls = 0 if dense is None else dense.calls
-        return Measurement(*place, mine.ms, dense_ms, ratio, mib, dense_mib, mine.calls, dense_calls, note)
+        if dense is None:
+            return Measurement(*place, mine.ms, None, None, mib, dense_mib, mine.calls, 0, note)
+        self._rates[subject.name] = dense.ms / 1000 / _work(cell, rule)
+        ratio = dense.ms / mine.ms
+        return Measurement(*place, mine.ms, dense.ms, ratio, mib, dense_mib, mine.calls, dense.calls, note)
 
     def _dense(
         self, cell: Cell, scene: BenchScene, rule: Any, assigner: Assigner, subject: AssignerSpec
@@ -167,8 +165,7 @@ def _work(cell: Cell, rule: Any) -> float:
 def assigner_call(assigner: Assigner, scene: BenchScene) -> tuple[Call, str]:
     """A call as in training, and what it consists of: backward too, where the assigner trains itself or the maps."""
     backward = assigner.needs.grads or assigner.needs.features
-    predictions, inputs = _with_gradient(scene.predictions) if backward else (scene.predictions, [])
-    inputs = [*inputs, *(p for p in assigner.parameters() if p.requires_grad)]
+    predictions, inputs = _inputs(assigner, scene, with_gradient=backward)
 
     def call() -> object:
         answer = assigner(scene.grid, scene.targets, predictions, STEP)
@@ -182,8 +179,7 @@ def assigner_call(assigner: Assigner, scene: BenchScene) -> tuple[Call, str]:
 
 def dense_call(rule: Any, assigner: Assigner, scene: BenchScene) -> Call:
     """A call of the dense version, like that of its assigner."""
-    predictions, inputs = _with_gradient(scene.predictions) if rule.losses else (scene.predictions, [])
-    inputs = [*inputs, *(p for p in assigner.parameters() if p.requires_grad)]
+    predictions, inputs = _inputs(assigner, scene, with_gradient=rule.losses)
 
     def call() -> object:
         answers = rule(scene.grid, scene.targets, predictions, assigner)
@@ -192,9 +188,10 @@ def dense_call(rule: Any, assigner: Assigner, scene: BenchScene) -> Call:
     return call
 
 
-def _with_gradient(predictions: Predictions) -> tuple[Predictions, list[Tensor]]:
-    """Leaves of their own that ask for gradients."""
-    p = predictions
-    dense = [each.clone().requires_grad_() for each in (p.logits, p.quality, p.distances, p.boxes)]
-    maps = tuple(each.clone().requires_grad_() for each in p.features)
-    return Predictions(dense[0], dense[1], dense[2], dense[3], maps), [*dense, *maps]
+def _inputs(assigner: Assigner, scene: BenchScene, *, with_gradient: bool) -> tuple[Predictions, list[Tensor]]:
+    """The predictions for a call, as leaves of its own if gradients are asked of them, and all that have gradients."""
+    parameters: list[Tensor] = [p for p in assigner.parameters() if p.requires_grad]
+    if not with_gradient:
+        return scene.predictions, parameters
+    leaves = mapped(scene.predictions, lambda maps: maps.clone().requires_grad_())
+    return leaves, [leaves.logits, leaves.quality, leaves.distances, leaves.boxes, *leaves.features, *parameters]

@@ -55,11 +55,11 @@ def _most(lines: Sequence[Line], name: str) -> float:
 
 def series(lines: Sequence[Line], name: str, measure: str, axis: str) -> Points:
     """An assigner's points along an axis, the others at their usual values; per image where that is what counts."""
-    found = []
+    points = []
     for each in lines:
         usual = USUAL | ({"images": 1} if int(each["boxes"]) >= CROWD else {})  # a crowd comes in one image
         value = number_of(each, measure)
         if each["assigner"] != name or value is None or any(int(each[o]) != usual[o] for o in usual if o != axis):
             continue
-        found.append((float(each[axis]), value if measure == "ratio" else value / float(each["images"])))
-    return sorted(found)
+        points.append((float(each[axis]), value if measure == "ratio" else value / float(each["images"])))
+    return sorted(points)

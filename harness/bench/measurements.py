@@ -22,8 +22,8 @@ MEASURED = {"passes", "ms", "dense_ms", "ratio", "mib", "dense_mib", "calls", "d
 
 def to_line(row: Any, environment: Mapping[str, Any]) -> Line:
     """A dataclass of numbers as the file holds it, and where it was measured."""
-    told = {name: environment[name] for name in ENVIRONMENT}
-    return {name: _text(value) for name, value in {**asdict(row), **told}.items()}
+    values = {**asdict(row), **{name: environment[name] for name in ENVIRONMENT}}
+    return {name: _text(value) for name, value in values.items()}
 
 
 def read_lines(path: Path, kind: type[Any] = Measurement) -> list[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -73,7 +74,7 @@ def make_scene(
     targets = Targets.collate(list(truth), list(labels), grid, sizes=[size] * images)
     predictions = _predict(grid, targets, classes, channels, generator)
     moved = Grid.build(shapes, STRIDES, device=device)
-    return BenchScene(moved, targets.to(device), _moved(predictions, torch.device(device)), classes)
+    return BenchScene(moved, targets.to(device), mapped(predictions, lambda maps: maps.to(device)), classes)
 
 
 def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generator: torch.Generator) -> Predictions:
@@ -81,8 +82,8 @@ def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generato
     pairs = inside_pairs(grid, targets)
     cell = grid.cell(targets.image[pairs.gt], pairs.location)
     box = torch.full((batch[0] * batch[1],), -1).scatter_reduce(0, cell, pairs.gt, "amax").view(batch)
-    own = ltrb(grid.points, targets.boxes[box.clamp(min=0)]) if targets.num_boxes else torch.ones(*batch, 4)
-    distances = torch.where(box[..., None] >= 0, own, 100.0)
+    sides = ltrb(grid.points, targets.boxes[box.clamp(min=0)]) if targets.num_boxes else torch.ones(*batch, 4)
+    distances = torch.where(box[..., None] >= 0, sides, 100.0)
     distances = distances * (NOISE * torch.randn(*batch, 4, generator=generator)).exp()
     features = tuple(torch.randn(batch[0], channels, h, w, generator=generator) for h, w in grid.shapes)
     return Predictions(
@@ -94,7 +95,8 @@ def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generato
     )
 
 
-def _moved(predictions: Predictions, device: torch.device) -> Predictions:
+def mapped(predictions: Predictions, change: Callable[[Tensor], Tensor]) -> Predictions:
+    """The predictions with `change` applied to every map."""
     p = predictions
-    dense = [each.to(device) for each in (p.logits, p.quality, p.distances, p.boxes)]
-    return Predictions(dense[0], dense[1], dense[2], dense[3], tuple(each.to(device) for each in p.features))
+    logits, quality, distances, boxes = map(change, (p.logits, p.quality, p.distances, p.boxes))
+    return Predictions(logits, quality, distances, boxes, tuple(map(change, p.features)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,17 +88,11 @@ class StepRequest:
 def measure_share(request: StepRequest, device: torch.device) -> Share:
     """Time training steps of one detector with the assigner and with its assignment lying ready, in turns."""
     training = _Training(request, device)
-    own, source, stand_in = training.assigner, training.assigner, request.subject.name
-    if own.declares.replaces:
+    assigner = training.assigner
+    source, stand_in = assigner, request.subject.name
+    if assigner.declares.replaces:
         source, stand_in = create(STAND_IN, training.model.head_info).to(device), STAND_IN
-    ready = training.ready(source)
-
-    def with_assigner() -> None:
-        training.step(own)
-
-    def with_ready() -> None:
-        training.step(ready)
-
+    with_assigner, with_ready = partial(training.step, assigner), partial(training.step, training.ready(source))
     with_assigner()
     with_ready()
     whole, rest = in_turns(with_assigner, with_ready, request.seconds, device, in_a_row=1, least=LEAST)

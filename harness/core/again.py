@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 DEFAULT_RESULTS = Path("results")
@@ -19,12 +20,7 @@ def aimed_at(command: str, results: Path) -> str:
         words = shlex.split(command)
     except ValueError:
         return command
-    kept: list[str] = []
-    for position, word in enumerate(words):
-        if word == "--results" or word.startswith("--results="):
-            continue
-        if position and words[position - 1] == "--results":
-            continue
-        kept.append(word)
+    others = (word for before, word in pairwise(["", *words]) if "--results" not in (before, word))
+    kept = [word for word in others if not word.startswith("--results=")]
     elsewhere = ["--results", str(results)] if results != DEFAULT_RESULTS else []
     return shlex.join([*kept, *elsewhere])

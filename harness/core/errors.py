@@ -53,7 +53,7 @@ def no_text() -> str:
     """Why a name is no text (`is_text`), and what to do: the name may be at fault, or the locale that it is read in."""
     if _holds_any_name():
         return "is no UTF-8 text, so no record can hold it; rename it"
-    return f"is no text in this locale ({_file_names()}); {SET_LOCALE}"
+    return f"is no text in this locale ({sys.getfilesystemencoding()}); {SET_LOCALE}"
 
 
 def of_the_locale(error: BaseException) -> bool:
@@ -62,11 +62,7 @@ def of_the_locale(error: BaseException) -> bool:
 
 
 def _holds_any_name() -> bool:
-    return codecs.lookup(_file_names()).name == "utf-8"
-
-
-def _file_names() -> str:
-    return sys.getfilesystemencoding()
+    return codecs.lookup(sys.getfilesystemencoding()).name == "utf-8"
 
 
 def as_utf8(name: str) -> str:
@@ -77,7 +73,8 @@ def as_utf8(name: str) -> str:
 def reason(error: BaseException) -> str:
     """What went wrong, on one line: the system's words where it has some."""
     if isinstance(error, UnicodeEncodeError) and of_the_locale(error):
-        return f"this locale ({_file_names()}) has no {error.object[error.start : error.end]!r}; {SET_LOCALE}"
+        letters = error.object[error.start : error.end]
+        return f"this locale ({sys.getfilesystemencoding()}) has no {letters!r}; {SET_LOCALE}"
     system = error.strerror if isinstance(error, OSError) else None
     return system or " ".join(str(error).split()) or type(error).__name__
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError
-from harness.data.sources import Opening, Role, find_source
+from harness.data.default_splits import Role
+from harness.data.sources import Opening, find_source
 
 if TYPE_CHECKING:
     from harness.data.base import ImageSet

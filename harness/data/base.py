@@ -34,6 +34,22 @@ class Annotations:
     area: npt.NDArray[np.float32]
     attributes: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
+    @classmethod
+    def plain(
+        cls,
+        boxes: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        *,
+        crowd: npt.NDArray[np.bool_] | None = None,
+        difficult: npt.NDArray[np.bool_] | None = None,
+        attributes: dict[str, npt.NDArray[np.float32]] | None = None,
+    ) -> Annotations:
+        """Objects of which no areas are stated: those of the boxes. Without `crowd` or `difficult` none of them is."""
+        none = np.zeros(len(boxes), dtype=np.bool_)
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        crowd, difficult = none if crowd is None else crowd, none if difficult is None else difficult
+        return cls(boxes, labels, crowd, difficult, area, attributes or {})
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import PIL
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,8 +29,13 @@ UNREADABLE = "images that cannot be decoded, left out"
 COPIES = "images with the very content of another one of the split, under another name"
 
 
-class _Remembered(BaseModel):
-    """The file of a finished check."""
+class Check(BaseModel):
+    """What decoding every image of a split found; as JSON, the file of a finished check.
+
+    Attributes:
+        unreadable: why, by index.
+        counts, examples: of `oddities`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,18 +43,12 @@ class _Remembered(BaseModel):
     counts: dict[str, int]
     examples: dict[str, list[str]]
 
-
-@dataclass(frozen=True)
-class Check:
-    """What decoding every image of a split found.
-
-    Attributes:
-        unreadable: why, by index.
-        oddities: what was done to images to read them, and images that are copies of others.
-    """
-
-    unreadable: dict[int, str]
-    oddities: Oddities
+    @property
+    def oddities(self) -> Oddities:
+        """What was done to images to read them, and images that are copies of others."""
+        oddities = Oddities(self.counts)
+        oddities.examples.update(self.examples)
+        return oddities
 
 
 def checked(
@@ -69,27 +66,27 @@ def checked(
     """
     if not isinstance(images, FolderSet):
         return images
-    found = check_images(images, folder, workers, console)
-    if found.unreadable and section.unreadable == "refuse":
-        raise UserError(describe(images, found) + ", or leave them out and count them with --set data.unreadable=skip")
-    if found.unreadable:
-        names = [images.name(index) for index in found.unreadable]
-        images = images.skipping(found.unreadable)
+    check = check_images(images, folder, workers, console)
+    if check.unreadable and section.unreadable == "refuse":
+        raise UserError(describe(images, check) + ", or leave them out and count them with --set data.unreadable=skip")
+    if check.unreadable:
+        names = [images.name(index) for index in check.unreadable]
+        images = images.skipping(check.unreadable)
         images.warnings.note_all(UNREADABLE, names)
-    if fault := two_conventions(images, found):
+    if fault := two_conventions(images, check):
         raise UserError(fault)
-    images.warnings.add(found.oddities)
+    images.warnings.add(check.oddities)
     return images
 
 
-def two_conventions(images: FolderSet, found: Check) -> str | None:
+def two_conventions(images: FolderSet, check: Check) -> str | None:
     """The fault of a split some of whose annotations count stored pixels: others with an orientation may do so, too."""
-    if not found.oddities[AS_STORED] or not found.oddities[UNCONFIRMED]:
+    if not check.oddities[AS_STORED] or not check.oddities[UNCONFIRMED]:
         return None
-    stored, turned = (found.oddities.examples[kind][0] for kind in (AS_STORED, UNCONFIRMED))
+    stored, turned = (check.oddities.examples[kind][0] for kind in (AS_STORED, UNCONFIRMED))
     return (
         f"split {images.split} of {images.title}: annotations such as that of {stored} count the pixels of an image as "
-        f"it is stored and not as its EXIF orientation says, so those of {found.oddities[UNCONFIRMED]} images whose "
+        f"it is stored and not as its EXIF orientation says, so those of {check.oddities[UNCONFIRMED]} images whose "
         f"size does not tell ({turned}) may, too; take the orientation out of the images' files"
     )
 
@@ -106,10 +103,10 @@ def without_unreadable(images: ImageSet, section: DataSection, results: Path, co
     return checked(images, section, results / CHECKED, 0, console) if section.unreadable == "skip" else images
 
 
-def describe(images: FolderSet, found: Check) -> str:
+def describe(images: FolderSet, check: Check) -> str:
     """The unreadable images of a split in one line: how many, and the first of them."""
-    first = next(iter(found.unreadable.values()))
-    count = len(found.unreadable)
+    first = next(iter(check.unreadable.values()))
+    count = len(check.unreadable)
     if count == 1:
         return first
     return f"{count} of {counted(len(images), 'image')} in split {images.split} cannot be used; the first: {first}"
@@ -131,10 +128,7 @@ def check_images(images: FolderSet, folder: Path | None, workers: int = 0, conso
         with exclusively(folder / "lock", wait=True):  # the processes of one run would all do the same work
             if (known := _remembered(path)) is None:
                 known = _examine(images, workers, console)
-                content = _Remembered(
-                    unreadable=known.unreadable, counts=dict(known.oddities), examples=known.oddities.examples
-                )
-                write_atomically(path, content.model_dump_json(indent=1) + "\n")
+                write_atomically(path, known.model_dump_json(indent=1) + "\n")
             return known
     except UserError:  # the folder takes no files: whoever reads a foreign results directory checks each time
         return _examine(images, workers, console)
@@ -158,7 +152,7 @@ def _examine(images: FolderSet, workers: int, console: Console | None) -> Check:
         contents[digest].append(index)
     for copies in contents.values():
         oddities.note_all(COPIES, (f"{images.name(index)} = {images.name(copies[0])}" for index in copies[1:]))
-    return Check(unreadable, oddities)
+    return Check(unreadable=unreadable, counts=oddities, examples=oddities.examples)
 
 
 class _Looks(Dataset[tuple[str | None, list[str], bytes]]):
@@ -190,9 +184,6 @@ def _fingerprint(images: FolderSet) -> str:
 
 def _remembered(path: Path) -> Check | None:
     try:
-        found = _Remembered.model_validate(json.loads(path.read_bytes()))
-    except (OSError, ValueError, RecursionError, ValidationError):
+        return Check.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None  # not there, or damaged: the check is made again and replaces it
-    oddities = Oddities(found.counts)
-    oddities.examples.update(found.examples)
-    return Check(dict(found.unreadable), oddities)

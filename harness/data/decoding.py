@@ -53,7 +53,7 @@ def decode(path: Path, stated: tuple[int, int] | None = None) -> Pixels:
         UserError: if the file is missing, damaged, truncated, too large, or of values without a known range.
     """
     with _opened(path) as image:
-        return _pixels(image, path, stated)
+        return _pixels(image, path, _turned(image, stated))
 
 
 def inspect(path: Path, stated: tuple[int, int] | None = None) -> tuple[tuple[int, int], list[str], bytes]:
@@ -75,17 +75,17 @@ def inspect(path: Path, stated: tuple[int, int] | None = None) -> tuple[tuple[in
         content = b""  # opening it, below, says why
     with _opened(path, BytesIO(content) if content else None) as image:
         deep_colour = _is_deep_colour(image)  # which is forgotten once the pixels are loaded
-        said = _orientation(image)
+        orientation = _orientation(image)
         turned = _turned(image, stated)
-        if said != _UPRIGHT:
-            confirmed = said in _SIDEWAYS and stated is not None and stated[0] != stated[1]
+        if orientation != _UPRIGHT:
+            confirmed = orientation in _SIDEWAYS and stated is not None and stated[0] != stated[1]
             as_stored = turned == _UPRIGHT and image.format != "TIFF"
             kinds.append(AS_STORED if as_stored else TURNED if confirmed else UNCONFIRMED)
         height, width = (image.width, image.height) if turned in _SIDEWAYS else (image.height, image.width)
         if image.format == "JPEG":
             image.draft(None, (1, 1))
         kinds += _kinds(image, deep_colour)
-        _pixels(image, path, stated, turned)
+        _pixels(image, path, turned)
     return (height, width), kinds, content
 
 
@@ -124,8 +124,7 @@ def _why(error: BaseException) -> str:
     return "it is no image" if isinstance(error, UnidentifiedImageError) else reason(error)
 
 
-def _pixels(image: Image.Image, path: Path, stated: tuple[int, int] | None, turned: int | None = None) -> Pixels:
-    turned = _turned(image, stated) if turned is None else turned
+def _pixels(image: Image.Image, path: Path, turned: int) -> Pixels:
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_to_bytes(image, path))
     if turned != _UPRIGHT:
@@ -156,23 +155,19 @@ def _is_deep_colour(image: Image.Image) -> bool:
 
 def _kinds(image: Image.Image, deep_colour: bool) -> list[str]:
     """What there is to say of an image that is being read."""
-    found = []
-    if _frames(image) > 1:
-        found.append(FRAMES)
+    several = _frames(image) > 1
     image.load()
-    if image.mode.startswith(("I", "F")):
-        found.append(FLOAT if image.mode == "F" else SIXTEEN)
-    if deep_colour:
-        found.append(DEEP_COLOUR)
-    if (image.mode.startswith("I") and np.asarray(image).max() < 2**13) or (
-        deep_colour and np.asarray(image).max() < 2**5
-    ):
-        found.append(DARK)
-    if image.mode == "CMYK":
-        found.append(CMYK)
-    if image.has_transparency_data and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
-        found.append(TRANSPARENT)
-    return found
+    sixteen = image.mode.startswith("I")
+    kinds = {
+        FRAMES: several,
+        FLOAT: image.mode == "F",
+        SIXTEEN: sixteen,
+        DEEP_COLOUR: deep_colour,
+        DARK: (sixteen or deep_colour) and np.asarray(image).max() < (2**13 if sixteen else 2**5),
+        CMYK: image.mode == "CMYK",
+        TRANSPARENT: image.has_transparency_data and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255,
+    }
+    return [kind for kind, applies in kinds.items() if applies]
 
 
 def _frames(image: Image.Image) -> int:
@@ -197,8 +192,8 @@ def _turned(image: Image.Image, stated: tuple[int, int] | None) -> int:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's orientation, 1 to 8."""
-    found = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
-    return found if found in _TURNS else _UPRIGHT
+    orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
+    return orientation if orientation in _TURNS else _UPRIGHT
 
 
 # How `ImageOps.exif_transpose` undoes each orientation; that one reads the tag itself and cannot be told to leave it.

@@ -35,21 +35,21 @@ def default_split(
         available: all names.
     """
     opposite: Role = "val" if role == "train" else "train"
-    own = [pair.side(role, available) for pair in pairs]
+    sides = [pair.side(role, available) for pair in pairs]
     if other is not None:
-        return next((side for side in own if side and not _nested(side, other)), ())
-    theirs = [pair.side(opposite, available) for pair in pairs]
-    for side, partner in zip(own, theirs, strict=True):
+        return next((side for side in sides if side and not _nested(side, other)), ())
+    partners = [pair.side(opposite, available) for pair in pairs]
+    for side, partner in zip(sides, partners, strict=True):
         if side and partner:
             return side
     # No pair is whole. Evaluation has the first word, and nothing is trained on that lies within that.
-    taken = next(filter(None, theirs), ()) if role == "train" else ()
-    return next((side for side in own if side and not _nested(side, taken)), ())
+    taken = next(filter(None, partners), ()) if role == "train" else ()
+    return next((side for side in sides if side and not _nested(side, taken)), ())
 
 
-def _nested(one: Sequence[str], two: Sequence[str]) -> bool:
+def _nested(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether two splits share images by what their names say: the same one, or trainval and a part of it."""
-    return any(_within(a, b) or _within(b, a) for a in one for b in two)
+    return any(_within(a, b) or _within(b, a) for a in first for b in second)
 
 
 def _within(part: str, whole: str) -> bool:

@@ -182,8 +182,8 @@ def _train_plans(
                 known, order = epoch, permutation(hash32(seed, _ORDER, epoch), count)
             index = int(order[slot])
             samples.append((hash32(seed, _SAMPLE, epoch, images.image_id(index)), index))
-        own = tuple(samples[rank * share : (rank + 1) * share])
-        yield _Plan(own, _padded(images, protocol.data, samples), protocol.data)
+        share_of_batch = tuple(samples[rank * share : (rank + 1) * share])
+        yield _Plan(share_of_batch, _padded(images, protocol.data, samples), protocol.data)
 
 
 def _eval_plans(

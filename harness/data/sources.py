@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError, did_you_mean
+from harness.data.default_splits import Role
 
 if TYPE_CHECKING:
     from harness.data.base import ImageSet
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "assigner_zoo.data"
 EMBEDDED = "shapes"  # what is run on where nothing is named
-
-Role = Literal["train", "val"]
 
 
 @dataclass(frozen=True)
@@ -120,15 +119,15 @@ def find_source(spec: str) -> Source:
             must be one, and for a name that two packages claim.
     """
     name, _, folder = spec.partition(":")
-    found = [source for source in sources() if source.name == name and source.folder == bool(folder)]
-    if len(found) > 1:
-        claims = " and ".join(source.target for source in found)
+    fitting = [source for source in sources() if source.name == name and source.folder == bool(folder)]
+    if len(fitting) > 1:
+        claims = " and ".join(source.target for source in fitting)
         raise UserError(f"data source {name!r} is claimed by {claims}; uninstall or rename one")
-    if not found:
+    if not fitting:
         names = [source.name for source in sources()]
         hint = "" if name in names else did_you_mean(name, names)
         raise UserError(f"unknown data source {spec!r}{hint}; use one of {', '.join(s.spec for s in sources())}")
-    return found[0]
+    return fitting[0]
 
 
 def default_protocol(spec: str) -> str:

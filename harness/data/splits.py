@@ -16,8 +16,8 @@ from assigners.ops.boxes import MIN_SIDE
 from harness.core.errors import UserError, did_you_mean, reason, shorten
 from harness.core.text import counted
 from harness.data import open_data
-from harness.data.base import Annotations, ImageSet
-from harness.data.readers.folder import NO_AREA, OUTSIDE, FolderSet
+from harness.data.base import ImageSet
+from harness.data.readers.folder import NO_AREA, OUTSIDE, FolderSet, concatenated
 from harness.data.transforms import fit, roles
 from harness.protocol.protocol import DataSection, Protocol
 
@@ -85,16 +85,16 @@ def _apart(data: str, train: FolderSet, val: FolderSet, section: DataSection) ->
     pairs = shared_images(train, val)
     if not pairs:
         return train
-    own, theirs = zip(*pairs, strict=True)
+    in_train, in_val = zip(*pairs, strict=True)
     if section.overlap == "drop":
-        train = train.without(own)
-        train.warnings.note_all(LEFT_TO_VAL, (val.name(index) for index in theirs))
+        train = train.without(in_train)
+        train.warnings.note_all(LEFT_TO_VAL, (val.name(index) for index in in_val))
     elif section.overlap == "allow":
-        val.warnings.note_all(SHARED, (val.name(index) for index in theirs))
+        val.warnings.note_all(SHARED, (val.name(index) for index in in_val))
     else:
-        names = ", ".join(val.name(index) for index in theirs[:3]) + (", ..." if len(theirs) > 3 else "")
+        names = ", ".join(val.name(index) for index in in_val[:3]) + (", ..." if len(in_val) > 3 else "")
         raise UserError(
-            f"{data}: {len(theirs)} of {counted(len(val), 'validation image')} ({val.split}) are trained on as well "
+            f"{data}: {len(in_val)} of {counted(len(val), 'validation image')} ({val.split}) are trained on as well "
             f"({train.split}): {names}; name splits that share none (--train-split, --val-split), leave them out of "
             "training with --set data.overlap=drop, or keep them with --set data.overlap=allow"
         )
@@ -108,29 +108,29 @@ def shared_images(train: FolderSet, val: FolderSet) -> list[tuple[int, int]]:
     """
     by_name = {train.path(index): index for index in range(len(train))}
     pairs = {index: by_name[val.path(index)] for index in range(len(val)) if val.path(index) in by_name}
-    own = [(train.path(index), index) for index in range(len(train))]
-    theirs = [(val.path(index), index) for index in range(len(val)) if index not in pairs]
-    same = _alike(own, theirs, lambda path: path.stat().st_size)
+    train_files = [(train.path(index), index) for index in range(len(train))]
+    val_files = [(val.path(index), index) for index in range(len(val)) if index not in pairs]
+    same = _alike(train_files, val_files, lambda path: path.stat().st_size)
     for look in (_ends, _whole):
-        same = [pair for own, theirs in same for pair in _alike(own, theirs, look)]
-    for own, theirs in same:
-        pairs |= {index: own[0][1] for _, index in theirs}
+        same = [pair for train_files, val_files in same for pair in _alike(train_files, val_files, look)]
+    for train_files, val_files in same:
+        pairs |= {index: train_files[0][1] for _, index in val_files}
     return [(other, index) for index, other in sorted(pairs.items())]
 
 
 _Files = list[tuple[Path, int]]  # with their indices
 
 
-def _alike(own: _Files, theirs: _Files, look: Callable[[Path], object]) -> list[tuple[_Files, _Files]]:
+def _alike(train_files: _Files, val_files: _Files, look: Callable[[Path], object]) -> list[tuple[_Files, _Files]]:
     """The files of two lists that look alike, kind by kind; kinds of which one list has none are left out."""
     kinds: dict[object, tuple[_Files, _Files]] = defaultdict(lambda: ([], []))
-    for side, files in enumerate((own, theirs)):
+    for side, files in enumerate((train_files, val_files)):
         for path, index in files:
             try:
                 kinds[look(path)][side].append((path, index))
             except OSError as error:
                 raise UserError(f"image {path} cannot be read: {reason(error)}") from error
-    return [found for found in kinds.values() if all(found)]
+    return [pair for pair in kinds.values() if all(pair)]
 
 
 def _ends(path: Path) -> bytes:
@@ -155,7 +155,7 @@ class Objects:
         boxes: ``[n, 4]`` original pixels.
         sides: ``[n, 2]`` width and height in pixels at the protocol's size.
         learnt: ``[n]`` whether it is taught; large enough or not.
-        found: ``[n]`` whether evaluation asks for it.
+        evaluated: ``[n]`` whether evaluation asks for it.
     """
 
     image: npt.NDArray[np.int64]
@@ -163,7 +163,7 @@ class Objects:
     boxes: npt.NDArray[np.float32]
     sides: npt.NDArray[np.float64]
     learnt: npt.NDArray[np.bool_]
-    found: npt.NDArray[np.bool_]
+    evaluated: npt.NDArray[np.bool_]
 
     @property
     def large_enough(self) -> npt.NDArray[np.bool_]:
@@ -174,18 +174,11 @@ class Objects:
 def all_objects(images: ImageSet, section: DataSection) -> Objects:
     """The objects of every image of a split, at the protocol's size without jitter."""
     parts = [images.annotations(index) for index in range(len(images))]
-    factors = np.ones((len(images), 2))
-    for index in range(len(images)):
-        height, width = images.size(index)
-        rows, columns = fit((height, width), section.short_edge, section.long_edge)
-        factors[index] = columns / width, rows / height
-    image = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-
-    def together(name: str) -> npt.NDArray[np.generic]:
-        return np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0)
-
-    boxes = together("boxes").reshape(-1, 4)
-    every = Annotations(boxes, *(together(name) for name in ("labels", "crowd", "difficult", "area")))  # type: ignore[arg-type]
+    sizes = [images.size(index) for index in range(len(images))]
+    resized = [fit(size, section.short_edge, section.long_edge) for size in sizes]
+    factors = (np.array(resized) / np.array(sizes)).reshape(-1, 2)[:, ::-1]  # along x and y
+    image = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+    every = concatenated(parts)
     learnt, _ = roles(every, section)
     sides = (every.boxes[:, 2:] - every.boxes[:, :2]) * factors[image]
     return Objects(image, every.labels, every.boxes, sides, learnt, ~(every.crowd | every.difficult))
@@ -193,22 +186,22 @@ def all_objects(images: ImageSet, section: DataSection) -> Objects:
 
 def _examine(data: str, train: FolderSet, val: FolderSet, section: DataSection) -> None:
     """Count what will not be learnt; stop where nothing will be."""
-    own, theirs = all_objects(train, section), all_objects(val, section)
-    for images, objects in ((train, own), (val, theirs)):
+    train_objects, val_objects = all_objects(train, section), all_objects(val, section)
+    for images, objects in ((train, train_objects), (val, val_objects)):
         images.warnings.note_all(REPEATED, (images.name(index) for index in objects.image[_repeats(objects)]))
-    taught = own.learnt & own.large_enough
-    small = own.learnt & ~own.large_enough
-    train.warnings.note_all(TOO_SMALL, (train.name(index) for index in own.image[small]))
+    taught = train_objects.learnt & train_objects.large_enough
+    small = train_objects.learnt & ~train_objects.large_enough
+    train.warnings.note_all(TOO_SMALL, (train.name(index) for index in train_objects.image[small]))
     dropped = train.warnings[NO_AREA] + train.warnings[OUTSIDE]
-    meant = int(own.learnt.sum()) + dropped
+    meant = int(train_objects.learnt.sum()) + dropped
     if taught.sum() == 0 or taught.sum() < _FEWEST * meant:
-        raise UserError(_nothing_left(data, train, own, dropped))
-    absent = set(range(len(train.classes))) - set(own.labels[taught].tolist())
-    asked = set(theirs.labels[theirs.found].tolist())
+        raise UserError(_nothing_left(data, train, train_objects, dropped))
+    absent = set(range(len(train.classes))) - set(train_objects.labels[taught].tolist())
+    asked = set(val_objects.labels[val_objects.evaluated].tolist())
     train.warnings.note_all(UNLEARNT, (train.classes[label] for label in sorted(absent - asked)))
     val.warnings.note_all(ONLY_THERE, (val.classes[label] for label in sorted(absent & asked)))
     train.warnings.note_all(ALIKE, _look_alike(train.classes))
-    if not theirs.found.any():
+    if not val_objects.evaluated.any():
         val.warnings.note(NOTHING_TO_FIND, val.split)
 
 
@@ -219,15 +212,15 @@ def _repeats(objects: Objects) -> npt.NDArray[np.int64]:
     return np.setdiff1d(np.arange(len(rows)), first)
 
 
-def _nothing_left(data: str, train: FolderSet, own: Objects, dropped: int) -> str:
-    large = own.large_enough
+def _nothing_left(data: str, train: FolderSet, objects: Objects, dropped: int) -> str:
+    large = objects.large_enough
     counts = {
         "without an area inside the image": dropped,
-        f"below {MIN_SIDE:g} px at the protocol's size": int((own.learnt & ~large).sum()),
-        "crowd, ignored or difficult": int((~own.learnt).sum()),
+        f"below {MIN_SIDE:g} px at the protocol's size": int((objects.learnt & ~large).sum()),
+        "crowd, ignored or difficult": int((~objects.learnt).sum()),
     }
-    left = int((own.learnt & large).sum())
-    every = len(own.labels) + dropped
+    left = int((objects.learnt & large).sum())
+    every = len(objects.labels) + dropped
     why = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none is annotated"
     return (
         f"{data}: {left} of {every} boxes in split {train.split} can be learnt ({why}), so there is "

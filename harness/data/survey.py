@@ -86,16 +86,16 @@ def survey(data: str, protocol: Protocol, folder: Path | None, workers: int, con
     for role, images in sets.items():
         if not isinstance(images, FolderSet):
             continue
-        found = check_images(images, folder, workers, console)
-        images.warnings.add(found.oddities)
-        if fault := two_conventions(images, found):
+        check = check_images(images, folder, workers, console)
+        images.warnings.add(check.oddities)
+        if fault := two_conventions(images, check):
             problems.append(fault)
-        if found.unreadable and protocol.data.unreadable == "skip":
-            images.warnings.note_all(UNREADABLE, (images.name(index) for index in found.unreadable))
-        elif found.unreadable:
-            problems.append(f"{describe(images, found)}, or leave them out with --set data.unreadable=skip")
-        if 0 < len(found.unreadable) < len(images):
-            sets[role] = images.skipping(found.unreadable)
+        if check.unreadable and protocol.data.unreadable == "skip":
+            images.warnings.note_all(UNREADABLE, (images.name(index) for index in check.unreadable))
+        elif check.unreadable:
+            problems.append(f"{describe(images, check)}, or leave them out with --set data.unreadable=skip")
+        if 0 < len(check.unreadable) < len(images):
+            sets[role] = images.skipping(check.unreadable)
     return Survey(
         {role: SplitSurvey(images, all_objects(images, protocol.data)) for role, images in sets.items()},
         tuple(problems),

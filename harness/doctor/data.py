@@ -32,8 +32,8 @@ def shapes_digest() -> str:
 
     images, digest = ShapesSet(32, 128, "train"), sha256()
     for index in range(len(images)):
-        found = images.annotations(index)
-        for part in (images.load(index), found.boxes.astype("<f4"), found.labels.astype("<i8")):
+        objects = images.annotations(index)
+        for part in (images.load(index), objects.boxes.astype("<f4"), objects.labels.astype("<i8")):
             digest.update(part.tobytes())
     return digest.hexdigest()
 
@@ -47,14 +47,14 @@ def opened(spec: str, protocol: Protocol, results: Path) -> Iterator[Finding]:
     from harness.data.check import CHECKED
     from harness.data.survey import survey
 
-    found = survey(spec, protocol, results / CHECKED if results.is_dir() else None, 0, None)
+    result = survey(spec, protocol, results / CHECKED if results.is_dir() else None, 0, None)
     look = f"harness data {spec} draws it; mend the files, or go on without"
-    for split in found.splits.values():
+    for split in result.splits.values():
         images, objects = split.images, len(split.objects.labels)
         what = f"data {spec}, {images.split}"
         counts = f"{len(images)} images, {objects} boxes, {len(images.classes)} classes"
         yield Finding(what, "ok", f"{counts}, checksum {images.checksum()[:12]}")
         for line in images.warnings.lines():
             yield Finding(what, "warning", line, look)
-    for problem in found.problems:
+    for problem in result.problems:
         yield from_error(f"data {spec}", UserError(problem))

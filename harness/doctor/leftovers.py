@@ -30,21 +30,21 @@ def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Fin
     Args:
         failed: failures of a sweep; they say why.
     """
-    found = {}
+    findings = {}
     for run_id in pending_runs(store):
         what = f"run {run_id}"
         if _busy(store.work_dir(run_id)):
-            found[run_id] = Finding(what, "ok", "in progress in another process")
+            findings[run_id] = Finding(what, "ok", "in progress in another process")
             continue
         try:
             pending = load_pending(store, run_id)
         except UserError as error:
-            found[run_id] = from_error(what, error, "warning")
+            findings[run_id] = from_error(what, error, "warning")
             continue
         why = f": {shorten(failed[run_id].error)}" if run_id in failed else ""
         command = completing(run_id, pending.data, store.root)
-        found[run_id] = Finding(what, "warning", f"trained, but without a record{why}", command)
-    return found
+        findings[run_id] = Finding(what, "warning", f"trained, but without a record{why}", command)
+    return findings
 
 
 def superseded(store: ResultsStore) -> dict[str, str]:
@@ -54,8 +54,8 @@ def superseded(store: ResultsStore) -> dict[str, str]:
         By run id: the run of the record.
     """
     records = store.load_all()[0]
-    found = {}
-    for work in _folders(store):
+    successors = {}
+    for work in work_folders(store):
         left = None if _busy(work) else unfinished_run(store, work.name)
         if left is None or left.question is None:
             continue
@@ -64,8 +64,8 @@ def superseded(store: ResultsStore) -> dict[str, str]:
             if record.run_id != left.run_id and _seconds(record.created) >= int(since):
                 question = _question(record)
                 if question is not None and _but_for_content(question) == _but_for_content(left.question):
-                    found[left.run_id] = record.run_id
-    return found
+                    successors[left.run_id] = record.run_id
+    return successors
 
 
 def orphans(store: ResultsStore, spoken: Collection[str], lost: Mapping[str, str]) -> Iterator[Finding]:
@@ -76,7 +76,7 @@ def orphans(store: ResultsStore, spoken: Collection[str], lost: Mapping[str, str
         lost: what `superseded` gives.
     """
     empty = []
-    for work in _folders(store):
+    for work in work_folders(store):
         held_by_record = store.recorded(work.name) and work.name not in lost
         if held_by_record or (work.name in spoken and work.name not in lost) or _busy(work):
             continue
@@ -84,22 +84,21 @@ def orphans(store: ResultsStore, spoken: Collection[str], lost: Mapping[str, str
         if not things:
             empty.append(work)
         elif work.name in lost:
-            detail = (
-                f"unfinished, and run {lost[work.name]} was finished since on other data of this name; {_size(work)}"
-            )
+            since = f"run {lost[work.name]} was finished since on other data of this name"
+            detail = f"unfinished, and {since}; {_size(work)}"
             advice = f"{_remove(work)} (unless its data is still there: then {_going_on(store, work.name)})"
             yield Finding(f"work folder {work.name}", "warning", detail, advice)
         elif state_file(work) is None:
             holds = "weights but no record" if WEIGHTS in things else "no checkpoint, no weights and no record"
             yield Finding(f"work folder {work.name}", "warning", f"{holds}; {_size(work)}", _remove(work))
     if empty:
-        detail = (
-            f"{counted(len(empty), 'folder')} without anything but a lock: {shorten(', '.join(p.name for p in empty))}"
-        )
+        names = shorten(", ".join(path.name for path in empty))
+        detail = f"{counted(len(empty), 'folder')} without anything but a lock: {names}"
         yield Finding("work folders", "warning", detail, _remove(*empty))
 
 
-def _folders(store: ResultsStore) -> list[Path]:
+def work_folders(store: ResultsStore) -> list[Path]:
+    """The work folders of a results directory, by run id."""
     work = store.root / "work"
     return sorted(path for path in work.iterdir() if path.is_dir()) if work.is_dir() else []
 

@@ -50,9 +50,9 @@ def memory_bytes(root: Path = ROOT) -> tuple[int | None, int | None]:
 
 def driver_version(root: Path = ROOT) -> str | None:
     """Of the NVIDIA driver; None where none is to be seen."""
-    told = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", _text(root / "proc/driver/nvidia/version"))
-    if told is not None:
-        return told[1]
+    match = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", _text(root / "proc/driver/nvidia/version"))
+    if match is not None:
+        return match[1]
     return "of unknown version" if any((root / "dev" / name).exists() for name in ("nvidiactl", "dxg")) else None
 
 

@@ -25,13 +25,13 @@ OTHER_BUILD = "install another build of torch and torchvision; this one computes
 def cores() -> Iterator[Finding]:
     """Cores that this process may use, which in a container are not those of the machine, and torch's threads."""
     usable, there = usable_cores(), os.cpu_count() or 1
-    told = f"{usable:g} of {there} usable" if usable < there else f"{there}"
+    share = f"{usable:g} of {there} usable" if usable < there else f"{there}"
     threads, fitting = int(import_module("torch").get_num_threads()), max(1, int(usable))
     if threads > fitting:
-        detail = f"{told}, but torch would compute with {threads} threads, which wait for one another"
+        detail = f"{share}, but torch would compute with {threads} threads, which wait for one another"
         yield Finding("cores", "warning", detail, f"give --threads {fitting}, or set OMP_NUM_THREADS={fitting}")
     else:
-        yield Finding("cores", "ok", f"{told}; threads of torch: {threads}")
+        yield Finding("cores", "ok", f"{share}; threads of torch: {threads}")
 
 
 def memory() -> Iterator[Finding]:
@@ -68,9 +68,8 @@ def devices() -> Iterator[Finding]:
         yield Finding("devices", "warning", detail, "install CUDA builds of torch and torchvision to use the GPU")
     else:
         detail = f"CPU only: {build}, driver {driver}: {_why_no_gpu()}"
-        yield Finding(
-            "devices", "warning", detail, "let torch see the GPU, update the driver, or install a build for it"
-        )
+        advice = "let torch see the GPU, update the driver, or install a build for it"
+        yield Finding("devices", "warning", detail, advice)
 
 
 def _gpu(device: torch.device, build: str) -> Finding:
@@ -105,8 +104,8 @@ def computation() -> Iterator[Finding]:
     from harness.doctor.selftest import one_step, positives
 
     expected = positives(torch.device("cpu"))
-    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    for device in map(torch.device, found if torch.cuda.is_available() else found[:1]):
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for device in map(torch.device, ("cpu", *(f"cuda:{index}" for index in range(gpus)))):
         what, assigned = f"computation on {device}", positives(device)
         if assigned != expected:
             detail = f"atss assigns {len(assigned)} locations, {len(assigned ^ expected)} of them not as the CPU does"

@@ -98,18 +98,12 @@ def source() -> Iterator[Finding]:
 def tools() -> Iterator[Finding]:
     """What single verbs and tests use where it is there."""
     starter = shutil.which("torchrun") or shutil.which("torchrun", path=str(Path(sys.executable).parent))
-    if starter is None:
-        detail = "not found; runs on several devices start with it"
-        yield Finding("torchrun", "warning", detail, "python -m torch.distributed.run does the same")
-    else:
-        yield Finding("torchrun", "ok", starter)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        detail = "no Chromium; the test that opens the report is skipped"
-        yield Finding("browser", "warning", detail, "install the package chromium")
-    else:
-        yield Finding("browser", "ok", browser)
-    if find_spec("matplotlib") is None:
-        yield Finding("matplotlib", "warning", "not found; charts are drawn by it", "pip install 'assigner-zoo[plots]'")
-    else:
-        yield Finding("matplotlib", "ok", metadata.version("matplotlib"))
+    charts = metadata.version("matplotlib") if find_spec("matplotlib") is not None else None
+    for what, detail, missing, advice in (
+        ("torchrun", starter, "not found; runs on several devices start with it",
+         "python -m torch.distributed.run does the same"),
+        ("browser", browser, "no Chromium; the test that opens the report is skipped", "install the package chromium"),
+        ("matplotlib", charts, "not found; charts are drawn by it", "pip install 'assigner-zoo[plots]'"),
+    ):  # fmt: skip
+        yield Finding(what, "warning", missing, advice) if detail is None else Finding(what, "ok", detail)

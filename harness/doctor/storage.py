@@ -18,6 +18,7 @@ from harness.doctor import leftovers
 from harness.doctor.rows import Finding, State, from_error
 from harness.records.failures import Failure, load_failures
 from harness.records.store import ResultsStore
+from harness.records.unfinished import state_file
 
 GIB = 2**30
 LITTLE_DISK = 2 * GIB  # a ResNet-50 and its optimiser's state, twice while a checkpoint takes another's place
@@ -43,19 +44,18 @@ def writable(results: Path) -> Iterator[Finding]:
         raise UserError(f"{results} is not a folder; name another --results directory")
     folder = _nearest_folder(results)
     try:
-        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as made:
-            file = Path(made, "file")
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as temporary:
+            file = Path(temporary, "file")
             file.write_text("a record")
-            os.link(file, Path(made, "name"))
-            with file.open() as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.link(file, Path(temporary, "name"))
+            with file.open() as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         detail = f"{folder} does not take files, hard links and locks: {reason(error)}"
         yield Finding("results", "problem", detail, "unlock it, or name another --results directory")
-        return
-    yield Finding(
-        "results", "ok", f"{results} takes records" if results.is_dir() else f"{results} will be made in {folder}"
-    )
+    else:
+        detail = f"{results} takes records" if results.is_dir() else f"{results} will be made in {folder}"
+        yield Finding("results", "ok", detail)
 
 
 def _nearest_folder(path: Path) -> Path:
@@ -105,20 +105,18 @@ def unfinished(results: Path) -> Iterator[Finding]:
 
 
 def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Finding]:
-    work = store.root / "work"
-    for folder in sorted(work.iterdir()) if work.is_dir() else ():
-        # `.old` is the checkpoint where a kill hit between two renames; the checkpoint's own module needs torch.
-        found = [path for name in ("checkpoint", "checkpoint.old") if (path := folder / name / "state.json").is_file()]
-        if not found or folder.name in failed:
+    for folder in leftovers.work_folders(store):
+        path = state_file(folder)
+        if path is None or folder.name in failed:
             continue
         if held(folder / "lock"):
             yield Finding(f"run {folder.name}", "ok", "in progress in another process")
             continue
         try:
-            state = json.loads(found[0].read_text("utf-8"))
+            state = json.loads(path.read_text("utf-8"))
             step, command = int(state["step"]), str(state.get("command") or "")
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            detail = f"its checkpoint cannot be read: {found[0]}: {type(error).__name__}: {shorten(reason(error))}"
+            detail = f"its checkpoint cannot be read: {path}: {type(error).__name__}: {shorten(reason(error))}"
             yield Finding(f"run {folder.name}", "warning", detail, "begin anew with --restart")
             continue
         # The folder may have been moved since the checkpoint was written.

@@ -65,10 +65,26 @@ def ink_on(colour: Colour) -> Colour:
 
 
 class Pen:
-    """The symbols, in pixels of what is painted on; `unit` is the width of a thin line."""
+    """The symbols, at places of what is painted on, or of a picture that lies enlarged under it.
 
-    def __init__(self, image: Image.Image, unit: float) -> None:
-        self.draw, self.unit = ImageDraw.Draw(image), unit
+    Args:
+        image: to paint on.
+        unit: width of a thin line in its pixels.
+        origin, scale: the place of the picture in the image's upper left corner, and how far it is enlarged.
+    """
+
+    def __init__(
+        self, image: Image.Image, unit: float, origin: tuple[float, float] = (0.0, 0.0), scale: float = 1.0
+    ) -> None:
+        self.draw, self.unit, self._origin, self._scale = ImageDraw.Draw(image), unit, origin, scale
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Pixels of the image, of a place."""
+        return (x - self._origin[0]) * self._scale, (y - self._origin[1]) * self._scale
+
+    def area(self, corners: Corners) -> tuple[float, float, float, float]:
+        """Pixels of the image, of a box."""
+        return *self.at(corners[0], corners[1]), *self.at(corners[2], corners[3])
 
     def radius(self, level: int) -> float:
         """Of a marker: a coarser level has a larger one."""
@@ -76,6 +92,7 @@ class Pen:
 
     def dot(self, x: float, y: float, level: int, label: float, *, foreign: bool = False) -> None:
         """A sample: ring in the level's colour, filled from black (label 0) to it (label 1); grey if foreign."""
+        x, y = self.at(x, y)
         share, colour = min(max(label, 0.0), 1.0), GREY if foreign else level_colour(level)
         self._disc(x, y, self.radius(level) + self.unit, BLACK)
         self._disc(x, y, self.radius(level), colour)
@@ -83,6 +100,7 @@ class Pen:
 
     def cross(self, x: float, y: float, level: int) -> None:
         """A sample that is no positive."""
+        x, y = self.at(x, y)
         reach = 0.8 * self.radius(level)
         for width, colour in ((3.2, BLACK), (1.6, level_colour(level))):
             for sign in (1, -1):
@@ -91,6 +109,7 @@ class Pen:
 
     def ring(self, x: float, y: float, level: int) -> None:
         """A place that a box would have alone in the image and has not."""
+        x, y = self.at(x, y)
         reach = self.radius(level) + 3 * self.unit
         for start in range(0, 360, 60):
             area = (x - reach, y - reach, x + reach, y + reach)
@@ -106,36 +125,40 @@ class Pen:
 
     def spot(self, x: float, y: float) -> None:
         """A location of the grid."""
+        x, y = self.at(x, y)
         self._disc(x, y, 2.6 * self.unit, BLACK)
         self._disc(x, y, 1.6 * self.unit, WHITE)
 
-    def rectangle(self, area: Corners, colour: Colour, width: float) -> None:
+    def rectangle(self, corners: Corners, colour: Colour, width: float) -> None:
         """An outline with a dark edge, so that it shows on any ground."""
+        area = self.area(corners)
         for extra, ink in ((2.0, BLACK), (0.0, colour)):
             half = (width + extra) * self.unit / 2
             outer = (area[0] - half, area[1] - half, max(area[2], area[0]) + half, max(area[3], area[1]) + half)
             self.draw.rectangle(outer, outline=ink, width=max(1, round(2 * half)))
 
-    def hatch(self, area: Corners) -> None:
-        """A region without negatives."""
-        x1, y1, x2, y2 = area
+    def hatch(self, corners: Corners) -> None:
+        """A region without negatives, such as a crowd."""
+        x1, y1, x2, y2 = self.area(corners)
         pitch = 9 * self.unit
         for step in range(1, int((x2 - x1 + y2 - y1) / pitch) + 1):
             along = step * pitch
             start = (x1 + min(along, x2 - x1), y1 + max(along - (x2 - x1), 0))
             end = (x1 + max(along - (y2 - y1), 0), y1 + min(along, y2 - y1))
             self.draw.line((*start, *end), fill=GREY, width=round(self.unit))
-        self.rectangle(area, GREY, 1.0)
+        self.rectangle(corners, GREY, 1.0)
 
     def ellipse(self, x: float, y: float, radii: tuple[float, float], level: int, width: float) -> None:
         """An outline around a component of a mixture."""
+        x, y = self.at(x, y)
+        across, down = (radius * self._scale for radius in radii)
         for extra, colour in ((1.6, BLACK), (0.0, level_colour(level))):
             half = (width + extra) * self.unit / 2
-            area = (x - radii[0] - half, y - radii[1] - half, x + radii[0] + half, y + radii[1] + half)
+            area = (x - across - half, y - down - half, x + across + half, y + down + half)
             self.draw.ellipse(area, outline=colour, width=max(1, round(2 * half)))
 
     def text(self, x: float, y: float, words: str, size: float, colour: Colour) -> None:
-        """Words with their top left corner at a place."""
+        """Words with their top left corner at a pixel of the image."""
         self.draw.text((x, y), words, fill=colour, font=font(round(size)), anchor="lt")
 
     def _disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
@@ -151,7 +174,7 @@ class _Plate:
     colour: Colour
 
 
-class Panel:
+class Panel(Pen):
     """One picture: an image, or a window of it, enlarged and drawn over.
 
     Args:
@@ -169,11 +192,11 @@ class Panel:
         self.factor = enlargement(y2 - y1, x2 - x1, side)
         self.title = _on_one_line(title)
         self._over = 2 if self.factor * max(y2 - y1, x2 - x1) <= SMOOTHED else 1
-        self._scale = self.factor * self._over
-        size = (self._scale * (x2 - x1), self._scale * (y2 - y1))
+        scale = self.factor * self._over
+        size = (scale * (x2 - x1), scale * (y2 - y1))
         self._image = Image.fromarray(image[y1:y2, x1:x2]).resize(size, Image.Resampling.NEAREST)
         line = max(1.0, max(size) / self._over / SIDE)  # px of the final picture
-        self._pen = Pen(self._image, self._over * line)
+        super().__init__(self._image, self._over * line, (x1, y1), scale)
         self._words: list[_Plate] = []
 
     def heat(self, values: Floats) -> None:
@@ -190,60 +213,32 @@ class Panel:
 
     def box(self, corners: Corners, words: str, colour: Colour, *, width: float = 2.0) -> None:
         """A box with words on a plate. Plates come on top of everything; the last box has the first choice of place."""
-        area = self._area(corners)
-        self._pen.rectangle(area, colour, width)
+        self.rectangle(corners, colour, width)
         if words:
-            self._words.append(_Plate(area, _on_one_line(words), colour))
+            self._words.append(_Plate(self.area(corners), _on_one_line(words), colour))
 
-    def hatch(self, corners: Corners) -> None:
-        """A region without negatives."""
-        self._pen.hatch(self._area(corners))
-
-    def dot(self, x: float, y: float, level: int, label: float, *, foreign: bool = False) -> None:
-        """A sample with its soft label; grey where it belongs to a box that is not looked at."""
-        self._pen.dot(*self._at(x, y), level, label, foreign=foreign)
-
-    def cross(self, x: float, y: float, level: int) -> None:
-        """A sample that is no positive."""
-        self._pen.cross(*self._at(x, y), level)
-
-    def ring(self, x: float, y: float, level: int) -> None:
-        """A place that a box would have alone in the image and has not."""
-        self._pen.ring(*self._at(x, y), level)
-
-    def spot(self, x: float, y: float) -> None:
-        """A location of the grid."""
-        self._pen.spot(*self._at(x, y))
-
-    def ellipse(self, centre: tuple[float, float], sigma: tuple[float, float], level: int, share: float) -> None:
+    def component(self, centre: tuple[float, float], sigma: tuple[float, float], level: int, share: float) -> None:
         """A component of a mixture at one and, thinner, two standard deviations; thin where its `share` in 0..1 is."""
         for times, width in ((1, 0.6 + 1.8 * share), (2, 0.4 + 0.9 * share)):
-            radii = (times * sigma[0] * self._scale, times * sigma[1] * self._scale)
-            self._pen.ellipse(*self._at(*centre), radii, level, width)
+            self.ellipse(*centre, (times * sigma[0], times * sigma[1]), level, width)
 
     def finished(self) -> Image.Image:
         """The picture at its final size."""
-        size = TEXT * self._pen.unit
+        size = TEXT * self.unit
         plates: list[_Plate] = []
         for wanted in reversed(self._words):
             plates.append(self._placed(wanted, plates))
         for plate in reversed(plates):
-            self._pen.draw.rectangle(plate.area, fill=plate.colour)
+            self.draw.rectangle(plate.area, fill=plate.colour)
             place = plate.area[0] + 0.3 * size, plate.area[1] + 0.2 * size
-            self._pen.text(*place, plate.words, size, ink_on(plate.colour))
+            self.text(*place, plate.words, size, ink_on(plate.colour))
         return self._image.reduce(self._over) if self._over > 1 else self._image
-
-    def _at(self, x: float, y: float) -> tuple[float, float]:
-        return (x - self.window[0]) * self._scale, (y - self.window[1]) * self._scale
-
-    def _area(self, corners: Corners) -> tuple[float, float, float, float]:
-        return *self._at(corners[0], corners[1]), *self._at(corners[2], corners[3])
 
     def _placed(self, wanted: _Plate, taken: Sequence[_Plate]) -> _Plate:
         """Above the box, else inside, below or beside it: the first place in the picture that no plate has taken."""
-        size = TEXT * self._pen.unit
+        size = TEXT * self.unit
         width, height = font(round(size)).getlength(wanted.words) + 0.6 * size, 1.25 * size
-        edge = 1.5 * self._pen.unit
+        edge = 1.5 * self.unit
         x1, y1, x2, y2 = wanted.area
         places = [(x1 - edge, y1 - height - edge), (x2 - width + edge, y1 - height - edge), (x1, y1), (x1, y2 + edge),
                   (x2 + edge, y1), (x2 - width, y1), (x1, y2 - height), (x2 - width, y2 - height)]  # fmt: skip
@@ -276,15 +271,15 @@ def sheet(rows: Sequence[Sequence[Panel]], title: str, legend: Sequence[LegendEn
     width = max(480, round(font(TEXT + 3).getlength(title)) + 2 * GAP, *needed)
     lines = _wrapped(legend, width)
     heights = [max(p.height for _, p in row) + (head if any(t for t, _ in row) else 0) + GAP for row in pictures]
-    made = Image.new("RGB", (width, head + GAP + sum(heights) + len(lines) * head + GAP // 2), BLACK)
-    pen = Pen(made, 1.0)
+    canvas = Image.new("RGB", (width, head + GAP + sum(heights) + len(lines) * head + GAP // 2), BLACK)
+    pen = Pen(canvas, 1.0)
     pen.text(GAP, GAP, title, TEXT + 3, WHITE)
     top = head + GAP
     for row, height in zip(pictures, heights, strict=True):
         left, titled = GAP, any(words for words, _ in row)
         for words, picture in row:
             pen.text(left, top + 4, words, TEXT, GREY)
-            made.paste(picture, (left, top + (head if titled else 0)))
+            canvas.paste(picture, (left, top + (head if titled else 0)))
             left += picture.width + GAP
         top += height
     strip = Image.new("RGB", (2 * width, 2 * head * max(len(lines), 1)), BLACK)
@@ -295,8 +290,8 @@ def sheet(rows: Sequence[Sequence[Panel]], title: str, legend: Sequence[LegendEn
             entry.symbol(large, 2 * start + 4 * GAP, y)
             large.text(2 * start + 6.2 * GAP, y - TEXT + 3, entry.words, 2 * TEXT - 2, WHITE)
     if lines:
-        made.paste(strip.reduce(2), (0, top))
-    return made
+        canvas.paste(strip.reduce(2), (0, top))
+    return canvas
 
 
 def _wrapped(legend: Sequence[LegendEntry], width: int) -> list[list[tuple[float, LegendEntry]]]:
@@ -327,9 +322,9 @@ def save_png(path: Path, image: Image.Image) -> None:
 @lru_cache(maxsize=16)
 def font(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's own font, so that pictures look the same everywhere."""
-    found = ImageFont.load_default(size)
-    assert isinstance(found, ImageFont.FreeTypeFont)
-    return found
+    default = ImageFont.load_default(size)
+    assert isinstance(default, ImageFont.FreeTypeFont)
+    return default
 
 
 def _on_one_line(words: str) -> str:

@@ -83,7 +83,7 @@ def matched(images: ImageSet, detections: Sequence[Detections], *, sizes: bool =
     """
     check(images, detections)
     with redirect_stdout(io.StringIO()):
-        judge = _Evaluation(_truth(images), _found(images, detections), "bbox")
+        judge = _Evaluation(_ground_truth(images), _results(images, detections), "bbox")
         # Last the number that the matching goes to, and by which precision is read.
         most = max((len(found["scores"]) for found in detections), default=0)
         judge.params.maxDets = sorted({MAX_DETECTIONS, max(most, MAX_DETECTIONS)})
@@ -196,16 +196,16 @@ def check(images: ImageSet, detections: Sequence[Detections]) -> None:
     """
     if len(detections) != len(images):
         raise ValueError(f"{len(detections)} detections for {len(images)} images; give one dict per image, in order")
-    for index, found in enumerate(detections):
-        count = len(found["scores"])
-        if found["boxes"].shape != (count, 4) or found["labels"].shape != (count,):
-            shapes = {name: value.shape for name, value in found.items()}
+    for index, result in enumerate(detections):
+        count = len(result["scores"])
+        if result["boxes"].shape != (count, 4) or result["labels"].shape != (count,):
+            shapes = {name: value.shape for name, value in result.items()}
             raise ValueError(f"image {index}: boxes must be [n, 4] with n scores and n labels, got {shapes}")
-        if not (np.isfinite(found["boxes"]).all() and np.isfinite(found["scores"]).all()):
+        if not (np.isfinite(result["boxes"]).all() and np.isfinite(result["scores"]).all()):
             raise ValueError(f"image {index}: detections hold NaN or infinity")
 
 
-def _truth(images: ImageSet) -> COCO:
+def _ground_truth(images: ImageSet) -> COCO:
     rows, entries = [], []
     for index in range(len(images)):
         image_id = images.image_id(index)
@@ -220,11 +220,11 @@ def _truth(images: ImageSet) -> COCO:
     return _coco(images, entries, rows)
 
 
-def _found(images: ImageSet, detections: Sequence[Detections]) -> COCO:
+def _results(images: ImageSet, detections: Sequence[Detections]) -> COCO:
     rows = []
-    for index, found in enumerate(detections):
+    for index, result in enumerate(detections):
         image_id = images.image_id(index)
-        for box, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
+        for box, label, score in zip(result["boxes"], result["labels"], result["scores"], strict=True):
             row = _row(image_id, box, label)
             rows.append(row | {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0, "score": float(score)})
     return _coco(images, [{"id": images.image_id(index)} for index in range(len(images))], rows)
@@ -247,12 +247,14 @@ def _coco(images: ImageSet, entries: list[dict[str, Any]], rows: list[dict[str, 
     return coco
 
 
-def _greedy_iou(boxes: NDArray[Any], labels: NDArray[Any], found: Detections, threshold: float) -> NDArray[np.float64]:
+def _greedy_iou(
+    boxes: NDArray[Any], labels: NDArray[Any], detections: Detections, threshold: float
+) -> NDArray[np.float64]:
     """IoU ``[n]`` of each object with the detection that took it, 0 where none did."""
     best = np.zeros(len(boxes))
-    order = np.argsort(-found["scores"], kind="stable")
-    overlap = box_iou(found["boxes"][order], boxes)
-    overlap[found["labels"][order][:, None] != labels[None, :]] = 0.0
+    order = np.argsort(-detections["scores"], kind="stable")
+    overlap = box_iou(detections["boxes"][order], boxes)
+    overlap[detections["labels"][order][:, None] != labels[None, :]] = 0.0
     free = np.ones(len(boxes), dtype=bool)
     for row in overlap if len(boxes) else ():
         candidates = np.where(free, row, -1.0)
@@ -264,9 +266,9 @@ def _greedy_iou(boxes: NDArray[Any], labels: NDArray[Any], found: Detections, th
 
 def in_bins(values: NDArray[Any], edges: Sequence[float]) -> dict[str, NDArray[np.bool_]]:
     """Which values lie in each bin, by its name; NaN in none."""
-    found = {}
+    bins = {}
     for low, high in pairwise(edges):
         closed = high == edges[-1] and math.isfinite(high)
         inside = (values >= low) & ((values <= high) if closed else (values < high))
-        found[f"[{low:g}, {high:g}{']' if closed else ')'}"] = inside
-    return found
+        bins[f"[{low:g}, {high:g}{']' if closed else ')'}"] = inside
+    return bins

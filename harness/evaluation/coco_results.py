@@ -47,25 +47,23 @@ def write_results(path: Path, images: CocoSet, detections: Sequence[Detections])
     """
     check(images, detections)
     lines = []
-    for index, found in enumerate(detections):
+    for index, result in enumerate(detections):
         identity = images.image_id(index)
-        rows = _rows(images.text_ids.get(identity, identity), images.category_ids, found)
+        rows = _rows(images.text_ids.get(identity, identity), images.category_ids, result)
         if rows:
             lines.append(json.dumps(rows, separators=(",", ":"))[1:-1])
     write_atomically(path, "[" + ",\n".join(lines) + "]\n")
-    return sum(len(found["scores"]) for found in detections)
+    return sum(len(result["scores"]) for result in detections)
 
 
-def _rows(image_id: Key, category_ids: Sequence[Key], found: Detections) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for box, label, score in zip(found["boxes"].tolist(), found["labels"], found["scores"], strict=True):
-        left, top, right, bottom = box
-        rows.append(
-            {
-                "image_id": image_id,
-                "category_id": category_ids[int(label)],
-                "bbox": [round(value, BOX_DIGITS) for value in (left, top, right - left, bottom - top)],
-                "score": round(float(score), SCORE_DIGITS),
-            }
-        )
-    return rows
+def _rows(image_id: Key, category_ids: Sequence[Key], detections: Detections) -> list[dict[str, object]]:
+    columns = zip(detections["boxes"].tolist(), detections["labels"], detections["scores"], strict=True)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[int(label)],
+            "bbox": [round(value, BOX_DIGITS) for value in (left, top, right - left, bottom - top)],
+            "score": round(float(score), SCORE_DIGITS),
+        }
+        for (left, top, right, bottom), label, score in columns
+    ]

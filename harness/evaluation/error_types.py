@@ -62,17 +62,19 @@ def error_types(images: ImageSet, detections: Sequence[Detections]) -> dict[str,
         ValueError: if the detections do not match the set, or hold NaN or infinity.
     """
     check(images, detections)
-    found = _sorted_out(images, [_by_score(each) for each in detections])
-    above = found.score >= SCORE
-    counts = {name: int((above & (found.kind == _CODE[name])).sum()) for name in TYPES}
-    counts["missed"] = int(found.missed(above).sum())
-    before = _mean_ap50(found, len(images.classes))
-    gain = {name: None if before is None else _repaired(found, name, len(images.classes)) - before for name in ERRORS}
-    return {"score": SCORE, "counts": counts, "objects": int(found.counted.sum()), "gain": gain}
+    verdicts = _classified(images, [_by_score(each) for each in detections])
+    above = verdicts.score >= SCORE
+    counts = {name: int((above & (verdicts.kind == _CODE[name])).sum()) for name in TYPES}
+    counts["missed"] = int(verdicts.missed(above).sum())
+    before = _mean_ap50(verdicts, len(images.classes))
+    gain = {
+        name: None if before is None else _repaired(verdicts, name, len(images.classes)) - before for name in ERRORS
+    }
+    return {"score": SCORE, "counts": counts, "objects": int(verdicts.counted.sum()), "gain": gain}
 
 
 @dataclass(frozen=True)
-class _SortedOut:
+class _Verdicts:
     """Detections [N] and objects [M] of a whole set, flat; detections in the order of the image ids.
 
     Attributes:
@@ -100,22 +102,22 @@ class _SortedOut:
         return self.counted & ~self.meant_by(rows, "correct", "classification", "localisation")
 
 
-def _by_score(found: Detections) -> Detections:
-    order = np.argsort(-found["scores"], kind="stable")
-    return {name: values[order] for name, values in found.items()}
+def _by_score(detections: Detections) -> Detections:
+    order = np.argsort(-detections["scores"], kind="stable")
+    return {name: values[order] for name, values in detections.items()}
 
 
-def _sorted_out(images: ImageSet, detections: Sequence[Detections]) -> _SortedOut:
+def _classified(images: ImageSet, detections: Sequence[Detections]) -> _Verdicts:
     match, ignored = _matches(images, detections)
     truths = [images.annotations(index) for index in range(len(images))]
     counted = [~(truth.crowd | truth.difficult) for truth in truths]
     first_object = np.cumsum([0, *(len(truth) for truth in truths)])
-    first = np.cumsum([0, *(len(found["scores"]) for found in detections)])
+    first = np.cumsum([0, *(len(result["scores"]) for result in detections)])
     kind, means = np.full(first[-1], _IGNORED), np.full(first[-1], -1)
-    for index, (truth, found) in enumerate(zip(truths, detections, strict=True)):
+    for index, (truth, result) in enumerate(zip(truths, detections, strict=True)):
         rows, objects = slice(first[index], first[index + 1]), np.flatnonzero(counted[index])
-        overlap = box_iou(found["boxes"], truth.boxes[objects])
-        same = found["labels"][:, None] == truth.labels[objects][None, :]
+        overlap = box_iou(result["boxes"], truth.boxes[objects])
+        same = result["labels"][:, None] == truth.labels[objects][None, :]
         kind[rows], target = _kinds(overlap, same)
         means[rows] = np.where(target >= 0, first_object[index] + np.append(objects, -1)[target], -1)
     kind[match >= 0], means[match >= 0] = _CODE["correct"], match[match >= 0]
@@ -123,9 +125,9 @@ def _sorted_out(images: ImageSet, detections: Sequence[Detections]) -> _SortedOu
     # Equal scores are ranked as pycocotools does: in the order of the image ids.
     identity = np.repeat([images.image_id(index) for index in range(len(images))], np.diff(first))
     order = np.argsort(identity, kind="stable")
-    return _SortedOut(
-        score=_joined([found["scores"] for found in detections], np.float64)[order],
-        label=_joined([found["labels"] for found in detections], np.int64)[order],
+    return _Verdicts(
+        score=_joined([result["scores"] for result in detections], np.float64)[order],
+        label=_joined([result["labels"] for result in detections], np.int64)[order],
         kind=kind[order],
         means=means[order],
         object_label=_joined([truth.labels for truth in truths], np.int64),
@@ -151,8 +153,8 @@ def _matches(images: ImageSet, detections: Sequence[Detections]) -> tuple[Ints, 
 
 def _kinds(overlap: NDArray[np.float64], same: Bools) -> tuple[Ints, Ints]:
     """Type ``[n]`` of the detections of an image that take no object, and the object they mean, of `overlap` [n, m]."""
-    own, other = np.where(same, overlap, 0.0), np.where(same, 0.0, overlap)
-    u, v = own.max(axis=1, initial=0.0), other.max(axis=1, initial=0.0)
+    same_class, other_class = np.where(same, overlap, 0.0), np.where(same, 0.0, overlap)
+    u, v = same_class.max(axis=1, initial=0.0), other_class.max(axis=1, initial=0.0)
     rules = {
         "localisation": (u >= BACKGROUND) & (u < FOREGROUND),
         "classification": v >= FOREGROUND,
@@ -162,39 +164,39 @@ def _kinds(overlap: NDArray[np.float64], same: Bools) -> tuple[Ints, Ints]:
     kind = np.select(list(rules.values()), [_CODE[name] for name in rules], _CODE["both"])
     target = np.full(len(kind), -1)
     if overlap.shape[1]:
-        for name, of in (("localisation", own), ("classification", other)):
+        for name, of in (("localisation", same_class), ("classification", other_class)):
             target = np.where(kind == _CODE[name], of.argmax(axis=1), target)
     return kind, target
 
 
-def _repaired(found: _SortedOut, name: str, num_classes: int) -> float:
+def _repaired(verdicts: _Verdicts, name: str, num_classes: int) -> float:
     """AP50 after an oracle's repair of one type.
 
     Nothing is matched anew: what is repaired takes an object that nobody had, and all others keep theirs.
     """
-    rows = found.kind == _CODE[name]
+    rows = verdicts.kind == _CODE[name]
     every = np.ones_like(rows)
     if name == "missed":
-        return _mean_ap50(found, num_classes, without=found.missed(every)) or 0.0
-    kind, label = found.kind.copy(), found.label.copy()
+        return _mean_ap50(verdicts, num_classes, without=verdicts.missed(every)) or 0.0
+    kind, label = verdicts.kind.copy(), verdicts.label.copy()
     kind[rows] = _IGNORED
     if name in ("classification", "localisation"):
-        free = np.flatnonzero(rows & ~found.meant_by(every, "correct")[found.means])
-        best_first = free[np.argsort(-found.score[free], kind="stable")]
-        chosen = best_first[np.unique(found.means[best_first], return_index=True)[1]]
-        kind[chosen], label[chosen] = _CODE["correct"], found.object_label[found.means[chosen]]
-    return _mean_ap50(replace(found, kind=kind, label=label), num_classes) or 0.0
+        free = np.flatnonzero(rows & ~verdicts.meant_by(every, "correct")[verdicts.means])
+        best_first = free[np.argsort(-verdicts.score[free], kind="stable")]
+        chosen = best_first[np.unique(verdicts.means[best_first], return_index=True)[1]]
+        kind[chosen], label[chosen] = _CODE["correct"], verdicts.object_label[verdicts.means[chosen]]
+    return _mean_ap50(replace(verdicts, kind=kind, label=label), num_classes) or 0.0
 
 
-def _mean_ap50(found: _SortedOut, num_classes: int, without: Bools | None = None) -> float | None:
+def _mean_ap50(verdicts: _Verdicts, num_classes: int, without: Bools | None = None) -> float | None:
     """AP50 in points over the classes that have counted objects, ``None`` where none has any."""
     values = []
     for label in range(num_classes):
-        own = found.counted & (found.object_label == label)
-        if own.any():
-            objects = int(own.sum() if without is None else (own & ~without).sum())
-            rows = (found.label == label) & (found.kind != _IGNORED)
-            values.append(_ap(found.score[rows], found.kind[rows] == _CODE["correct"], objects))
+        of_class = verdicts.counted & (verdicts.object_label == label)
+        if of_class.any():
+            objects = int(of_class.sum() if without is None else (of_class & ~without).sum())
+            rows = (verdicts.label == label) & (verdicts.kind != _IGNORED)
+            values.append(_ap(verdicts.score[rows], verdicts.kind[rows] == _CODE["correct"], objects))
     return 100 * float(np.mean(values)) if values else None
 
 

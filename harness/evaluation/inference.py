@@ -52,9 +52,9 @@ def detect(
     sections, flip = view_sections(protocol), protocol.evaluation.test_flip
     was_training = model.training
     model.eval()
-    found: dict[int, Detections] = {}
+    detections: dict[int, Detections] = {}
     seconds = 0.0
-    precision = torch.bfloat16 if protocol.schedule.precision == "bfloat16" else torch.float32
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=protocol.schedule.precision == "bfloat16")
     batches = eval_batches(
         images, protocol, sections=sections, workers=workers, rank=group.rank, world=group.world
     )  # fmt: skip
@@ -62,25 +62,25 @@ def detect(
     batches = tracked(batches, lambda batch: len(batch.indices), views, "evaluating", console)
     parts: list[Candidates] = []
     faults: list[UserError] = []
-    with _noted(faults), torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=_lower(protocol)):
+    with _noted(faults), torch.inference_mode(), precision:
         for number, batch in enumerate(batches, start=1):
             start = perf_counter()
             pixels = batch.images.to(device, memory_format=torch.channels_last)
             if len(sections) == 1 and not flip:
-                found.update(_to_original(batch, model(ImageBatch(pixels, tuple(batch.sizes))), images))
+                detections.update(_to_original(batch, model(ImageBatch(pixels, tuple(batch.sizes))), images))
             else:
                 parts += search(model, batch, pixels, [images.size(index) for index in batch.indices], flip=flip)
                 if number % len(sections) == 0:  # that was the last view of these images
                     results = merge(model, parts, len(batch.indices), protocol.evaluation.nms_iou)
-                    found.update(zip(batch.indices, map(_on_host, results), strict=True))
+                    detections.update(zip(batch.indices, map(_on_host, results), strict=True))
                     parts = []
             seconds += perf_counter() - start
     model.train(was_training)
-    done = len(found)
-    gathered = group.gather((found, faults))
-    for _, told in gathered:
-        if told:
-            raise told[0]
+    done = len(detections)
+    gathered = group.gather((detections, faults))
+    for _, errors in gathered:
+        if errors:
+            raise errors[0]
     merged = {index: value for part, _ in gathered for index, value in part.items()}
     return [merged[index] for index in sorted(merged)], 1000 * seconds / max(done, 1)
 
@@ -101,10 +101,6 @@ def _noted(faults: list[UserError]) -> Iterator[None]:
         faults.append(error)
 
 
-def _lower(protocol: Protocol) -> bool:
-    return protocol.schedule.precision != "float32"
-
-
 def _to_original(batch: Batch, results: list[dict[str, torch.Tensor]], images: ImageSet) -> dict[int, Detections]:
     """Undo the resizing: boxes over the scales, clipped to the original image."""
     out = {}
@@ -117,8 +113,5 @@ def _to_original(batch: Batch, results: list[dict[str, torch.Tensor]], images: I
 
 
 def _on_host(result: dict[str, torch.Tensor]) -> Detections:
-    return {
-        "boxes": result["boxes"].float().cpu().numpy(),
-        "scores": result["scores"].float().cpu().numpy(),
-        "labels": result["labels"].cpu().numpy(),
-    }
+    detections = {name: result[name].float().cpu().numpy() for name in ("boxes", "scores")}
+    return detections | {"labels": result["labels"].cpu().numpy()}

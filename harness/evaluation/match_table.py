@@ -91,9 +91,9 @@ class MatchTable:
         by_image = np.ascontiguousarray(weights.T, dtype=np.float64)  # [N, B]: gathering images copies whole rows
         total = np.zeros((2, len(weights)))
         defined = np.zeros(len(weights))
-        for one in self.classes:
-            objects = np.bincount(one.objects, minlength=self.num_images) @ by_image
-            precision = _class_precision(one, objects, by_image)
+        for matches in self.classes:
+            objects = np.bincount(matches.objects, minlength=self.num_images) @ by_image
+            precision = _class_precision(matches, objects, by_image)
             total += np.where(objects > 0, (precision.mean(axis=0), precision[0]), 0.0)
             defined += objects > 0
         points = np.divide(100 * total, defined, out=np.full_like(total, np.nan), where=defined > 0)
@@ -117,11 +117,11 @@ def _ranked(outcomes: Sequence[tuple[int, dict[str, object]]]) -> ClassMatches:
     )
 
 
-def _class_precision(one: ClassMatches, objects: Floats, by_image: Floats) -> Floats:
+def _class_precision(matches: ClassMatches, objects: Floats, by_image: Floats) -> Floats:
     """Average precision ``[T, B]`` in [0, 1]; zero where there are no objects."""
-    answer = np.zeros((len(one.matched), len(objects)))
+    answer = np.zeros((len(matches.matched), len(objects)))
     present = np.where(objects > 0, objects, 1.0)
-    for image, hits in _rankings(one):
+    for image, hits in _rankings(matches):
         width = max(1, BLOCK // len(image))
         for start in range(0, len(objects), width):
             block = slice(start, start + width)
@@ -132,25 +132,25 @@ def _class_precision(one: ClassMatches, objects: Floats, by_image: Floats) -> Fl
     return answer
 
 
-def _rankings(one: ClassMatches) -> Iterator[tuple[NDArray[np.intp], dict[int, NDArray[np.intp]]]]:
+def _rankings(matches: ClassMatches) -> Iterator[tuple[NDArray[np.intp], dict[int, NDArray[np.intp]]]]:
     """The detections that count, once per set of thresholds that ignore the same ones.
 
     Yields:
         image: of each detection down to the last true positive; what ranks below it changes nothing.
         hits: the true positives, as positions in `image`, by threshold. Thresholds without any are left out.
     """
-    true = one.matched & ~one.ignored
+    true = matches.matched & ~matches.ignored
     if not true.any():
         return
     sharing: dict[bytes, list[int]] = {}
-    for threshold, ignored in enumerate(one.ignored):
+    for threshold, ignored in enumerate(matches.ignored):
         sharing.setdefault(ignored.tobytes(), []).append(threshold)
     for thresholds in sharing.values():
-        counted = np.flatnonzero(~one.ignored[thresholds[0]])
-        found = {threshold: np.flatnonzero(true[threshold, counted]) for threshold in thresholds}
-        hits = {threshold: rows for threshold, rows in found.items() if len(rows)}
+        counted = np.flatnonzero(~matches.ignored[thresholds[0]])
+        positives = {threshold: np.flatnonzero(true[threshold, counted]) for threshold in thresholds}
+        hits = {threshold: rows for threshold, rows in positives.items() if len(rows)}
         if hits:
-            yield one.image[counted[: 1 + max(rows[-1] for rows in hits.values())]], hits
+            yield matches.image[counted[: 1 + max(rows[-1] for rows in hits.values())]], hits
 
 
 def _area(weight: Floats, seen: Floats, objects: Floats) -> Floats:
@@ -163,10 +163,10 @@ def _area(weight: Floats, seen: Floats, objects: Floats) -> Floats:
         seen: ``[H, b]`` weight of all detections down to it.
         objects: ``[b]`` weight of all objects.
     """
-    found = np.cumsum(weight, axis=0)
-    precision = found / (seen + np.spacing(1))
+    hits = np.cumsum(weight, axis=0)
+    precision = hits / (seen + np.spacing(1))
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = _points_reached(found / objects)
+    reached = _points_reached(hits / objects)
     reached[1:] -= reached[:-1].copy()
     area: Floats = np.einsum("hb,hb->b", envelope, reached) / len(RECALL)
     return area

@@ -7,7 +7,7 @@ return to the original image before they meet. No view is restricted to objects 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -41,11 +41,11 @@ def search(
         one or two sets, in pixels of the original images.
     """
     sizes = tuple(batch.sizes)
-    found = [_to_original(model.candidates(ImageBatch(pixels, sizes)), batch.scales, originals)]
+    candidates = [_to_original(model.candidates(ImageBatch(pixels, sizes)), batch.scales, originals)]
     if flip:
-        seen = _mirrored(model.candidates(ImageBatch(mirrored(pixels, sizes), sizes)), sizes)
-        found.append(_to_original(seen, batch.scales, originals))
-    return found
+        mirror_image = _mirrored(model.candidates(ImageBatch(mirrored(pixels, sizes), sizes)), sizes)
+        candidates.append(_to_original(mirror_image, batch.scales, originals))
+    return candidates
 
 
 def merge(model: FCOS, parts: Sequence[Candidates], images: int, nms_iou: float) -> list[dict[str, Tensor]]:
@@ -57,10 +57,7 @@ def merge(model: FCOS, parts: Sequence[Candidates], images: int, nms_iou: float)
     """
     settings = model.inference if model.inference.nms_iou is not None else replace(model.inference, nms_iou=nms_iou)
     together = Candidates(
-        torch.cat([part.image for part in parts]),
-        torch.cat([part.label for part in parts]),
-        torch.cat([part.score for part in parts]),
-        torch.cat([part.box for part in parts]),
+        **{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Candidates)}
     )
     return suppress(settings, together, num_images=images, num_classes=model.head_info.num_classes)
 
@@ -73,15 +70,17 @@ def mirrored(pixels: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
     return out
 
 
-def _mirrored(found: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
+def _mirrored(candidates: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
     """Candidates of mirrored images, where they lie in the images themselves."""
-    width = torch.tensor([width for _, width in sizes], dtype=found.box.dtype, device=found.box.device)[found.image]
-    left, top, right, bottom = found.box.unbind(dim=1)
-    return replace(found, box=torch.stack((width - right, top, width - left, bottom), dim=1))
+    width = torch.tensor([width for _, width in sizes], dtype=candidates.box.dtype, device=candidates.box.device)[
+        candidates.image
+    ]
+    left, top, right, bottom = candidates.box.unbind(dim=1)
+    return replace(candidates, box=torch.stack((width - right, top, width - left, bottom), dim=1))
 
 
 def _to_original(
-    found: Candidates, scales: Sequence[tuple[float, float]], originals: Sequence[tuple[int, int]]
+    candidates: Candidates, scales: Sequence[tuple[float, float]], originals: Sequence[tuple[int, int]]
 ) -> Candidates:
-    factor = torch.tensor([(x, y, x, y) for x, y in scales], dtype=found.box.dtype, device=found.box.device)
-    return clipped(replace(found, box=found.box / factor[found.image]), originals)
+    factor = torch.tensor([(x, y, x, y) for x, y in scales], dtype=candidates.box.dtype, device=candidates.box.device)
+    return clipped(replace(candidates, box=candidates.box / factor[candidates.image]), originals)

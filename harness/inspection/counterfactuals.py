@@ -8,7 +8,7 @@ through all of them.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -66,37 +66,36 @@ def explain(model: FCOS, view: View, step: Step, drawn: ImageAssignment, row: in
     status = fate(view, row)
     if status != "assigned":
         return _never_assigned(view, row, status)
-    own = view.rows.index(row)
-    levels = view.grid.num_levels
-    first, last = inside_range(view.targets.boxes[own : own + 1], view.grid.strides, view.grid.shapes, view.grid.offset)
+    position, grid = view.rows.index(row), view.grid
+    first, last = inside_range(view.targets.boxes[position][None], grid.strides, grid.shapes, grid.offset)
     inside = (last - first).clamp(min=0).prod(dim=-1)[0].tolist()
-    lonely = assign(model, view, step, [own])
-    now, alone = drawn.per_level(own, levels), lonely.per_level(own, levels)
-    holders = _holders(lonely, drawn, own)
+    lonely = assign(model, view, step, [position])
+    now, alone = (each.per_level(position, grid.num_levels) for each in (drawn, lonely))
+    holders = _holders(lonely, drawn, position)
     without: list[int] = []
     freed, grown = 0, None
     verdict: Verdict = "positive"
     if not sum(now):
         verdict = "taken" if sum(alone) else "rule" if sum(inside) else "no location"
         if sum(alone):
-            without, freed = _remove_until_positive(model, view, step, drawn, lonely, own)
+            without, freed = _remove_until_positive(model, view, step, drawn, lonely, position)
         else:
-            grown = _grow(model, view, step, own)
-    held = {_place(drawn, i) for i in drawn.of(own)}
-    found = Explanation(
+            grown = _grow(model, view, step, position)
+    held = {_place(drawn, i) for i in drawn.of(position)}
+    explanation = Explanation(
         box=row,
         verdict=verdict,
         text="",
         inside=tuple(inside),
         now=tuple(now),
         alone=tuple(alone),
-        lost=tuple(place for i in lonely.of(own) if (place := _place(lonely, i)) not in held),
+        lost=tuple(place for i in lonely.of(position) if (place := _place(lonely, i)) not in held),
         taken_by=tuple((view.rows[box], count) for box, count in holders.most_common()),
         without=tuple(view.rows[box] for box in without),
         freed=freed,
         grown=grown,
     )
-    return Explanation(**{**vars(found), "text": _words(view, found)})
+    return replace(explanation, text=_words(view, explanation))
 
 
 def _never_assigned(view: View, row: int, status: str) -> Explanation:
@@ -116,13 +115,13 @@ def _never_assigned(view: View, row: int, status: str) -> Explanation:
     return Explanation(row, key, f"box {row} is {what}, and the protocol drops these (data.{key} = drop)")
 
 
-def _holders(lonely: ImageAssignment, drawn: ImageAssignment, own: int) -> Counter[int]:
+def _holders(lonely: ImageAssignment, drawn: ImageAssignment, position: int) -> Counter[int]:
     """Which other boxes have positives at the places that a box would have alone."""
-    places = {_place(lonely, i) for i in lonely.of(own)}
+    places = {_place(lonely, i) for i in lonely.of(position)}
     return Counter(
         int(drawn.box[i])
         for i in range(len(drawn.box))
-        if drawn.positive[i] and drawn.box[i] != own and _place(drawn, i) in places
+        if drawn.positive[i] and drawn.box[i] != position and _place(drawn, i) in places
     )
 
 
@@ -132,65 +131,65 @@ def _place(drawn: ImageAssignment, index: int) -> tuple[int, float, float]:
 
 
 def _remove_until_positive(
-    model: FCOS, view: View, step: Step, drawn: ImageAssignment, lonely: ImageAssignment, own: int
+    model: FCOS, view: View, step: Step, drawn: ImageAssignment, lonely: ImageAssignment, position: int
 ) -> tuple[list[int], int]:
     """Take away whoever has most of its places, else who overlaps it most, until the box has a positive.
 
     Returns:
         the boxes and how many positives it then has; none where more than `MOST_REMOVED` would have to go.
     """
-    overlap = aligned_iou(view.targets.boxes, view.targets.boxes[own]).tolist()
+    overlap = aligned_iou(view.targets.boxes, view.targets.boxes[position]).tolist()
     present = list(range(view.targets.num_boxes))
     removed: list[int] = []
-    while not len(drawn.of(own)):
+    while not len(drawn.of(position)):
         if len(removed) == MOST_REMOVED:
             return [], 0
-        holders = _holders(lonely, drawn, own)
-        others = [box for box in present if box != own]
+        holders = _holders(lonely, drawn, position)
+        others = [box for box in present if box != position]
         gone = max(others, key=lambda box: (holders[box], overlap[box]))
         removed.append(gone)
         present.remove(gone)
         drawn = assign(model, view, step, present)
-    return removed, len(drawn.of(own))
+    return removed, len(drawn.of(position))
 
 
-def _grow(model: FCOS, view: View, step: Step, own: int) -> tuple[float, int] | None:
-    corners = view.targets.boxes[own].cpu()
+def _grow(model: FCOS, view: View, step: Step, position: int) -> tuple[float, int] | None:
+    corners = view.targets.boxes[position].cpu()
     centre, half = (corners[:2] + corners[2:]) / 2, (corners[2:] - corners[:2]) / 2
     for factor in GROWTH:
         larger = torch.cat((centre - factor * half, centre + factor * half))[None]
-        count = len(assign(model, view, step, [own], larger).of(own))
+        count = len(assign(model, view, step, [position], larger).of(position))
         if count:
             return factor, count
     return None
 
 
-def _words(view: View, found: Explanation) -> str:
-    box, now, alone = found.box, sum(found.now), sum(found.alone)
-    holders = _listed([f"box {other} ({_relation(view, box, other)}) has {n} of them" for other, n in found.taken_by])
-    if found.verdict == "positive":
-        text = f"box {box} has {counted(now, 'positive')} ({by_level(found.now)})"
+def _words(view: View, answer: Explanation) -> str:
+    box, now, alone = answer.box, sum(answer.now), sum(answer.alone)
+    holders = _listed([f"box {other} ({_relation(view, box, other)}) has {n} of them" for other, n in answer.taken_by])
+    if answer.verdict == "positive":
+        text = f"box {box} has {counted(now, 'positive')} ({by_level(answer.now)})"
         if alone == now and not holders:
             return f"{text}, the same as alone in the image"
         return f"{text}; alone in the image it would have {alone}{'; of those places ' + holders if holders else ''}"
-    if found.verdict == "taken":
-        text = f"box {box} has no positive; alone in the image it would have {alone} ({by_level(found.alone)})"
+    if answer.verdict == "taken":
+        text = f"box {box} has no positive; alone in the image it would have {alone} ({by_level(answer.alone)})"
         text += f"; {holders}" if holders else ""
-        if not found.without:
+        if not answer.without:
             return f"{text}; more than {MOST_REMOVED} other boxes would have to go before it had one"
-        names = _listed([str(other) for other in found.without])
-        plural = "boxes" if len(found.without) > 1 else "box"
-        return f"{text}; without {plural} {names} it has {counted(found.freed, 'positive')}"
-    if found.verdict == "no location":
+        names = _listed([str(other) for other in answer.without])
+        plural = "boxes" if len(answer.without) > 1 else "box"
+        return f"{text}; without {plural} {names} it has {counted(answer.freed, 'positive')}"
+    if answer.verdict == "no location":
         text = f"box {box} has no positive: no location of any level lies inside it (the finest stride is "
         text += f"{view.grid.strides[0]} px), and the assigner gives it none even alone in the image"
     else:
-        locations = f"{counted(sum(found.inside), 'location')} inside ({by_level(found.inside)})"
+        locations = f"{counted(sum(answer.inside), 'location')} inside ({by_level(answer.inside)})"
         text = f"box {box} has no positive: {locations}, but the assigner takes none of them even with the box alone "
         text += "in the image: its own rule (range, threshold or scores) leaves them out, no other box"
-    if found.grown is None:
+    if answer.grown is None:
         return text
-    factor, count = found.grown
+    factor, count = answer.grown
     return f"{text}; {factor:g} times as large about its centre it would have {counted(count, 'positive')}"
 
 

@@ -82,13 +82,13 @@ class View:
 
         They keep their slots, and with them their noise: whatever then changes is due to the others' absence.
         """
-        index, own = torch.tensor(keep, dtype=torch.long), self.targets
-        chosen = own.boxes.cpu()[index] if boxes is None else boxes
-        made = Targets.collate(
-            [chosen], [own.labels.cpu()[index]], self.grid, sizes=[self.size],
-            image_ids=[int(own.image_id[0])], ignore=[own.ignore],
+        index, every = torch.tensor(keep, dtype=torch.long), self.targets
+        chosen = every.boxes.cpu()[index] if boxes is None else boxes
+        targets = Targets.collate(
+            [chosen], [every.labels.cpu()[index]], self.grid, sizes=[self.size],
+            image_ids=[int(every.image_id[0])], ignore=[every.ignore],
         )  # fmt: skip
-        return replace(made, slot=index).to(own.boxes.device)
+        return replace(targets, slot=index).to(every.boxes.device)
 
 
 def find_image(images: ImageSet, wanted: str) -> int:
@@ -117,8 +117,8 @@ def look(model: FCOS, images: ImageSet, index: int, protocol: Protocol) -> View:
         model: in evaluation mode, with its assigner.
     """
     assert model.assigner is not None
-    made = forward(model, images, [index], protocol, grads=model.assigner.needs.grads)
-    (sample,), (objects,) = made.samples, made.objects
+    result = forward(model, images, [index], protocol, grads=model.assigner.needs.grads)
+    (sample,), (objects,) = result.samples, result.objects
     learnt, regions = roles(objects, protocol.data)
     return View(
         name=images.name(index),
@@ -127,12 +127,12 @@ def look(model: FCOS, images: ImageSet, index: int, protocol: Protocol) -> View:
         scale=sample.scale,
         objects=objects,
         classes=images.classes,
-        rows=tuple(made.rows.tolist()),
+        rows=tuple(result.rows.tolist()),
         ignored=tuple(np.flatnonzero(regions).tolist()),
         dropped=tuple(np.flatnonzero(~learnt & ~regions).tolist()),
-        targets=made.targets,
-        grid=made.grid,
-        predictions=made.predictions,
+        targets=result.targets,
+        grid=result.grid,
+        predictions=result.predictions,
     )
 
 
@@ -189,15 +189,15 @@ def mixtures(model: FCOS, view: View) -> tuple[Mixture, Tensor] | None:
     if not isinstance(assigner, QualitySampling):
         return None
     with torch.no_grad(), torch.autocast(view.grid.points.device.type, enabled=False):
-        found = assigner.quality(view.grid, view.targets, model.visible(view.predictions))
+        quality = assigner.quality(view.grid, view.targets, model.visible(view.predictions))
     usable = usable_levels(view.grid, view.targets, assigner.level_gate)
-    return Mixture(found.mu.cpu(), found.sigma.cpu(), found.log_pi.cpu()), usable.cpu()
+    return Mixture(quality.mu.cpu(), quality.sigma.cpu(), quality.log_pi.cpu()), usable.cpu()
 
 
 def quality_map(view: View, mixture: Mixture, shown: Tensor) -> npt.NDArray[np.float64]:
     """Largest Q ``[h, w]`` at every pixel over the boxes and levels where `shown` ``[G, L]``, in [0, 1]."""
     height, width = view.size
-    made = torch.zeros(height, width)
+    largest = torch.zeros(height, width)
     for box, corners in enumerate(view.targets.boxes.cpu()):
         if not bool(shown[box].any()):
             continue
@@ -209,8 +209,8 @@ def quality_map(view: View, mixture: Mixture, shown: Tensor) -> npt.NDArray[np.f
         levels = shown[box].nonzero().flatten()
         q = mixture[torch.full_like(levels, box), levels].density(d.expand(len(levels), *d.shape)).amax(dim=0)
         q = torch.where((d.abs() <= 1).all(dim=-1), q, 0).view(y2 - y1, x2 - x1)
-        made[y1:y2, x1:x2] = torch.maximum(made[y1:y2, x1:x2], q)
-    return made.clamp(0, 1).numpy().astype(np.float64)
+        largest[y1:y2, x1:x2] = torch.maximum(largest[y1:y2, x1:x2], q)
+    return largest.clamp(0, 1).numpy().astype(np.float64)
 
 
 def fate(view: View, row: int) -> str:
@@ -226,7 +226,7 @@ def fate(view: View, row: int) -> str:
 
 def box_rows(view: View, drawn: ImageAssignment) -> list[dict[str, Any]]:
     """A row per object of the data set, as plain JSON values."""
-    made = []
+    rows = []
     for row in range(len(view.objects)):
         status = fate(view, row)
         corners = [round(float(value), 3) for value in view.objects.boxes[row]]
@@ -238,12 +238,12 @@ def box_rows(view: View, drawn: ImageAssignment) -> list[dict[str, Any]]:
         }  # fmt: skip
         if status == "assigned":
             position = view.rows.index(row)
-            own = drawn.of(position)
+            positives = drawn.of(position)
             entry["positives"] = drawn.per_level(position, view.grid.num_levels)
-            entry["other_samples"] = int((drawn.box == position).sum() - len(own))
-            entry["label"], entry["iou"] = _spread(drawn.label[own]), _spread(drawn.iou[own])
-        made.append(entry)
-    return made
+            entry["other_samples"] = int((drawn.box == position).sum() - len(positives))
+            entry["label"], entry["iou"] = _spread(drawn.label[positives]), _spread(drawn.iou[positives])
+        rows.append(entry)
+    return rows
 
 
 def sample_rows(view: View, drawn: ImageAssignment) -> list[dict[str, Any]]:

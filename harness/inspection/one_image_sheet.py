@@ -95,7 +95,7 @@ def _components(panel: Panel, view: View, mixture: Mixture, box: int, level: int
     for mu, sigma, share in zip(mixture.mu[box, level], mixture.sigma[box, level], weight / weight.max(), strict=True):
         x, y = (centre + mu * half).tolist()
         width, height = (sigma * half).tolist()
-        panel.ellipse((x, y), (width, height), level, float(share))
+        panel.component((x, y), (width, height), level, float(share))
 
 
 def _levels_of(explanation: Explanation) -> list[int]:
@@ -109,7 +109,7 @@ def _lens(
     view: View, drawn: ImageAssignment, mixture: tuple[Mixture, Tensor] | None, explanation: Explanation, level: int
 ) -> Panel:
     """One box on one level: the locations there, whose samples they are, and where it would have its own."""
-    own = view.rows.index(explanation.box)
+    position = view.rows.index(explanation.box)
     inside, alone, now = explanation.inside[level], explanation.alone[level], explanation.now[level]
     window = _window(view, explanation.box)
     panel = Panel(
@@ -118,11 +118,11 @@ def _lens(
         side=LENS_SIDE,
         window=window,
     )
-    if mixture is not None and bool(mixture[1][own, level]):
+    if mixture is not None and bool(mixture[1][position, level]):
         shown = torch.zeros_like(mixture[1])
-        shown[own, level] = True
+        shown[position, level] = True
         panel.heat(quality_map(view, mixture[0], shown))
-        _components(panel, view, mixture[0], own, level)
+        _components(panel, view, mixture[0], position, level)
     if panel.factor * view.grid.strides[level] >= SPACING:
         for x, y in view.grid.points[view.grid.level == level].tolist():
             if window[0] <= x < window[2] and window[1] <= y < window[3]:
@@ -130,7 +130,7 @@ def _lens(
     for other in sorted({*explanation.without, *(box for box, _ in explanation.taken_by)}):
         panel.box(view.scaled(other), str(other), WHITE, width=1.2)
     panel.box(view.scaled(explanation.box), str(explanation.box), VERMILION, width=2.4)
-    mine = drawn.box == own
+    mine = drawn.box == position
     for index in np.flatnonzero((drawn.level == level) & (mine | drawn.positive)):
         _sample(panel, drawn, int(index), foreign=not mine[index])
     for at, x, y in explanation.lost:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Predictions, Samples, Targets
+from assigners.contract import Assigner, Assignment, Predictions, Targets
 from harness.verify.scenes import VerifyScene
 
 Factory = Callable[[VerifyScene], Assigner]
@@ -57,9 +57,25 @@ def run(assigner: Assigner, scene: VerifyScene, *, index: int = 0, seed: int = 0
     return answer
 
 
+def run_with_maps(assigner: Assigner, scene: VerifyScene) -> tuple[Assignment, Predictions]:
+    """The answer to a scene, and the predictions that it was given."""
+    maps = scene.predictions(grads=assigner.needs.grads)
+    return assigner(scene.grid, scene.targets(), maps, scene.step()), maps
+
+
 def own_parameters(assigner: Assigner) -> dict[str, Tensor]:
     """The assigner's parameters by name."""
     return dict(assigner.named_parameters())
+
+
+def tensors(record: Any) -> dict[str, Any]:
+    """The tensors among the fields of a dataclass, by name."""
+    return {f.name: value for f in fields(record) if isinstance(value := getattr(record, f.name), Tensor)}
+
+
+def total_loss(answer: Assignment) -> Tensor:
+    """The sum of all losses."""
+    return torch.stack([total for total, _ in answer.losses.values()]).sum()
 
 
 def tolerance(assigner: Assigner, answer: Assignment) -> float:
@@ -117,10 +133,8 @@ def expect_close(a: Tensor, b: Tensor, what: str, rtol: float = 0.0, atol: float
 
 def expect_finite(answer: Assignment, what: str, *, terms: bool = True) -> None:
     """No NaN and no infinity in anything that training reads, losses and statistics (`terms`) included."""
-    for name in (f.name for f in fields(answer.samples)):
-        value = getattr(answer.samples, name)
-        if isinstance(value, Tensor):
-            expect(torch.isfinite(value.float()).all(), f"{what}: expected finite samples, but `{name}` is not")
+    for name, value in tensors(answer.samples).items():
+        expect(torch.isfinite(value.float()).all(), f"{what}: expected finite samples, but `{name}` is not")
     expect(torch.isfinite(answer.negative_weight).all(), f"{what}: expected finite negative weights")
     for kind, named in (("loss", answer.losses), ("statistic", answer.statistics)) if terms else ():
         for key, (total, count) in named.items():
@@ -156,10 +170,10 @@ def expect_connected(assigner: Assigner, answer: Assignment, maps: Predictions) 
     expect(
         bool(answer.losses), f"an assigner with {', '.join(reached)} to teach must return a loss, also without boxes"
     )
-    total = torch.stack([total for total, _ in answer.losses.values()]).sum()
+    total = total_loss(answer)
     expect(total.requires_grad, f"no loss reaches {', '.join(reached)}; add 0 * their sum where it has none")
-    found = torch.autograd.grad(total, tuple(reached.values()), allow_unused=True)
-    for key, gradient in zip(reached, found, strict=True):
+    gradients = torch.autograd.grad(total, tuple(reached.values()), allow_unused=True)
+    for key, gradient in zip(reached, gradients, strict=True):
         if gradient is None:
             raise Violation(f"{key} is not connected to the losses; add 0 * its sum to one")
         expect(torch.isfinite(gradient).all(), f"the gradient of {key} is not finite")
@@ -167,11 +181,10 @@ def expect_connected(assigner: Assigner, answer: Assignment, maps: Predictions) 
 
 def expect_positives(assigner: Assigner, answer: Assignment, maps: Predictions, boxes: int) -> None:
     """At least one positive; of an assigner that replaces the box term, a location whose distances are taught."""
-    found = bool(answer.samples.positive.any())
-    if not found and "box" in assigner.declares.replaces:
-        total = torch.stack([total for total, _ in answer.losses.values()]).sum()
-        found = bool((torch.autograd.grad(total, maps.distances)[0] != 0).any())
-    expect(found, f"expected a positive for at least one of {boxes} boxes")
+    any_positive = bool(answer.samples.positive.any())
+    if not any_positive and "box" in assigner.declares.replaces:
+        any_positive = bool((torch.autograd.grad(total_loss(answer), maps.distances)[0] != 0).any())
+    expect(any_positive, f"expected a positive for at least one of {boxes} boxes")
 
 
 def pixels(assignment: Assignment, scene: VerifyScene) -> Tensor:
@@ -182,29 +195,16 @@ def pixels(assignment: Assignment, scene: VerifyScene) -> Tensor:
 
 def map_tensors(predictions: Predictions, change: Callable[[Tensor], Tensor]) -> Predictions:
     """The predictions with `change` applied to every map."""
-    return Predictions(
-        logits=change(predictions.logits),
-        quality=change(predictions.quality),
-        distances=change(predictions.distances),
-        boxes=change(predictions.boxes),
-        features=tuple(change(f) for f in predictions.features),
-    )
+    maps = {name: change(value) for name, value in tensors(predictions).items()}
+    return replace(predictions, **maps, features=tuple(map(change, predictions.features)))
 
 
 def permuted(targets: Targets, order: Tensor) -> Targets:
     """The boxes in another order within their images, each keeping the slot that names it."""
-    return replace(
-        targets,
-        boxes=targets.boxes[order],
-        labels=targets.labels[order],
-        image=targets.image[order],
-        slot=targets.slot[order],
-    )
+    return replace(targets, **{name: getattr(targets, name)[order] for name in ("boxes", "labels", "image", "slot")})
 
 
 def on_host(answer: Assignment) -> Assignment:
     """Samples and negative weights on the CPU; losses and statistics are left out."""
-    samples: dict[str, Any] = {
-        f.name: v.cpu() if isinstance(v := getattr(answer.samples, f.name), Tensor) else v for f in fields(Samples)
-    }
-    return Assignment(Samples(**samples), answer.negative_weight.cpu())
+    samples = {name: value.cpu() for name, value in tensors(answer.samples).items()}
+    return Assignment(replace(answer.samples, **samples), answer.negative_weight.cpu())

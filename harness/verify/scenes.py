@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -127,13 +127,9 @@ class VerifyScene:
 
     def single(self, image: int) -> Self:
         """The scene of one image alone, on the same canvas."""
-        return replace(
-            self,
-            boxes=(self.boxes[image],),
-            labels=(self.labels[image],),
-            sizes=(self.sizes[image],),
-            image_ids=(self.image_ids[image],),
-        )
+        per_image = ("boxes", "labels", "sizes", "image_ids")
+        alone: dict[str, Any] = {name: (getattr(self, name)[image],) for name in per_image}
+        return replace(self, **alone)
 
     def describe(self) -> str:
         """The scene in one line, complete unless it has many boxes."""

@@ -60,10 +60,10 @@ class Subject:
     def factory(self) -> Factory:
         """For the checks of the contract: its own parameters are moved away from their start."""
 
-        def made(scene: VerifyScene) -> Assigner:
+        def build(scene: VerifyScene) -> Assigner:
             return perturbed(self.build(scene.head), scene.seed)
 
-        return made
+        return build
 
 
 def find_subject(text: str) -> Subject:
@@ -73,14 +73,14 @@ def find_subject(text: str) -> Subject:
         UserError: if the file cannot be imported or has no such class.
         RegistryError: for an unknown name or option.
     """
-    target, given = registry.parse_spec(text)
+    target, choices = registry.parse_spec(text)
     file = _FILE.fullmatch(target)
     if file is None:
         name, title, kind = target, target, _load(target)
     else:
         name, kind = None, _class_in(Path(file["path"]), file["name"])
         title = kind.__name__
-    subject = Subject(title, name, kind, _options(kind, title, given), _options(kind, title, {}))
+    subject = Subject(title, name, kind, _options(kind, title, choices), _options(kind, title, {}))
     subject.build(HeadInfo(num_classes=5, channels=4))  # what cannot be built is told before the checks begin
     return subject
 
@@ -93,14 +93,14 @@ def _load(name: str) -> type[Assigner]:
         raise UserError(f"assigner {name!r} ({entry.target}) cannot be loaded: {error}") from error
 
 
-def _options(kind: type[Assigner], title: str, given: Mapping[str, object]) -> dict[str, Any]:
+def _options(kind: type[Assigner], title: str, choices: Mapping[str, object]) -> dict[str, Any]:
     try:
-        options = registry.convert_options(kind, title, given)
+        options = registry.convert_options(kind, title, choices)
     except registry.RegistryError:
         raise
     except Exception as error:
-        told = f"the options of {kind.__name__}.__init__ cannot be read: {type(error).__name__}: {error}"
-        raise UserError(f"{title}: {told}; each needs a type and a default") from error
+        fault = f"the options of {kind.__name__}.__init__ cannot be read: {type(error).__name__}: {error}"
+        raise UserError(f"{title}: {fault}; each needs a type and a default") from error
     for name, value in options.items():
         if value is inspect.Parameter.empty:
             raise UserError(f"{title}: option {name!r} of {kind.__name__}.__init__ has no default; give it one")
@@ -110,22 +110,18 @@ def _options(kind: type[Assigner], title: str, given: Mapping[str, object]) -> d
 def _class_in(path: Path, wanted: str | None) -> type[Assigner]:
     module = _import(path)
     if wanted is not None:
-        found = getattr(module, wanted, None)
-        if not (isinstance(found, type) and issubclass(found, Assigner)):
-            known = [kind.__name__ for kind in _assigners(module)]
-            what = "is not a subclass of assigners.Assigner" if found is not None else "is not in the file"
-            raise UserError(
-                f"{path}: {wanted} {what}{did_you_mean(wanted, known)}; there: {', '.join(known) or 'none'}"
-            )
-        return found
+        value = getattr(module, wanted, None)
+        if isinstance(value, type) and issubclass(value, Assigner):
+            return value
+        known = [kind.__name__ for kind in _assigners(module)]
+        what = "is not a subclass of assigners.Assigner" if value is not None else "is not in the file"
+        raise UserError(f"{path}: {wanted} {what}{did_you_mean(wanted, known)}; there: {', '.join(known) or 'none'}")
     defined = [kind for kind in _assigners(module) if kind.__module__ == module.__name__]
-    if len(defined) != 1:
+    if not defined:
+        raise UserError(f"{path} defines no subclass of assigners.Assigner")
+    if len(defined) > 1:
         names = ", ".join(kind.__name__ for kind in defined)
-        raise UserError(
-            f"{path} defines several assigners: {names}; write {path}:{defined[0].__name__}"
-            if defined
-            else f"{path} defines no subclass of assigners.Assigner"
-        )
+        raise UserError(f"{path} defines several assigners: {names}; write {path}:{defined[0].__name__}")
     return defined[0]
 
 

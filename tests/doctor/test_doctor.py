@@ -20,7 +20,7 @@ from harness.core.files import dump
 from harness.data.check import CHECKED
 from harness.data.shapes.shapes import ShapesSet
 from harness.data.splits import UNLEARNT
-from harness.doctor import Row, all_checks, examine, software, storage
+from harness.doctor import Finding, all_checks, examine, software, storage
 from harness.doctor import data as doctor_data
 from harness.protocol.protocol import load_protocol
 from harness.records.failures import save_failure
@@ -44,10 +44,10 @@ def states(rows):
 
 def test_a_check_that_breaks_is_a_row_and_the_others_are_heard():
     def fine():
-        yield Row("fine", "ok", "well")
+        yield Finding("fine", "ok", "well")
 
     def broken():
-        yield Row("broken", "ok", "so far")
+        yield Finding("broken", "ok", "so far")
         raise ZeroDivisionError("two\nlines")
 
     def refused():
@@ -440,9 +440,9 @@ def test_the_whole_examination(call, store, coco):
 @pytest.mark.parametrize(
     ("rows", "code", "last"),
     [
-        ([Row("a", "ok", "x"), Row("b", "warning", "y", "do z")], 0, "nothing is in the way"),
-        ([Row("a", "problem", "x")], 1, "doctor: 1 problem"),
-        ([Row("a", "problem", "x"), Row("b", "problem", "[bold]y[/bold]", "w" * 300)], 1, "doctor: 2 problems"),
+        ([Finding("a", "ok", "x"), Finding("b", "warning", "y", "do z")], 0, "nothing is in the way"),
+        ([Finding("a", "problem", "x")], 1, "doctor: 1 problem"),
+        ([Finding("a", "problem", "x"), Finding("b", "problem", "[bold]y[/bold]", "w" * 300)], 1, "doctor: 2 problems"),
     ],
 )
 def test_the_exit_code_counts_problems_alone(call, monkeypatch, rows, code, last):
@@ -461,7 +461,7 @@ def test_a_name_with_brackets_is_no_markup_on_a_terminal(monkeypatch):
         def isatty(self):
             return True
 
-    checks = {"data coco:a[/b]": lambda: [Row("data coco:a[/b]", "ok", "[c]")]}
+    checks = {"data coco:a[/b]": lambda: [Finding("data coco:a[/b]", "ok", "[c]")]}
     monkeypatch.setattr("harness.cli.doctor.all_checks", lambda results, data: checks)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", Terminal())

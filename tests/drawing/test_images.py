@@ -140,7 +140,7 @@ def test_a_region_is_hatched_and_ellipses_are_outlines():
     share = (inside != 90).any(axis=-1).mean()
     assert 0.05 < share < 0.6
     rings = Panel(ground())
-    rings.ellipse((25, 20), (5, 4), 0, 1.0)
+    rings.component((25, 20), (5, 4), 0, 1.0)
     assert pixel(rings, 25, 20) == (90, 90, 90)
     for x in (30, 35):  # one and two standard deviations
         assert pixel(rings, x, 20) != (90, 90, 90)

@@ -17,7 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from harness.cli import main
 from harness.core.errors import UserError
 from harness.data import open_data
-from harness.data.readers.coco import CocoSet, open_coco
+from harness.data.readers.coco import CocoSet, open_source
+from harness.data.sources import Opening
 from harness.evaluation.coco_metrics import coco_metrics
 from harness.evaluation.coco_results import needs_coco, write_results
 from harness.protocol.protocol import DataSection
@@ -79,7 +80,7 @@ def test_read_back_it_gives_the_same_ap(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "data", document)
     for entry in document["images"]:
         write_image(root / "val2017" / entry["file_name"])
-    images = open_coco(str(root), None, "val")
+    images = open_source(Opening(str(root), DataSection(), "val"))
     assert images.category_ids == (3, 17, 90)
     found = detected(images)
     path = tmp_path / "out" / "results.json"
@@ -93,7 +94,7 @@ def test_read_back_it_gives_the_same_ap(tmp_path: Path) -> None:
 
 
 def test_ids_and_numbers_are_those_of_the_annotation_file(tmp_path: Path) -> None:
-    images = open_coco(str(write_coco(tmp_path)), None, "val")
+    images = open_source(Opening(str(write_coco(tmp_path)), DataSection(), "val"))
     first = {
         "boxes": np.array([[1.006, 2, 3.126, 5.5], [0, 0, 80, 60]], np.float32),
         "scores": np.array([0.1234567, 1], np.float32),
@@ -110,7 +111,7 @@ def test_ids_and_numbers_are_those_of_the_annotation_file(tmp_path: Path) -> Non
 
 
 def test_a_bad_detection_writes_nothing(tmp_path: Path) -> None:
-    images = open_coco(str(write_coco(tmp_path)), None, "val")
+    images = open_source(Opening(str(write_coco(tmp_path)), DataSection(), "val"))
     path = tmp_path / "results.json"
     path.write_text("before")
     broken = {**NONE, "boxes": np.full((1, 4), np.nan), "scores": np.ones(1), "labels": np.zeros(1, np.int64)}
@@ -163,7 +164,7 @@ def test_eval_writes_results_beside_its_metrics(trained: Any, tmp_path: Path) ->
     rows = json.loads(path.read_text())
     assert f"{len(rows)} detections in 6 images written to {path}" in done.stderr
     assert {row["category_id"] for row in rows} <= {1, 2}
-    images = open_coco(str(trained[2]), None, "val")
+    images = open_source(Opening(str(trained[2]), DataSection(), "val"))
     values = judged(trained[2] / "annotations" / "instances_val.json", path, images)
     assert values[0] == pytest.approx(answer["metrics"]["AP"], abs=0.5)
     assert json.loads(evaluate(trained, "--json").stdout).keys() == {"run_id", "data", "metrics"}

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.evaluation.coco_metrics import box_iou, coco_metrics
-from harness.evaluation.error_types import ERRORS, TYPES, _mean_ap50, _sorted_out, error_types
+from harness.evaluation.error_types import ERRORS, TYPES, _classified, _mean_ap50, error_types
 from tests.evaluation.test_coco_metrics import random_scene
 from tests.support.fakes import MemorySet, found, objects
 
@@ -157,7 +157,7 @@ def ap50(images, detections):
 @pytest.mark.parametrize("seed", range(4))
 def test_ap50_before_any_repair_is_that_of_pycocotools(scene, seed):
     images, detections = scene(seed)
-    assert _mean_ap50(_sorted_out(images, detections), len(images.classes)) == pytest.approx(
+    assert _mean_ap50(_classified(images, detections), len(images.classes)) == pytest.approx(
         ap50(images, detections), abs=1e-9
     )
 
@@ -167,7 +167,7 @@ def really_repaired(images, detections, name):
     changed = []
     for index, dets in enumerate(detections):
         truth = images.annotations(index)
-        one = _sorted_out(MemorySet([truth], classes=images.classes), [dets])
+        one = _classified(MemorySet([truth], classes=images.classes), [dets])
         names = ["ignored" if kind < 0 else TYPES[kind] for kind in one.kind]
         taken = {int(one.means[n]) for n in range(len(names)) if names[n] == "correct"}
         keep, boxes, labels = [], dets["boxes"].copy(), dets["labels"].copy()
@@ -212,7 +212,7 @@ def test_what_always_holds(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_missed_is_what_nothing_took_and_no_error_means(seed):
     images, detections = crowded_scene(seed)
-    missed = iter(_sorted_out(images, detections).missed(np.ones(sum(len(d["scores"]) for d in detections), bool)))
+    missed = iter(_classified(images, detections).missed(np.ones(sum(len(d["scores"]) for d in detections), bool)))
     for index, dets in enumerate(detections):
         truth = images.annotations(index)
         overlap = box_iou(dets["boxes"], truth.boxes)

@@ -45,50 +45,32 @@ class CocoSet(FolderSet):
     annotated: bool = True
 
     def with_classes(self, classes: Sequence[str]) -> FolderSet:
-        made = super().with_classes(classes)
-        assert isinstance(made, CocoSet)
+        relabelled = super().with_classes(classes)
+        assert isinstance(relabelled, CocoSet)
         # Of a class that this file does not name there is nothing to be written in its terms but the name itself.
         known = dict(zip(self.classes, self.category_ids, strict=True))
-        made.category_ids = tuple(known.get(name, name) for name in classes)
-        return made
+        relabelled.category_ids = tuple(known.get(name, name) for name in classes)
+        return relabelled
 
 
 def open_source(asked: Opening) -> CocoSet:
-    """`open_coco`, as ``--data coco:DIR`` asks for it."""
-    return open_coco(asked.folder, asked.split, asked.role, asked.limit, annotated=asked.annotated, other=asked.other)
-
-
-def open_coco(
-    folder: str,
-    split: str | None,
-    role: Role,
-    limit: int | None = None,
-    *,
-    annotated: bool = True,
-    other: str | None = None,
-) -> CocoSet:
     """Open one split of a data set in COCO's layout.
 
     Category ids become ``0..C-1`` in the order of the ids. Boxes are clipped to their image; those without area are
-    dropped and counted.
+    dropped and counted. A limit takes the first images, in the file's order.
 
-    Args:
-        folder: of the data set.
-        split: ``None`` for the first pair of `PAIRS` that is there, or else the only split whose name holds "train"
-            but not "val", or the other way round.
-        role: which default.
-        limit: only the first images, in the file's order.
-        annotated: refuse a split of which there is but a list of its images, ``image_info_SPLIT.json``. The images of
-            such a list lie in ``SPLIT/``, or without a ``-dev`` in its name: test-dev2017 is a part of test2017.
-        other: the split of the other role; ``None`` for its default.
+    By default it is of the first pair of `PAIRS` that is there, or else the only split whose name holds "train" but
+    not "val", or the other way round. Of a split without annotations there is but a list of its images,
+    ``image_info_SPLIT.json``. They lie in ``SPLIT/``, or without a ``-dev`` in its name: test-dev2017 is a part of
+    test2017.
 
     Raises:
         UserError: if something is missing or wrong; the line names the file and the entry.
     """
-    root = open_folder(folder, LAYOUT)
-    path, split = _find_split(root, split, role, other)
+    root = open_folder(asked.folder, LAYOUT)
+    path, split = _find_split(root, asked.split, asked.role, asked.other)
     listed = path.name.startswith(IMAGE_INFO)
-    if listed and annotated:
+    if listed and asked.annotated:
         raise UserError(
             f"split {split!r} of {root} has no annotations ({path.name}); `harness eval RUN --results-json FILE` "
             "writes the detections in its images"
@@ -104,41 +86,40 @@ def open_coco(
         document["annotations"] = []
     images = split if not listed or os.path.isdir(root / split) else split.replace("-dev", "")
     reader = Reader(path, document, root, images)
-    files = reader.files(limit)
-    made = CocoSet(
-        root, split, reader.classes, files, hashlib.sha256(content).hexdigest(), reader.warnings, reader.problems()
-    )
-    made.category_ids, made.annotated = reader.category_ids, not listed
-    made.text_ids = {identity(found): found for found in reader.images if isinstance(found, str)}
-    return made
+    files = reader.files(asked.limit)
+    digest = hashlib.sha256(content).hexdigest()
+    result = CocoSet(root, split, reader.classes, files, digest, reader.warnings, reader.problem())
+    result.category_ids, result.annotated = reader.category_ids, not listed
+    result.text_ids = {identity(key): key for key in reader.images if isinstance(key, str)}
+    return result
 
 
 def _find_split(root: Path, split: str | None, role: Role, other: str | None) -> tuple[Path, str]:
     """The file and the name of a split; a list of images alone is taken only by its name."""
     names = [name.removesuffix(".json") for name in names_in(root / "annotations") if name.endswith(".json")]
-    found, listed = (
+    splits, listed = (
         [name.removeprefix(kind) for name in names if name.startswith(kind)] for kind in (INSTANCES, IMAGE_INFO)
     )
-    told = ", ".join([*found, *(f"{name} (no annotations)" for name in listed if name not in found)])
-    if not told:
+    shown = ", ".join([*splits, *(f"{name} (no annotations)" for name in listed if name not in splits)])
+    if not shown:
         raise UserError(f"{root} has no annotation file; expected {LAYOUT}")
     if split is None:
-        fitting = default_split(role, None if other is None else [other], [*PAIRS, _by_part_of_name(found)], found)
+        fitting = default_split(role, None if other is None else [other], [*PAIRS, _by_part_of_name(splits)], splits)
         if not fitting:
             beside = "" if other is None else f" beside {other}"
             raise UserError(
-                f"cannot tell the {role} split of {root}{beside}: it has {told}; name one with --{role}-split that "
+                f"cannot tell the {role} split of {root}{beside}: it has {shown}; name one with --{role}-split that "
                 "shares no image with the other, or leave shared ones out with --set data.overlap=drop"
             )
         (split,) = fitting
-    elif split not in (*found, *listed):
-        hint = did_you_mean(split, (*found, *listed))
-        raise UserError(f"{root} has no split {split!r}{hint}; it has {told} ({LAYOUT})")
-    return root / "annotations" / f"{INSTANCES if split in found else IMAGE_INFO}{split}.json", split
+    elif split not in (*splits, *listed):
+        hint = did_you_mean(split, (*splits, *listed))
+        raise UserError(f"{root} has no split {split!r}{hint}; it has {shown} ({LAYOUT})")
+    return root / "annotations" / f"{INSTANCES if split in splits else IMAGE_INFO}{split}.json", split
 
 
-def _by_part_of_name(found: Sequence[str]) -> Pair:
+def _by_part_of_name(splits: Sequence[str]) -> Pair:
     """The only split with "train" in its name, and the only one with "val"; what has both, as trainval, is neither."""
-    train = [name for name in found if "train" in name and "val" not in name]
-    val = [name for name in found if "val" in name and "train" not in name]
+    train = [name for name in splits if "train" in name and "val" not in name]
+    val = [name for name in splits if "val" in name and "train" not in name]
     return Pair(*(tuple(names) if len(names) == 1 else () for names in (train, val)))

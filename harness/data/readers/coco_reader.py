@@ -90,56 +90,56 @@ class Reader:
         return UserError(f"annotation file {self._path}: {text}")
 
     def _id(self, row: Row, kind: str, position: int) -> Key:
-        found = key(row.get("id"))
-        if found is None:
+        identifier = key(row.get("id"))
+        if identifier is None:
             raise self._fault(f"{kind} number {position} needs a whole number or a text as 'id', got {row.get('id')!r}")
-        return found
+        return identifier
 
     def _categories(self) -> tuple[dict[Key, int], tuple[str, ...], tuple[Key, ...]]:
         """Class ids by category id; names and category ids by class id."""
         rows: dict[Key, Row] = {}
         for position, row in enumerate(self._tables["categories"]):
-            found, name = self._id(row, "category", position), row.get("name")
+            category, name = self._id(row, "category", position), row.get("name")
             if not isinstance(name, str) or not name or not is_text(name):
-                raise self._fault(f"category {found} needs a 'name', got {name!r}")
-            if found in rows:
-                raise self._fault(f"category id {found} occurs twice")
-            rows[found] = row
+                raise self._fault(f"category {category} needs a 'name', got {name!r}")
+            if category in rows:
+                raise self._fault(f"category id {category} occurs twice")
+            rows[category] = row
         if not rows:
             raise self._fault("'categories' is empty")
         groups = self._groups(rows)
         names: dict[str, Key] = {}
-        order = sorted(rows, key=lambda found: (isinstance(found, str), found))
-        for found in order:
-            if found not in groups and rows[found]["name"] in names:
-                self.warnings.note(SAME_NAME, f"{rows[found]['name']} ({names[rows[found]['name']]}, {found})")
-            elif found not in groups:
-                names[rows[found]["name"]] = found
+        order = sorted(rows, key=lambda category: (isinstance(category, str), category))
+        for category in order:
+            if category not in groups and rows[category]["name"] in names:
+                self.warnings.note(SAME_NAME, f"{rows[category]['name']} ({names[rows[category]['name']]}, {category})")
+            elif category not in groups:
+                names[rows[category]["name"]] = category
         label = {name: position for position, name in enumerate(names)}
-        labels = {found: label[rows[found]["name"]] for found in order if found not in groups}
+        labels = {category: label[rows[category]["name"]] for category in order if category not in groups}
         return labels, tuple(names), tuple(names.values())
 
     def _groups(self, rows: dict[Key, Row]) -> set[Key]:
         """Categories without any annotation whose name is the super-category of another: exports write such a root."""
         used = {key(row.get("category_id")) for row in self._tables["annotations"]}
         above = {row.get("supercategory") for row in rows.values() if row.get("supercategory") != row["name"]}
-        groups = {found for found, row in rows.items() if row["name"] in above and found not in used}
-        self.warnings.note_all(GROUPS, (rows[found]["name"] for found in groups))
+        groups = {category for category, row in rows.items() if row["name"] in above and category not in used}
+        self.warnings.note_all(GROUPS, (rows[category]["name"] for category in groups))
         return groups
 
     def _images(self) -> dict[Key, _Image]:
         images: dict[Key, _Image] = {}
         for position, row in enumerate(self._tables["images"]):
-            found = self._id(row, "image", position)
-            if found in images:
-                raise self._fault(f"image id {found} occurs twice")
-            images[found] = self._image(row, found)
+            image_id = self._id(row, "image", position)
+            if image_id in images:
+                raise self._fault(f"image id {image_id} occurs twice")
+            images[image_id] = self._image(row, image_id)
         return images
 
-    def _image(self, row: Row, found: Key) -> _Image:
+    def _image(self, row: Row, image_id: Key) -> _Image:
         name = row.get("file_name")
         if not isinstance(name, str) or not stays_inside(name):
-            raise self._fault(f"image {found}: 'file_name' must stay inside {self._folder}/, got {name!r}")
+            raise self._fault(f"image {image_id}: 'file_name' must stay inside {self._folder}/, got {name!r}")
         name = self._existing(posixpath.normpath(f"{self._folder}/{name}"))
         height, width = row.get("height"), row.get("width")
         if height in _NOT_SAID or width in _NOT_SAID:
@@ -148,7 +148,7 @@ class Reader:
         rows, columns = whole(height), whole(width)
         if rows is None or columns is None or not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
             raise self._fault(
-                f"image {found}: width and height must be whole numbers above 0, got {width!r} and {height!r}"
+                f"image {image_id}: width and height must be whole numbers above 0, got {width!r} and {height!r}"
             )
         return _Image(name, (rows, columns))
 
@@ -168,57 +168,56 @@ class Reader:
 
     def _read_objects(self) -> None:
         known: set[Key] = set()
-        place = {found: position for position, found in enumerate(self.images)}
+        place = {row_id: position for position, row_id in enumerate(self.images)}
         for position, row in enumerate(self._tables["annotations"]):
-            found = self._id(row, "annotation", position)
-            if found in known:
-                raise self._fault(f"annotation id {found} occurs twice; give each object an id of its own")
-            known.add(found)
+            row_id = self._id(row, "annotation", position)
+            if row_id in known:
+                raise self._fault(f"annotation id {row_id} occurs twice; give each object an id of its own")
+            known.add(row_id)
             image = key(row.get("image_id"))
             if image is None or image not in place:
-                raise self._fault(f"annotation {found}: image_id {row.get('image_id')!r} is not among 'images'")
+                raise self._fault(f"annotation {row_id}: image_id {row.get('image_id')!r} is not among 'images'")
             self._objects.image.append(place[image])
-            self._read_object(row, found, self.images[image])
+            self._read_object(row, row_id, self.images[image])
 
-    def _read_object(self, row: Row, found: Key, image: _Image) -> None:
+    def _read_object(self, row: Row, row_id: Key, image: _Image) -> None:
         objects, category = self._objects, key(row.get("category_id"))
         if category not in self._labels:
-            raise self._fault(f"annotation {found}: category_id {row.get('category_id')!r} is not among 'categories'")
-        area, crowd, difficult = row.get("area"), self._flag(row, found, "iscrowd"), False
+            raise self._fault(f"annotation {row_id}: category_id {row.get('category_id')!r} is not among 'categories'")
+        area, crowd = row.get("area"), self._flag(row, row_id, "iscrowd")
         if area is not None and ((area := number(area)) is None or area < 0):
-            raise self._fault(f"annotation {found}: 'area' must be a number of at least 0, got {row['area']!r}")
-        if (area is None and "area" in row) or ("iscrowd" in row and row["iscrowd"] is None):
-            self._note(NULL, found, image)
-        if "ignore" in row and self._flag(row, found, "ignore") and not crowd:
-            self._note(IGNORED, found, image)
+            raise self._fault(f"annotation {row_id}: 'area' must be a number of at least 0, got {row['area']!r}")
+        if row.get("area", 0) is None or row.get("iscrowd", 0) is None:
+            self._note(NULL, row_id, image)
+        if self._flag(row, row_id, "ignore") and not crowd:
+            self._note(IGNORED, row_id, image)
             crowd = True
-        if "difficult" in row and self._flag(row, found, "difficult"):
-            self._note(DIFFICULT, found, image)
-            difficult = True
+        if difficult := self._flag(row, row_id, "difficult"):
+            self._note(DIFFICULT, row_id, image)
         objects.label.append(self._labels[category])
-        objects.box.append(self._box(row, found, image))
+        objects.box.append(self._box(row, row_id, image))
         objects.area.append(nan if area is None else area)
         if len(objects.around) < LOOKED_AT:
             objects.around.append(mask_box(row.get("segmentation"), image.size) or [nan] * 4)
         objects.crowd.append(crowd)
         objects.difficult.append(difficult)
 
-    def _note(self, kind: str, found: Key, image: _Image) -> None:
-        self.warnings.note(kind, f"annotation {found} of {image.name}")
+    def _note(self, kind: str, row_id: Key, image: _Image) -> None:
+        self.warnings.note(kind, f"annotation {row_id} of {image.name}")
 
-    def _box(self, row: Row, found: Key, image: _Image) -> list[float]:
+    def _box(self, row: Row, row_id: Key, image: _Image) -> list[float]:
         box = row.get("bbox")
         if not box and (around := mask_box(row.get("segmentation"), image.size)) is not None:
-            self._note(FROM_MASK, found, image)
+            self._note(FROM_MASK, row_id, image)
             return around
         if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
-            raise self._fault(f"annotation {found}: 'bbox' must be 4 finite numbers x, y, w, h, got {box!r}")
+            raise self._fault(f"annotation {row_id}: 'bbox' must be 4 finite numbers x, y, w, h, got {box!r}")
         return box
 
-    def _flag(self, row: Row, found: Key, name: str) -> bool:
+    def _flag(self, row: Row, row_id: Key, name: str) -> bool:
         value = flag(row.get(name))
         if value is None:
-            raise self._fault(f"annotation {found}: {name!r} must be 0 or 1, got {row[name]!r}")
+            raise self._fault(f"annotation {row_id}: {name!r} must be 0 or 1, got {row[name]!r}")
         return value
 
     def files(self, limit: int | None) -> list[ImageFile]:
@@ -235,31 +234,29 @@ class Reader:
         files = []
         for name, positions in chosen:
             size = images[positions[0]].size
-            found = joined([objects[position] for position in positions], name, self.warnings)
-            files.append(
-                ImageFile(identity(ids[positions[0]]), name, size, NO_OBJECTS if size == UNKNOWN_SIZE else found)
-            )
+            every = joined([objects[position] for position in positions], name, self.warnings)
+            every = NO_OBJECTS if size == UNKNOWN_SIZE else every
+            files.append(ImageFile(identity(ids[positions[0]]), name, size, every))
         return files
 
     def _expect_one_size(self, name: str, first: Key, other: Key) -> None:
         """Two entries of one file must agree on its size: their boxes count its pixels."""
         sizes = self.images[first].size, self.images[other].size
         if sizes[0] != sizes[1]:
-            told = " and of ".join(f"{width}x{height}" for height, width in sizes)
+            stated = " and of ".join(f"{width}x{height}" for height, width in sizes)
             raise self._fault(
-                f"images {first} and {other} are both {name}, of {told}; mend the sizes and the boxes that count by "
+                f"images {first} and {other} are both {name}, of {stated}; mend the sizes and the boxes that count by "
                 "the wrong one"
             )
 
-    def problems(self) -> tuple[str, ...]:
+    def problem(self) -> str | None:
         """Why the boxes of the file cannot be what the format says."""
         boxes = np.array(self._objects.box, dtype=np.float64).reshape(-1, 4)
         area = np.array(self._objects.area, dtype=np.float64)
         around = np.full_like(boxes, nan)
         around[: len(self._objects.around)] = np.array(self._objects.around, dtype=np.float64).reshape(-1, 4)
         sizes = self._sizes()[self._objects.image, ::-1].astype(np.float64)
-        problem = sides_problem(boxes, sizes, area, around, COCO_ORDER)
-        return (problem,) if problem else ()
+        return sides_problem(boxes, sizes, area, around, COCO_ORDER)
 
     def _sizes(self) -> npt.NDArray[np.int64]:
         """Height and width ``[n, 2]`` of all images."""

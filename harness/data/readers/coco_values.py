@@ -25,9 +25,9 @@ def key(value: object) -> Key | None:
     return None
 
 
-def identity(found: Key) -> int:
+def identity(raw_id: Key) -> int:
     """A whole number for an id: itself, or 52 bits of its text's hash, which are exact in any JSON."""
-    return found if isinstance(found, int) else int.from_bytes(hashlib.sha256(found.encode()).digest()[:8]) >> 12
+    return raw_id if isinstance(raw_id, int) else int.from_bytes(hashlib.sha256(raw_id.encode()).digest()[:8]) >> 12
 
 
 def whole(value: object) -> int | None:

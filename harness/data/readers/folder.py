@@ -48,14 +48,15 @@ def keep_boxes(
     outside = ~empty & np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
     lost = np.maximum(-boxes, boxes - limits) > np.maximum(1, 0.01 * limits)
     cut = ~empty & ~outside & lost.any(axis=1)
-    for fault, found in ((NO_AREA, empty), (OUTSIDE, outside), (CLIPPED, cut)):
-        warnings.note_all(fault, (name(row) for row in np.flatnonzero(found).tolist()))
+    for fault, rows_at_fault in ((NO_AREA, empty), (OUTSIDE, outside), (CLIPPED, cut)):
+        warnings.note_all(fault, (name(row) for row in np.flatnonzero(rows_at_fault).tolist()))
     return clipped, ~(empty | outside)
 
 
-def plain_area(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The areas ``[n]`` of boxes ``[n, 4]``, for sets whose annotations state none."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+def concatenated(parts: Sequence[Annotations]) -> Annotations:
+    """The objects of several images, or of copies of one, in a row; without further attributes."""
+    columns = {part.name: np.concatenate([getattr(p, part.name) for p in (NO_OBJECTS, *parts)]) for part in _ARRAYS}
+    return Annotations(**columns)  # type: ignore[arg-type]
 
 
 def joined(copies: Sequence[Annotations], name: str, warnings: Oddities) -> Annotations:
@@ -63,9 +64,7 @@ def joined(copies: Sequence[Annotations], name: str, warnings: Oddities) -> Anno
     if len(copies) == 1:
         return copies[0]
     warnings.note(REPEATED_IMAGE, name, len(copies) - 1)
-    every = Annotations(
-        **{part.name: np.concatenate([getattr(c, part.name) for c in copies]) for part in _ARRAYS}  # type: ignore[arg-type]
-    )
+    every = concatenated(copies)
     known: dict[tuple[object, ...], int] = {}
     # Copies of one file differ in the last digits where tools wrote them anew.
     boxes = np.rint(10 * every.boxes).astype(np.int64).tolist()
@@ -83,6 +82,9 @@ def select(objects: Annotations, rows: npt.NDArray[np.int64] | npt.NDArray[np.bo
 
 
 _ARRAYS = tuple(part for part in fields(Annotations) if part.name != "attributes")
+
+NO_OBJECTS = Annotations.plain(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+UNKNOWN_SIZE = (1, 1)  # of an image that cannot be read, so that nothing is done with it
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class FolderSet(ImageSet):
         files: the images.
         annotation_digest: of what the annotations were read from, in order, for the checksum.
         warnings: oddities counted by the reader.
-        problems: see `ImageSet`.
+        problem: why nothing should be learnt from it (`ImageSet.problems`), if there is a reason.
 
     Raises:
         UserError: if there is no image, or an image's file is missing.
@@ -122,15 +124,15 @@ class FolderSet(ImageSet):
         files: Sequence[ImageFile],
         annotation_digest: str,
         warnings: Oddities,
-        problems: Sequence[str] = (),
+        problem: str | None = None,
     ) -> None:
         if not files:
             raise UserError(f"split {split!r} of {root} has no images")
         self.title, self.split = root.resolve().name, split
         if not is_text(self.title):
             raise UserError(f"the name of data folder {self.title!r} {no_text()}")
-        self.classes, self.warnings, self.problems = tuple(classes), warnings, tuple(problems)
-        self.named_classes = self.classes
+        self.classes = self.named_classes = tuple(classes)
+        self.warnings, self.problems = warnings, (problem,) if problem else ()
         self._root, self._files, self._annotation_digest = root, tuple(files), annotation_digest
         self._bytes = tuple(_sizes(root, files))
         self._listed = tuple((file.name, length) for file, length in zip(files, self._bytes, strict=True))
@@ -164,11 +166,11 @@ class FolderSet(ImageSet):
             raise fault
         return image
 
-    def wrong_size(self, index: int, found: tuple[int, int]) -> UserError | None:
+    def wrong_size(self, index: int, decoded: tuple[int, int]) -> UserError | None:
         """The fault of an image that is not ``(height, width)`` of its annotation."""
-        if found == self.size(index):
+        if decoded == self.size(index):
             return None
-        stored, said = (f"{width}x{height}" for height, width in (found, self.size(index)))
+        stored, said = (f"{width}x{height}" for height, width in (decoded, self.size(index)))
         return UserError(
             f"image {self.path(index)} is {stored}, but its annotation says {said}; its boxes count other pixels, so "
             "put the right image there or mend the annotation"
@@ -186,9 +188,9 @@ class FolderSet(ImageSet):
         Raises:
             UserError: if none is left.
         """
-        made = self.skipping(indices)
-        made._listed = tuple((file.name, length) for file, length in zip(made._files, made._bytes, strict=True))
-        return made
+        subset = self.skipping(indices)
+        subset._listed = tuple((file.name, length) for file, length in zip(subset._files, subset._bytes, strict=True))
+        return subset
 
     def skipping(self, indices: Collection[int]) -> FolderSet:
         """This very set, by its checksum, of which some images cannot be had.
@@ -200,10 +202,10 @@ class FolderSet(ImageSet):
         kept = [index for index in range(len(self)) if index not in left_out]
         if not kept:
             raise UserError(f"split {self.split!r} of {self._root} has no images left without those to leave out")
-        made = self._copy()
-        made._files = tuple(self._files[index] for index in kept)
-        made._bytes = tuple(self._bytes[index] for index in kept)
-        return made
+        subset = self._copy()
+        subset._files = tuple(self._files[index] for index in kept)
+        subset._bytes = tuple(self._bytes[index] for index in kept)
+        return subset
 
     def with_classes(self, classes: Sequence[str]) -> FolderSet:
         """The set with these classes, in this order; objects of others are left out and counted.
@@ -217,18 +219,18 @@ class FolderSet(ImageSet):
             labels = table[file.objects.labels]
             kept = labels >= 0
             if not kept.all():
-                made.warnings.note(OTHER_CLASSES, file.name, int((~kept).sum()))
+                relabelled_set.warnings.note(OTHER_CLASSES, file.name, int((~kept).sum()))
             return replace(file, objects=replace(select(file.objects, kept), labels=labels[kept]))
 
-        made = self._copy()
-        made._files = tuple(map(relabelled, self._files))
-        made.classes, made.named_classes = tuple(classes), self.classes
-        return made
+        relabelled_set = self._copy()
+        relabelled_set._files = tuple(map(relabelled, self._files))
+        relabelled_set.classes, relabelled_set.named_classes = tuple(classes), self.classes
+        return relabelled_set
 
     def _copy(self) -> FolderSet:
-        made = copy.copy(self)
-        made.warnings = copy.deepcopy(self.warnings)
-        return made
+        twin = copy.copy(self)
+        twin.warnings = copy.deepcopy(self.warnings)
+        return twin
 
 
 def _sizes(root: Path, files: Sequence[ImageFile]) -> Iterator[int]:
@@ -251,13 +253,3 @@ def header_size(path: Path) -> tuple[int, int] | None:
         return size_in_header(path)
     except UserError:
         return None
-
-
-NO_OBJECTS = Annotations(
-    boxes=np.zeros((0, 4), np.float32),
-    labels=np.zeros(0, np.int64),
-    crowd=np.zeros(0, np.bool_),
-    difficult=np.zeros(0, np.bool_),
-    area=np.zeros(0, np.float32),
-)
-UNKNOWN_SIZE = (1, 1)  # of an image that cannot be read, so that nothing is done with it

@@ -6,6 +6,7 @@ import codecs
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from stat import S_ISREG
@@ -18,18 +19,29 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".we
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with a byte order mark, which Windows' editors write
 
 
+@contextmanager
+def reading(what: str, advice: str = "") -> Iterator[None]:
+    """Say in one line that something cannot be read, and what to do about it.
+
+    Raises:
+        UserError: for any error of the system within the block, a name that its encoding cannot hold, or the home of
+            nobody.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what} cannot be read: {reason(error)}{advice}") from error
+
+
 def read_bytes(path: Path, what: str) -> bytes:
     """The content of an annotation file.
 
     Raises:
         UserError: if it cannot be read; `what` says in the message what the file is.
     """
-    try:
-        regular = S_ISREG(path.stat().st_mode)  # reading a pipe would wait forever
-        if regular:
+    with reading(f"{what} {path}"):
+        if S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
             return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{what} {path} cannot be read: {reason(error)}") from error
     raise UserError(f"{what} {path} is a folder or a device; expected a file")
 
 
@@ -100,12 +112,9 @@ def names_in(folder: Path) -> list[str]:
     Raises:
         UserError: if it cannot be read.
     """
-    try:
+    with reading(f"folder {folder}"), suppress(FileNotFoundError, NotADirectoryError):
         return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise UserError(f"folder {folder} cannot be read: {reason(error)}") from error
+    return []
 
 
 class Listing:
@@ -136,10 +145,10 @@ class Listing:
         path = PurePosixPath(stem)
         # `path.name` may hold a dot itself, so the stem is what is left of a name without the suffix.
         known = self._stems(path.parent).get(_folded(path.name), [])
-        found = [other for other in known if PurePosixPath(other).suffix.lower() in suffixes]
-        exact = [other for other in found if PurePosixPath(other).stem == path.name]
-        if not exact and len({PurePosixPath(other).stem for other in found}) == 1:
-            exact = found
+        fitting = [other for other in known if PurePosixPath(other).suffix.lower() in suffixes]
+        exact = [other for other in fitting if PurePosixPath(other).stem == path.name]
+        if not exact and len({PurePosixPath(other).stem for other in fitting}) == 1:
+            exact = fitting
         order = {suffix: place for place, suffix in enumerate(suffixes)}
         exact.sort(key=lambda other: (order[PurePosixPath(other).suffix.lower()], other.swapcase()))
         return [(path.parent / other).as_posix() for other in exact]
@@ -176,11 +185,11 @@ def file_size(path: Path) -> int:
         UserError: if it is missing or no regular file.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError as error:
         raise UserError(f"image {path} is missing; put it there or take it out of the annotations") from error
     except (OSError, ValueError) as error:  # ValueError: a name that the file system's encoding cannot hold
         raise UserError(f"image {shorten(str(path))} cannot be read: {reason(error)}") from error
-    if not S_ISREG(found.st_mode):
+    if not S_ISREG(status.st_mode):
         raise UserError(f"image {path} is a folder or a device; expected a file")
-    return found.st_size
+    return status.st_size

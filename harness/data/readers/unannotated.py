@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.errors import UserError, as_utf8, is_text, no_text, reason, shorten
+from harness.core.errors import UserError, as_utf8, is_text, no_text, shorten
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.decoding import decode
 from harness.data.readers.folder import NO_OBJECTS
-from harness.data.readers.reading import IMAGE_SUFFIXES
+from harness.data.readers.reading import IMAGE_SUFFIXES, reading
 from harness.data.shapes.shapes import COUNT, ShapesSet
 
 SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))  # taken from a folder
@@ -77,11 +77,15 @@ def find_pictures(names: Sequence[str], shapes_side: int) -> PictureList:
 
     for name in names:
         index = _index(name)
-        path = _expanded(name)
+        with reading(f"image {shorten(name)}", "; name it in full"):
+            path = Path(name).expanduser()
+        with reading(f"image {shorten(str(path))}", "; check the path"):
+            folder = path.is_dir()
         if index is not None:
             pictures.append(Picture(name, _unique(f"shapes-{index}", stems), (shapes_side, shapes_side), index))
-        elif _is_folder(path):
-            inside = _images_in(path)
+        elif folder:
+            with reading(f"folder {path}", "; unlock it or name another"):
+                inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.is_dir())
             listed = [file for file in inside if not file.name.startswith(".")]
             hidden += len(inside) - len(listed)
             skipped += _take_readable(listed, take, f"folder {name}")
@@ -120,28 +124,6 @@ def _index(name: str) -> int | None:
     if name == "shapes" or (name.startswith("shapes:") and not os.path.lexists(name)):
         raise UserError(f"{name!r} names no image; write shapes:INDEX, such as shapes:3")
     return None
-
-
-def _expanded(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as error:  # the home of nobody
-        raise UserError(f"image {shorten(name)} cannot be read: {reason(error)}; name it in full") from error
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as error:
-        raise UserError(f"image {shorten(str(path))} cannot be read: {reason(error)}; check the path") from error
-
-
-def _images_in(folder: Path) -> list[Path]:
-    """What is named like an image, by name."""
-    try:
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.is_dir())
-    except OSError as error:
-        raise UserError(f"folder {folder} cannot be read: {reason(error)}; unlock it or name another") from error
 
 
 def _decoded(path: Path) -> npt.NDArray[np.uint8]:

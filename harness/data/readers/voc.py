@@ -7,8 +7,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from harness.data.readers.folder import (
     ImageFile,
     header_size,
     keep_boxes,
-    plain_area,
 )  # fmt: skip
 from harness.data.readers.reading import IMAGE_SUFFIXES, Listing, names_in, open_folder, read_text, stays_inside
 from harness.data.readers.voc_origin import Origin
@@ -49,17 +48,6 @@ _MARKED = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # the lists of single classes have
 
 
 def open_source(asked: Opening) -> ImageSet:
-    """`open_voc`, as ``--data voc:DIR`` asks for it."""
-    return open_voc(asked.folder, asked.split, asked.role, asked.limit, asked.other)
-
-
-def open_voc(
-    folder: str,
-    split: str | None,
-    role: Role,
-    limit: int | None = None,
-    other: str | None = None,
-) -> ImageSet:
     """Open one split of a data set in VOC's layout.
 
     VOC counts pixels from 1 and its corners belong to the box: ``xmin - 1, ymin - 1, xmax, ymax`` are the continuous
@@ -69,25 +57,20 @@ def open_voc(
     A split may be a union: ``VOC2007/trainval+VOC2012/trainval`` in a folder that holds one folder of this layout for
     each year. Names then begin with the year's folder, and classes are those of every folder in use.
 
-    Args:
-        folder: of the data set.
-        split: ``None`` for the first of trainval and test, train and test, train and val that are there and do not
-            overlap; in a folder of years for VOC2007/trainval and VOC2012/trainval, those that are there, and
-            VOC2007/test, or else for train and val of every year.
-        role: which default.
-        limit: only the first images of the list.
-        other: the split of the other role, whose names count as classes too; ``None`` for its default.
+    By default it is the first of trainval and test, train and test, train and val that are there and do not overlap;
+    in a folder of years VOC2007/trainval and VOC2012/trainval, those that are there, and VOC2007/test, or else train
+    and val of every year. A limit takes the first images of the list; names of the other split count as classes too.
 
     Raises:
         UserError: if something is missing or wrong; the line names the file and the object.
     """
-    root = open_folder(folder, LAYOUT)
+    root = open_folder(asked.folder, LAYOUT)
     source = _Source(root)
-    parts = source.find_parts(split, role, other)
+    parts = source.find_parts(asked.split, asked.role, asked.other)
     counted = Oddities()
-    chosen = source.items(parts, counted)[:limit]
+    chosen = source.items(parts, counted)[: asked.limit]
     parsed = {item: parse(source.annotation(item)) for item in chosen}
-    every = parsed | source.others(source.class_parts(parts, other, role), parsed)
+    every = parsed | source.others(source.class_parts(parts, asked.other, asked.role), parsed)
     classes = tuple(sorted({name for found in every.values() for name in found.names}))
     if not classes:
         raise UserError(f"no annotation of {root} names an object, so there is no class to learn")
@@ -106,30 +89,21 @@ def open_voc(
     return FolderSet(root, _joined(parts), classes, files, digest.hexdigest(), counted, problem)
 
 
-@dataclass(frozen=True, order=True)
-class _Part:
-    """A split file: the folder of its year within the data folder (empty for a plain data set), and its name."""
+class _Item(NamedTuple):
+    """An image or a split: the folder of its year within the data folder (empty for a plain data set), and its name."""
 
     folder: str
     name: str
 
     def __str__(self) -> str:
-        return f"{self.folder}/{self.name}" if self.folder else self.name
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An image: the folder of its year and its id there."""
-
-    folder: str
-    name: str
+        return "/".join(filter(None, self))
 
     def within(self, kind: str) -> str:
         """Where it lies below ``Annotations`` or ``JPEGImages``, without a suffix."""
         return "/".join(filter(None, (self.folder, kind, self.name)))
 
 
-def _joined(parts: Sequence[_Part]) -> str:
+def _joined(parts: Sequence[_Item]) -> str:
     return "+".join(map(str, parts))
 
 
@@ -141,32 +115,32 @@ class _Source:
         self.listing = Listing(root)
         self.years = [] if os.path.isdir(root / LISTS) else [name for name in names_in(root) if YEAR.fullmatch(name)]
         self.available = [
-            _Part(folder, name.removesuffix(".txt"))
+            _Item(folder, name.removesuffix(".txt"))
             for folder in self.years or [""]
             for name in names_in(root / folder / LISTS)
             if name.endswith(".txt")
         ]
         self._known = {str(part): part for part in self.available}
 
-    def find_parts(self, split: str | None, role: Role, other: str | None) -> list[_Part]:
+    def find_parts(self, split: str | None, role: Role, other: str | None) -> list[_Item]:
         """The split files of a role."""
         listed = f"it has {shorten(', '.join(sorted(self._known))) or 'none'} ({LAYOUT})"
         if split is None:
-            found = self._default(role, other)
-            if not found:
+            default = self._default(role, other)
+            if not default:
                 beside = f" beside {other}" if other is not None else ""
                 raise UserError(
                     f"{self.root} has no default {role} split{beside}; {listed}; name one with --{role}-split that "
                     "shares no image with the other, or leave shared ones out with --set data.overlap=drop"
                 )
-            return found
+            return default
         words = [split] if split in self._known else split.split("+")
         for word in words:
             if word not in self._known:
                 raise UserError(f"{self.root} has no split {word!r}{did_you_mean(word, self._known)}; {listed}")
         return [self._known[word] for word in words]
 
-    def class_parts(self, parts: list[_Part], other: str | None, role: Role) -> set[_Part]:
+    def class_parts(self, parts: list[_Item], other: str | None, role: Role) -> set[_Item]:
         """The splits whose names count as classes: the same whether that of training or of evaluation is opened."""
         if other is None:
             theirs = self._default("val" if role == "train" else "train", _joined(parts))
@@ -176,7 +150,7 @@ class _Source:
         usual = (part for part in self.available if part.folder in folders and part.name in USUAL)
         return {*parts, *theirs, *usual}
 
-    def names(self, part: _Part, counted: Oddities) -> list[str]:
+    def names(self, part: _Item, counted: Oddities) -> list[str]:
         """The image ids of a split file, those named twice twice."""
         path = self.root / part.folder / LISTS / f"{part.name}.txt"
         names = []
@@ -189,7 +163,7 @@ class _Source:
             names.append(name)
         return names
 
-    def items(self, parts: Sequence[_Part], counted: Oddities) -> list[_Item]:
+    def items(self, parts: Sequence[_Item], counted: Oddities) -> list[_Item]:
         """The images of some splits, each once."""
         times = Counter(_Item(part.folder, name) for part in parts for name in self.names(part, counted))
         for item in times:
@@ -197,7 +171,7 @@ class _Source:
                 counted.note(REPEATED_IMAGE, item.name, times[item] - 1)
         return list(times)
 
-    def others(self, parts: Iterable[_Part], known: Collection[_Item]) -> dict[_Item, Annotation]:
+    def others(self, parts: Iterable[_Item], known: Collection[_Item]) -> dict[_Item, Annotation]:
         """The annotations of further splits; some may be absent: VOC 2012 keeps those of test back."""
         items = [item for item in self.items(sorted(parts), Oddities()) if item not in known]
         return {item: parse(path) for item in items if os.path.isfile(path := self.annotation(item))}
@@ -215,29 +189,29 @@ class _Source:
             UserError: if there is none of any format.
         """
         stem = item.within("JPEGImages")
-        found = self.listing.with_suffix(stem, IMAGE_SUFFIXES)
-        if len(found) > 1:
-            counted.note(SEVERAL, f"{found[0]} of {len(found)}")
-        if not found:
+        files = self.listing.with_suffix(stem, IMAGE_SUFFIXES)
+        if len(files) > 1:
+            counted.note(SEVERAL, f"{files[0]} of {len(files)}")
+        if not files:
             others = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES[1:])
             raise UserError(
                 f"image {self.root / stem}.jpg is missing, and so are those of {others}; put it there or take "
                 f"{item.name!r} out of the lists"
             )
-        return found[0]
+        return files[0]
 
     def sizes(self, annotations: Mapping[_Item, Annotation]) -> list[tuple[Annotation, tuple[int, int]]]:
         """Each annotation with the ``(height, width)`` that it says, or else its image does; others are left out."""
-        found = []
+        pairs = []
         for item, annotation in annotations.items():
             size = annotation.size
             if size is None and (names := self.listing.with_suffix(item.within("JPEGImages"), IMAGE_SUFFIXES)):
                 size = header_size(self.root / names[0])
             if size is not None:
-                found.append((annotation, size))
-        return found
+                pairs.append((annotation, size))
+        return pairs
 
-    def _default(self, role: Role, other: str | None) -> list[_Part]:
+    def _default(self, role: Role, other: str | None) -> list[_Item]:
         named = None if other is None else _words(other, self._known)
         found = default_split(role, named, self._pairs(), self._known)
         return [self._known[name] for name in found]
@@ -258,12 +232,8 @@ class _Source:
         elif marked is not None and self._there(folder, marked[1]):
             counted.note(NUMBERED, line)
         stem, dot, suffix = line.rpartition(".")
-        if (
-            dot
-            and f".{suffix.lower()}" in IMAGE_SUFFIXES
-            and not self._there(folder, line)
-            and self._there(folder, stem)
-        ):
+        spelled_out = dot and f".{suffix.lower()}" in IMAGE_SUFFIXES
+        if spelled_out and not self._there(folder, line) and self._there(folder, stem):
             counted.note(SPELLED_OUT, line)
             return stem
         return line
@@ -283,30 +253,29 @@ def _words(split: str, known: Iterable[str]) -> list[str]:
     return [word for word in dict.fromkeys((split, *split.split("+"))) if word in known]
 
 
-def _problem(files: Sequence[ImageFile], parsed: Sequence[Annotation]) -> tuple[str, ...]:
-    corners = np.array([corner for found in parsed for corner in found.corners], dtype=np.float64).reshape(-1, 4)
-    sizes = [file.size[::-1] for file, found in zip(files, parsed, strict=True) for _ in found.corners]
-    problem = voc_problem(corners, np.array(sizes, dtype=np.float64).reshape(-1, 2))
-    return (problem,) if problem else ()
+def _problem(files: Sequence[ImageFile], parsed: Sequence[Annotation]) -> str | None:
+    corners = np.array([corner for each in parsed for corner in each.corners], dtype=np.float64).reshape(-1, 4)
+    sizes = [file.size[::-1] for file, each in zip(files, parsed, strict=True) for _ in each.corners]
+    return voc_problem(corners, np.array(sizes, dtype=np.float64).reshape(-1, 2))
 
 
 def _image_file(
     source: _Source,
     index: int,
     item: _Item,
-    found: Annotation,
+    annotation: Annotation,
     classes: tuple[str, ...],
     origin: Origin,
     counted: Oddities,
 ) -> ImageFile:
     name = source.image(item, counted)
-    size = found.size
+    size = annotation.size
     if size is None:
         size = header_size(source.root / name)
         counted.note(NO_SIZE, name)
     if size is None:
         return ImageFile(index, name, UNKNOWN_SIZE, NO_OBJECTS)
-    raw = np.array(found.corners, dtype=np.float64).reshape(-1, 4)
+    raw = np.array(annotation.corners, dtype=np.float64).reshape(-1, 4)
     # A box of equal corners is one pixel by VOC's counting, but in the sets it is a slip of the mouse: no area.
     slips = (raw[:, 2:] <= raw[:, :2]).any(axis=1)
     edges = origin.edges(raw)
@@ -318,13 +287,7 @@ def _image_file(
     at_zero = np.flatnonzero(((raw[:, :2] == 0).any(axis=1)) & ~slips).tolist()
     counted.note_all(SLIPS if origin.usual else FROM_ZERO, map(at, at_zero))
     boxes, keep = keep_boxes(edges, size, counted, at)
-    boxes = boxes[keep]
-    label = {class_name: position for position, class_name in enumerate(classes)}
-    objects = Annotations(
-        boxes=boxes,
-        labels=np.array([label[class_name] for class_name in found.names], dtype=np.int64)[keep],
-        crowd=np.zeros(len(boxes), dtype=np.bool_),
-        difficult=np.array(found.difficult, dtype=np.bool_)[keep],
-        area=plain_area(boxes),
-    )
+    labels = np.array([classes.index(class_name) for class_name in annotation.names], dtype=np.int64)
+    difficult = np.array(annotation.difficult, dtype=np.bool_)
+    objects = Annotations.plain(boxes[keep], labels[keep], difficult=difficult[keep])
     return ImageFile(index, name, size, objects)

@@ -35,11 +35,11 @@ class Origin:
         Args:
             sizes: gives each annotation with its image's ``(height, width)``; asked where it matters.
         """
-        begin = np.array([corner[:2] for found in annotations for corner in found.corners]).reshape(-1)
+        begin = np.array([corner[:2] for annotation in annotations for corner in annotation.corners]).reshape(-1)
         zeros = int((begin == 0).sum())
         if zeros < 2 or zeros <= (begin == 1).sum():
             return cls(1, True)
-        pairs = [(corner[2:], size) for found, size in sizes() for corner in found.corners]
+        pairs = [(corner[2:], size) for annotation, size in sizes() for corner in annotation.corners]
         end = np.array([corner for corner, _ in pairs]).reshape(-1, 2)
         side = np.array([size[::-1] for _, size in pairs]).reshape(-1, 2)
         return cls(0, bool((end == side - 1).sum() > (end == side).sum()))

@@ -67,10 +67,10 @@ def parse(path: Path) -> Annotation:
 
 
 def _size(tree: Element, path: Path) -> tuple[int, int] | None:
-    found = tree.find("size")
-    if found is None or not any((found.findtext(key) or "").strip() for key in ("height", "width")):
+    element = tree.find("size")
+    if element is None or not any((element.findtext(key) or "").strip() for key in ("height", "width")):
         return None
-    height, width = (_number(found, key, f"annotation file {path}, size") for key in ("height", "width"))
+    height, width = (_number(element, key, f"annotation file {path}, size") for key in ("height", "width"))
     if height == 0 or width == 0:
         return None
     if not all(0 < side <= MAX_SIDE and side == int(side) for side in (height, width)):

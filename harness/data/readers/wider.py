@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from harness.core.errors import UserError, did_you_mean, shorten
 from harness.data.base import Annotations, ImageSet, Oddities
-from harness.data.default_splits import Role
 from harness.data.plausible import WIDER_ORDER, sides_problem
 from harness.data.readers.folder import (
     NO_OBJECTS,
@@ -24,7 +23,6 @@ from harness.data.readers.folder import (
     header_size,
     joined,
     keep_boxes,
-    plain_area,
 )  # fmt: skip
 from harness.data.readers.reading import names_in, open_folder, stays_inside, text_lines
 from harness.data.sources import Opening
@@ -39,43 +37,33 @@ _LIST = re.compile(r"wider_face_(.+)_bbx_gt\.txt")
 
 
 def open_source(asked: Opening) -> ImageSet:
-    """`open_wider`, as ``--data wider:DIR`` asks for it."""
-    return open_wider(asked.folder, asked.split, asked.role, asked.limit)
-
-
-def open_wider(folder: str, split: str | None, role: Role, limit: int | None = None) -> ImageSet:
     """Open one split of a data set in the layout of WIDER FACE (Yang et al., CVPR 2016); the one class is ``face``.
 
     A face marked `invalid` becomes a crowd region. WIDER FACE's own evaluation neither asks for such a face nor holds
     detections of it against a detector, however many there are. It is no object to learn, and what is there is a face
     all the same, so no negative either. Boxes are clipped to their image; those without area are dropped and counted.
-
-    Args:
-        folder: of the data set.
-        split: ``None`` for train or val.
-        role: which default.
-        limit: only the first images, in the file's order.
+    By default it is train or val; a limit takes the first images, in the file's order.
 
     Raises:
         UserError: if something is missing or wrong; the line names file and line number.
     """
-    root = open_folder(folder, LAYOUT)
-    split = _find_split(root, split or role)
+    root = open_folder(asked.folder, LAYOUT)
+    split = _find_split(root, asked.split or asked.role)
     digest = hashlib.sha256()
     counted = Oddities()
     files: dict[str, ImageFile] = {}
     rows: list[npt.NDArray[np.float64]] = []
-    sizes: list[npt.NDArray[np.int64]] = []
+    sizes: list[tuple[int, int]] = []  # width and height of the image of each row
     path = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     for entry in read_list(path, digest.update):  # to the end, whatever the limit: the checksum is of the whole file
         name = posixpath.normpath(entry.name.replace("\\", "/"))
         known = files.get(name)
-        if known is None and limit is not None and len(files) >= limit:
+        if known is None and asked.limit is not None and len(files) >= asked.limit:
             continue
         file = _image_file(root, f"WIDER_{split}/images/{name}", entry, counted)
         if file.size != UNKNOWN_SIZE:
             rows.append(entry.boxes)
-            sizes.append(np.tile(file.size[::-1], (len(entry.boxes), 1)))
+            sizes += [(file.size[1], file.size[0])] * len(entry.boxes)
         if known is not None:
             file = replace(known, objects=joined([known.objects, file.objects], file.name, counted))
         files[name] = file
@@ -83,19 +71,17 @@ def open_wider(folder: str, split: str | None, role: Role, limit: int | None = N
     return FolderSet(root, split, ("face",), list(files.values()), digest.hexdigest(), counted, problem)
 
 
-def _problem(rows: list[npt.NDArray[np.float64]], sizes: list[npt.NDArray[np.int64]]) -> tuple[str, ...]:
-    boxes = np.concatenate(rows) if rows else np.zeros((0, 4))
-    known = np.concatenate(sizes).astype(np.float64) if sizes else np.zeros((0, 2))
+def _problem(rows: list[npt.NDArray[np.float64]], sizes: list[tuple[int, int]]) -> str | None:
+    boxes = np.concatenate([np.zeros((0, 4)), *rows])
     none = np.full((len(boxes), 4), np.nan)
-    problem = sides_problem(boxes, known, none[:, 0], none, WIDER_ORDER)
-    return (problem,) if problem else ()
+    return sides_problem(boxes, np.array(sizes, np.float64).reshape(-1, 2), none[:, 0], none, WIDER_ORDER)
 
 
 def _find_split(root: Path, split: str) -> str:
-    found = [match[1] for match in map(_LIST.fullmatch, names_in(root / "wider_face_split")) if match]
-    if split not in found:
-        listed = ", ".join(found) or "none"
-        raise UserError(f"{root} has no split {split!r}{did_you_mean(split, found)}; it has {listed} ({LAYOUT})")
+    splits = [match[1] for match in map(_LIST.fullmatch, names_in(root / "wider_face_split")) if match]
+    if split not in splits:
+        listed = ", ".join(splits) or "none"
+        raise UserError(f"{root} has no split {split!r}{did_you_mean(split, splits)}; it has {listed} ({LAYOUT})")
     return split
 
 
@@ -161,12 +147,12 @@ class _Lines:
         return text
 
     def face(self, where: str) -> tuple[float, ...]:
-        """A row of numbers."""
+        """The next line as a face: `COLUMNS` numbers in their ranges."""
         text = self.take()
         row = _numbers(text)
         if len(row) != COLUMNS:
-            told = f"must be {COLUMNS} numbers, x y w h and six marks, got {shorten(text)!r}"
-            raise self.fault(f"{where} {told}" + ("" if row else "; is the count too high?"))
+            rule = f"must be {COLUMNS} numbers, x y w h and six marks, got {shorten(text)!r}"
+            raise self.fault(f"{where} {rule}" + ("" if row else "; is the count too high?"))
         if not sum(map(abs, row)) < 1e12 or row[INVALID] not in (0, 1):  # "not": a NaN is smaller than nothing
             raise self.fault(f"{where} is out of range: {shorten(text)!r}; 'invalid', the eighth number, is 0 or 1")
         return row
@@ -194,12 +180,5 @@ def _image_file(root: Path, name: str, entry: WiderImage, counted: Oddities) -> 
     corners = entry.boxes.copy()
     corners[:, 2:] += corners[:, :2]
     boxes, keep = keep_boxes(corners, size, counted, lambda row: f"{name} object {row + 1}")
-    boxes = boxes[keep]
-    objects = Annotations(
-        boxes=boxes,
-        labels=np.zeros(len(boxes), dtype=np.int64),
-        crowd=entry.invalid[keep],
-        difficult=np.zeros(len(boxes), dtype=np.bool_),
-        area=plain_area(boxes),
-    )
+    objects = Annotations.plain(boxes[keep], np.zeros(keep.sum(), dtype=np.int64), crowd=entry.invalid[keep])
     return ImageFile(identity, name, size, objects)

@@ -165,15 +165,10 @@ def _clutter(image: Ints, draws: Draws, side: int) -> None:
 def describe(pieces: tuple[Piece, ...]) -> Annotations:
     """Boxes, labels and the two mask numbers of placed objects."""
     boxes = [(p.x, p.y, p.x + p.mask.shape[1], p.y + p.mask.shape[0]) for p in pieces]
-    table = np.array(boxes, dtype=np.float32).reshape(-1, 4)
     numbers = np.array([_mass(p.mask) for p in pieces], dtype=np.float32).reshape(-1, 2)
-    none = np.zeros(len(pieces), dtype=np.bool_)
-    return Annotations(
-        boxes=table,
-        labels=np.array([p.label for p in pieces], dtype=np.int64),
-        crowd=none,
-        difficult=none,
-        area=(table[:, 2] - table[:, 0]) * (table[:, 3] - table[:, 1]),
+    return Annotations.plain(
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array([p.label for p in pieces], dtype=np.int64),
         attributes={"eccentricity": numbers[:, 0].copy(), "centre_fill": numbers[:, 1].copy()},
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Predictions
+from assigners.contract import Assigner, Assignment
 from assigners.ops.boxes import decode
 from assigners.samplers.negatives import NegativeSampler
 from harness.verify.answers import (
@@ -22,6 +22,8 @@ from harness.verify.answers import (
     map_tensors,
     pixels,
     run,
+    run_with_maps,
+    total_loss,
 )
 from harness.verify.scenes import VerifyScene
 
@@ -138,13 +140,11 @@ def batch_without_boxes(factory: Factory, scene: VerifyScene) -> None:
     Losses are zero, but for an assigner that replaces the class term: its negatives are in them.
     """
     assigner = factory(scene)
-    maps = scene.predictions(grads=assigner.needs.grads)
-    answer = assigner(scene.grid, scene.targets(), maps, scene.step())
+    answer, maps = run_with_maps(assigner, scene)
     expect_sound(answer, scene)
     if "class" in assigner.declares.replaces:
         again = assigner(scene.grid, scene.targets(), maps, scene.step())
-        total = torch.stack([total for total, _ in again.losses.values()]).sum()
-        pushed = torch.autograd.grad(total, maps.logits)[0] > 0
+        pushed = torch.autograd.grad(total_loss(again), maps.logits)[0] > 0
         expect(
             pushed.any(dim=2).all(), "expected the losses to push a logit down at every location, also without boxes"
         )
@@ -162,8 +162,7 @@ def batch_without_boxes(factory: Factory, scene: VerifyScene) -> None:
 def every_parameter_is_reached(factory: Factory, scene: VerifyScene) -> None:
     """By a finite gradient; and every map whose shared term the assigner replaces."""
     assigner = factory(scene)
-    maps = scene.predictions(grads=assigner.needs.grads)
-    expect_connected(assigner, assigner(scene.grid, scene.targets(), maps, scene.step()), maps)
+    expect_connected(assigner, *run_with_maps(assigner, scene))
 
 
 def assignment_carries_no_gradient(factory: Factory, scene: VerifyScene) -> None:
@@ -208,10 +207,7 @@ def broken_predictions(factory: Factory, scene: VerifyScene) -> None:
 
     for spoil in (here_and_there, *(everywhere(poison) for poison in POISONS)):
         predictions = scene.predictions()
-        broken = Predictions(
-            logits=spoil(predictions.logits), quality=spoil(predictions.quality),
-            distances=spoil(predictions.distances), boxes=spoil(predictions.boxes), features=predictions.features,
-        )  # fmt: skip
+        broken = replace(map_tensors(predictions, spoil), features=predictions.features)
         answer = assigner(scene.grid, scene.targets(), broken, scene.step())
         expect_sound(answer, scene, terms=not assigner.needs.grads)
     if assigner.declares.replaces:
@@ -224,16 +220,14 @@ def broken_predictions(factory: Factory, scene: VerifyScene) -> None:
 def any_number_of_classes(factory: Factory, scene: VerifyScene) -> None:
     """One class, or a thousand."""
     assigner = factory(scene)
-    maps = scene.predictions(grads=assigner.needs.grads)
-    answer = assigner(scene.grid, scene.targets(), maps, scene.step())
+    answer, maps = run_with_maps(assigner, scene)
     expect_sound(answer, scene)
     expect_connected(assigner, answer, maps)
 
 
 def any_pyramid(factory: Factory, scene: VerifyScene) -> None:
     """Other strides and uneven maps than the usual five."""
-    assigner, targets = factory(scene), scene.targets()
-    maps = scene.predictions(grads=assigner.needs.grads)
-    answer = assigner(scene.grid, targets, maps, scene.step())
+    assigner = factory(scene)
+    answer, maps = run_with_maps(assigner, scene)
     expect_sound(answer, scene)
-    expect_positives(assigner, answer, maps, targets.num_boxes)
+    expect_positives(assigner, answer, maps, scene.targets().num_boxes)

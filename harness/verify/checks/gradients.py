@@ -16,7 +16,7 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions, Targets
 from assigners.ops.boxes import decode
-from harness.verify.answers import TAUGHT, Factory, expect, map_tensors, permuted
+from harness.verify.answers import TAUGHT, Factory, expect, map_tensors, permuted, total_loss
 from harness.verify.checks.symmetry import ignore_region, moves, shuffle
 from harness.verify.scenes import VerifyScene
 
@@ -26,13 +26,9 @@ Gradients = dict[str, Tensor]
 
 def gradients(answer: Assignment, maps: Predictions) -> Gradients:
     """The gradient of the sum of all losses by each map that a shared loss would teach; zero where none arrives."""
-    total = torch.stack([total for total, _ in answer.losses.values()]).sum()
-    leaves = {name: getattr(maps, name) for name in TAUGHT.values()}
-    found = torch.autograd.grad(total, tuple(leaves.values()), allow_unused=True)
-    return {
-        name: torch.zeros_like(leaf) if gradient is None else gradient
-        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
-    }
+    leaves = [getattr(maps, name) for name in TAUGHT.values()]
+    values = torch.autograd.grad(total_loss(answer), leaves, allow_unused=True, materialize_grads=True)
+    return dict(zip(TAUGHT.values(), values, strict=True))
 
 
 def taught(
@@ -47,15 +43,15 @@ def taught(
 def only_what_a_box_holds_is_taught(factory: Factory, scene: VerifyScene) -> None:
     """Distances get a gradient strictly inside boxes alone; a logit is never pulled up outside boxes of its class."""
     assigner = factory(scene)
-    found = taught(assigner, scene)
+    gradient = taught(assigner, scene)
     held = _held(scene, scene.targets())
     inside = held.any(dim=2)
-    beside = (found["distances"] != 0).any(dim=2) & ~inside
+    beside = (gradient["distances"] != 0).any(dim=2) & ~inside
     expect(not beside.any(), "expected no gradient of the distances at locations that no box holds strictly inside")
     if "box" in assigner.declares.replaces and inside.any():
-        expect((found["distances"][inside] != 0).any(), "expected the losses to teach distances to some location")
+        expect((gradient["distances"][inside] != 0).any(), "expected the losses to teach distances to some location")
     if "class" in assigner.declares.replaces:
-        pulled = (found["logits"] < 0) & ~held
+        pulled = (gradient["logits"] < 0) & ~held
         expect(not pulled.any(), "expected no class logit pulled up where no box of that class holds the location")
 
 
@@ -106,10 +102,10 @@ def gradients_are_finite(factory: Factory, scene: VerifyScene) -> None:
         ("boxes predicted exactly", lambda: _as_leaves(scene, exact)),
         ("bfloat16 maps", lambda: map_tensors(plain, lambda t: t.detach().bfloat16().requires_grad_())),
     )
-    for what, made in spoilt:
+    for what, make in spoilt:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = taught(assigner, scene, maps=made())
-        for name, value in found.items():
+            gradient = taught(assigner, scene, maps=make())
+        for name, value in gradient.items():
             expect(torch.isfinite(value).all(), f"{what}: expected a finite gradient of predictions.{name}")
 
 
@@ -118,16 +114,16 @@ def ignore_regions_teach_no_background(factory: Factory, scene: VerifyScene) -> 
     assigner = factory(scene)
     targets, region = ignore_region(scene)
     held_by = _held(scene, targets)
-    plain, found = taught(assigner, scene), taught(assigner, scene, targets=targets)
+    plain, changed = taught(assigner, scene), taught(assigner, scene, targets=targets)
     if "class" in assigner.declares.replaces:
-        background = found["logits"][0][region[:, None] & ~held_by[0]]
+        background = changed["logits"][0][region[:, None] & ~held_by[0]]
         expect((background == 0).all(), "expected no logit pushed down as background inside an ignore region")
     if "quality" in assigner.declares.replaces:
-        background = found["quality"][0][region & ~held_by[0].any(dim=1)]
+        background = changed["quality"][0][region & ~held_by[0].any(dim=1)]
         expect((background == 0).all(), "expected no quality logit pushed down as background inside an ignore region")
     outside = torch.ones(scene.num_images, scene.grid.num_locations, dtype=torch.bool)
     outside[0] = ~region
-    before, after = ({name: value[outside] for name, value in values.items()} for values in (plain, found))
+    before, after = ({name: value[outside] for name, value in values.items()} for values in (plain, changed))
     _expect_close(before, after, "an ignore region added, outside it")
 
 

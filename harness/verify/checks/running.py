@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from assigners.contract import Assignment, Samples, Targets
+from assigners.contract import Assignment, Targets
 from assigners.grid import Grid
 from harness.verify.answers import (
     ROUNDING,
@@ -28,6 +28,7 @@ from harness.verify.answers import (
     on_host,
     rows,
     run,
+    tensors,
 )
 from harness.verify.checks.form import expect_sound
 from harness.verify.scenes import VerifyScene
@@ -49,9 +50,7 @@ def nothing_depends_on_data(factory: Factory, scene: VerifyScene) -> None:
     mode = FakeTensorMode(allow_non_fake_inputs=False)
 
     def fake(data: Record) -> Record:
-        changed: dict[str, Any] = {
-            f.name: mode.from_tensor(value) for f in fields(data) if isinstance(value := getattr(data, f.name), Tensor)
-        }
+        changed: dict[str, Any] = {name: mode.from_tensor(value) for name, value in tensors(data).items()}
         return replace(data, **changed)
 
     state: dict[str, Tensor] = {
@@ -65,16 +64,15 @@ def nothing_depends_on_data(factory: Factory, scene: VerifyScene) -> None:
             answer = functional_call(assigner, state, (grid, fake(targets), maps, scene.step()))
             backward(answer)
     except Exception as error:
-        told = " ".join(str(error).split())[:160] or "no message"
+        message = " ".join(str(error).split())[:160] or "no message"
         raise Violation(
             "expected an answer from shapes alone, without reading a value on the host (no .item(), bool(tensor), "
-            f"nonzero, boolean indexing, NumPy): {type(error).__name__}: {told}"
+            f"nonzero, boolean indexing, NumPy): {type(error).__name__}: {message}"
         ) from error
-    for field in fields(Samples):
-        shaped, value = getattr(answer.samples, field.name), getattr(real.samples, field.name)
-        if isinstance(value, Tensor):
-            same = (shaped.shape, shaped.dtype) == (value.shape, value.dtype)
-            expect(same, f"samples.{field.name}: expected one shape and type whatever the values")
+    for name, value in tensors(real.samples).items():
+        shaped = getattr(answer.samples, name)
+        same = (shaped.shape, shaped.dtype) == (value.shape, value.dtype)
+        expect(same, f"samples.{name}: expected one shape and type whatever the values")
     same = answer.negative_weight.shape == real.negative_weight.shape
     expect(same, "negative_weight: expected one shape whatever the values")
 
@@ -119,10 +117,10 @@ class _Largest(TorchDispatchMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = function(*args, **(kwargs or {}))
-        for made in tree_leaves(result):
+        for leaf in tree_leaves(result):
             # Storage, not elements: an expanded view costs nothing.
-            if isinstance(made, Tensor) and made.untyped_storage().nbytes() > self.size:
-                self.size, self.shape = made.untyped_storage().nbytes(), made.shape
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().nbytes() > self.size:
+                self.size, self.shape = leaf.untyped_storage().nbytes(), leaf.shape
         return result
 
 

@@ -43,14 +43,14 @@ def boxes(ours: IntArray, theirs: IntArray, where: NDArray[np.bool_]) -> Count:
     return Count(int(where.sum()), int((where & (ours == theirs)).sum()))
 
 
-def first_box(grid: Grid, one: str, a: IntArray, other: str, b: IntArray, where: NDArray[np.bool_]) -> str:
+def first_box(grid: Grid, our_name: str, a: IntArray, their_name: str, b: IntArray, where: NDArray[np.bool_]) -> str:
     """The first location of `where` that learns another box."""
     places = np.flatnonzero(where & (a != b))
     place = int(places[0])
     x, y = grid.points[place].tolist()
     return (
         f"{len(places)} differ, first location {place} (level {int(grid.level[place])}, x {x:g}, y {y:g}): "
-        f"{one} says {_word(int(a[place]))}, {other} {_word(int(b[place]))}"
+        f"{our_name} says {_word(int(a[place]))}, {their_name} {_word(int(b[place]))}"
     )
 
 
@@ -84,8 +84,8 @@ def array(
     at = tuple(wrong[0].tolist())
     place = f"{name}[{', '.join(map(str, at))}]" if at else name
     many = f"{len(wrong)} of {count.compared} numbers differ, first " if count.compared > 1 else ""
-    told = f"{many}{place}: the oracle with the peer's conventions says {mine[at]:.7g}, the peer {theirs[at]:.7g}"
-    return Agreement(count, told)
+    difference = f"{many}{place}: the oracle with the peer's conventions says {mine[at]:.7g}, the peer {theirs[at]:.7g}"
+    return Agreement(count, difference)
 
 
 def losses(title: str, ours: Mapping[str, Term], expected: Mapping[str, tuple[float, float]]) -> Agreement:
@@ -99,7 +99,7 @@ def losses(title: str, ours: Mapping[str, Term], expected: Mapping[str, tuple[fl
     for name, pair in expected.items():
         mine = tuple(float(part.detach()) for part in ours[name])
         if not np.allclose(mine, pair, rtol=LOSS_TOLERANCE, atol=FLOOR):
-            told, wanted = (f"{total:.7g} / {count:.7g}" for total, count in (mine, pair))
-            differing.append(f"loss {name!r}: {title} says {told}, its oracle {wanted}")
+            stated, wanted = (f"{total:.7g} / {count:.7g}" for total, count in (mine, pair))
+            differing.append(f"loss {name!r}: {title} says {stated}, its oracle {wanted}")
     count = Count(len(expected), len(expected) - len(differing))
     return Agreement(count, differing[0] if differing else None)

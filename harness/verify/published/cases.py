@@ -193,7 +193,7 @@ def _case(path: Path, arrays: dict[str, NDArray[Any]]) -> Case:
         boxes=boxes,
         labels=labels,
         predictions=_predictions(arrays, grid, num_classes),
-        peers=tuple(_peer(name, told, arrays, count, len(boxes)) for name, told in info["peers"].items()),
+        peers=tuple(_peer(name, record, arrays, count, len(boxes)) for name, record in info["peers"].items()),
     )
 
 
@@ -217,26 +217,26 @@ def _predictions(arrays: dict[str, NDArray[Any]], grid: Grid, num_classes: int) 
     )
 
 
-def _peer(name: str, told: Any, arrays: dict[str, NDArray[Any]], count: int, boxes: int) -> PeerAnswer:
-    told = told if isinstance(told, dict) else {}
-    hyper = told.get("hyper_parameters")
+def _peer(name: str, record: Any, arrays: dict[str, NDArray[Any]], count: int, boxes: int) -> PeerAnswer:
+    record = record if isinstance(record, dict) else {}
+    hyper = record.get("hyper_parameters")
     hyper = hyper if isinstance(hyper, dict) else {}
-    own = {key.partition("/")[2]: value for key, value in arrays.items() if key.startswith(f"{name}/")}
-    if "error" in told or "assigned" not in own:
-        why = str(told.get("error") or "the file holds no answer of it")
+    answers = {key.partition("/")[2]: value for key, value in arrays.items() if key.startswith(f"{name}/")}
+    if "error" in record or "assigned" not in answers:
+        why = str(record.get("error") or "the file holds no answer of it")
         return PeerAnswer(name, np.zeros(0, np.int64), np.zeros(0, np.bool_), hyper, error=" ".join(why.split()))
-    assigned = own["assigned"].astype(np.int64)
+    assigned = answers["assigned"].astype(np.int64)
     if assigned.shape != (count,):
         raise ValueError(f"{name}/assigned is {assigned.shape}, expected {(count,)}")
     if count and not IGNORED <= assigned.min() <= assigned.max() < boxes:
         raise ValueError(f"{name}/assigned names a box beyond the {boxes} of the case")
     comparable = np.ones(count, np.bool_)
     for kind in ("tie", "fragile"):
-        places = own.get(kind, np.zeros(0)).astype(np.int64)
+        places = answers.get(kind, np.zeros(0)).astype(np.int64)
         if len(places) and not 0 <= places.min() <= places.max() < count:
             raise ValueError(f"{name}/{kind} names a location beyond the {count} of the case")
         comparable[places] = False
-    further = {key: value for key, value in own.items() if key not in ("assigned", "tie", "fragile")}
+    further = {key: value for key, value in answers.items() if key not in ("assigned", "tie", "fragile")}
     return PeerAnswer(name, assigned, comparable, hyper, further)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from harness.verify.published.peers import PEERS, ZOO
 from harness.verify.subject import Subject
 
 JITTERS = 16  # times that inputs are moved to see where rounding decides; each has an even chance to miss a tie
+Answer = TypeVar("Answer")
 Status = Literal["agrees", "differs", "information", "not covered"]
 
 
@@ -58,33 +59,33 @@ def compare(subject: Subject, case: Case, only: Sequence[str] = ()) -> Iterator[
     An assigner of which no peer is known meets all of them, for information; one that it is to equal is named in
     `only`.
     """
-    seen = _Seen(subject, case)
+    context = _Context(subject, case)
     for answer in case.peers:
         if not only or answer.name in only:
-            yield _verdict(seen, answer, named=bool(only))
+            yield _verdict(context, answer, named=bool(only))
 
 
-def _verdict(seen: _Seen, answer: PeerAnswer, named: bool) -> Verdict:
-    subject, case = seen.subject, seen.case
+def _verdict(context: _Context, answer: PeerAnswer, named: bool) -> Verdict:
+    subject, case = context.subject, context.case
     row = PEERS.get(answer.name)
     changed = {key: value for key, value in subject.options.items() if value != subject.defaults.get(key)}
     title = row_name(subject.title, changed)
-    told = Verdict(case.name, answer.name, title, "not covered", case.grid.num_locations)
+    verdict = Verdict(case.name, answer.name, title, "not covered", case.grid.num_locations)
     if answer.error is not None:
-        return replace(told, reason=f"the peer has no answer: {answer.error}")
+        return replace(verdict, reason=f"the peer has no answer: {answer.error}")
     if (apart := _apart(subject, row, answer)) is not None:
         if subject.name in ZOO and not named:
-            return replace(told, reason=apart)
+            return replace(verdict, reason=apart)
         row = None
-    if seen.obstacle is not None:
-        return replace(told, reason=seen.obstacle)
-    if seen.crash is not None:
-        return replace(told, status="differs", reason=seen.crash)
-    if seen.assigned is None:
-        return replace(told, reason="its samples lie off the grid: there is nothing to compare location by location")
+    if context.obstacle is not None:
+        return replace(verdict, reason=context.obstacle)
+    if context.crash is not None:
+        return replace(verdict, status="differs", reason=context.crash)
+    if context.assigned is None:
+        return replace(verdict, reason="its samples lie off the grid: there is nothing to compare location by location")
     if row is None and not answer.by_boxes:
-        return replace(told, reason="the peer gives losses alone, no assignment")
-    return _compared(seen, answer, row, told, binding=named or row is not None)
+        return replace(verdict, reason="the peer gives losses alone, no assignment")
+    return _compared(context, answer, row, verdict, binding=named or row is not None)
 
 
 def _apart(subject: Subject, row: Peer | None, answer: PeerAnswer) -> str | None:
@@ -100,78 +101,82 @@ def _apart(subject: Subject, row: Peer | None, answer: PeerAnswer) -> str | None
 
 def peer_options(subject: Subject, cases: Iterable[Case]) -> list[dict[str, Any]]:
     """The options, beside the defaults, under which the peers of `cases` answer for an assigner; each set once."""
-    found: list[dict[str, Any]] = []
+    option_sets: list[dict[str, Any]] = []
     for answer in (answer for case in cases for answer in case.peers):
         row = PEERS.get(answer.name)
         if row is not None and row.assigner == subject.name:
             asked = row.asked(answer.hyper)
             changed = {key: value for key, value in asked.items() if value != subject.defaults.get(key)}
-            if changed not in found:
-                found.append(changed)
-    return found
+            if changed not in option_sets:
+                option_sets.append(changed)
+    return option_sets
 
 
-def _compared(seen: _Seen, answer: PeerAnswer, row: Peer | None, told: Verdict, binding: bool) -> Verdict:
+def _compared(context: _Context, answer: PeerAnswer, row: Peer | None, verdict: Verdict, binding: bool) -> Verdict:
     """The verdict on two answers that can be compared; a difference counts where the peer is `binding`."""
-    assert seen.assigned is not None
-    zoo = agreement.boxes(seen.assigned, answer.assigned, answer.comparable) if seen.by_boxes else None
-    oracle, product, differences = _boxes(seen, answer, row, zoo, binding)
-    further = _further(seen, answer, row) if row is not None else {}
-    losses = seen.losses if row is not None else None
+    assert context.assigned is not None
+    zoo = agreement.boxes(context.assigned, answer.assigned, answer.comparable) if context.by_boxes else None
+    oracle, product, differences = _boxes(context, answer, row, zoo, binding)
+    further = _further(context, answer, row) if row is not None else {}
+    losses = context.losses if row is not None else None
     if zoo is None and oracle is None and not further and losses is None:
-        return replace(told, reason="it gives no samples: only an oracle can tell its losses from the peer's")
-    differences += [found.difference for found in (*further.values(), losses) if found is not None]
+        return replace(verdict, reason="it gives no samples: only an oracle can tell its losses from the peer's")
+    differences += [each.difference for each in (*further.values(), losses) if each is not None]
     difference = next((text for text in differences if text is not None), None)
     return replace(
-        told,
+        verdict,
         status="differs" if difference is not None else "agrees" if binding else "information",
         zoo=zoo,
         oracle=oracle,
         product=product,
-        further={name: found.count for name, found in further.items()},
+        further={name: each.count for name, each in further.items()},
         losses=losses.count if losses is not None else None,
         reason=difference,
     )
 
 
 def _boxes(
-    seen: _Seen, answer: PeerAnswer, row: Peer | None, zoo: Count | None, binding: bool
+    context: _Context, answer: PeerAnswer, row: Peer | None, zoo: Count | None, binding: bool
 ) -> tuple[Count | None, Count | None, list[str | None]]:
     """Oracle against peer, assigner against oracle, location by location; and where they differ."""
-    if row is not None and row.imitate is not None and (witness := seen.ask(row)) is not None:
+    if row is not None and row.imitate is not None and (witness := context.ask(row)) is not None:
         where = answer.comparable
         oracle = agreement.boxes(witness, answer.assigned, where)
         imitation = "the oracle with the peer's conventions"
-        apart = None if oracle.all_equal else seen.where(imitation, witness, "the peer", answer.assigned, where)
-        return oracle, seen.product, [apart, seen.difference]
+        apart = None if oracle.all_equal else context.where(imitation, witness, "the peer", answer.assigned, where)
+        return oracle, context.product, [apart, context.difference]
     answers_by_numbers = row is not None and row.numbers is not None
     if zoo is None or zoo.all_equal or not binding or answers_by_numbers:
         return None, None, []
-    assert seen.assigned is not None
-    return None, None, [seen.where(seen.subject.title, seen.assigned, "the peer", answer.assigned, answer.comparable)]
+    assert context.assigned is not None
+    return (
+        None,
+        None,
+        [context.where(context.subject.title, context.assigned, "the peer", answer.assigned, answer.comparable)],
+    )
 
 
-def _further(seen: _Seen, answer: PeerAnswer, row: Peer) -> dict[str, Agreement]:
+def _further(context: _Context, answer: PeerAnswer, row: Peer) -> dict[str, Agreement]:
     """Soft labels where both learn the same box, and the arrays that the oracle yields."""
-    found = {}
-    assert seen.answer is not None
-    assert seen.assigned is not None
-    if row.soft and seen.by_boxes and answer.arrays.get("soft", np.zeros(0)).shape == answer.assigned.shape:
-        same = answer.comparable & (seen.assigned == answer.assigned) & (answer.assigned >= 0)
-        near = np.abs(soft_labels(seen.case, seen.answer) - answer.arrays["soft"]) <= row.soft_tolerance
+    agreements = {}
+    assert context.answer is not None
+    assert context.assigned is not None
+    if row.soft and context.by_boxes and answer.arrays.get("soft", np.zeros(0)).shape == answer.assigned.shape:
+        same = answer.comparable & (context.assigned == answer.assigned) & (answer.assigned >= 0)
+        near = np.abs(soft_labels(context.case, context.answer) - answer.arrays["soft"]) <= row.soft_tolerance
         count = Count(int(same.sum()), int((same & near).sum()))
-        told = f"soft: {count.compared - count.equal} of {count.compared} numbers differ"
-        found["soft"] = Agreement(count, None if count.all_equal else told)
-    for name, ours in seen.measure(row, answer).items():
+        difference = f"soft: {count.compared - count.equal} of {count.compared} numbers differ"
+        agreements["soft"] = Agreement(count, None if count.all_equal else difference)
+    for name, ours in context.measure(row, answer).items():
         if (theirs := answer.arrays.get(name)) is None:
-            found[name] = Agreement(Count(1, 0), f"{name}: the oracle yields it, the peer does not")
+            agreements[name] = Agreement(Count(1, 0), f"{name}: the oracle yields it, the peer does not")
         else:
             relative = name in row.losses
-            found[name] = agreement.array(name, ours, theirs, answer.comparable, row.tolerance, relative=relative)
-    return found
+            agreements[name] = agreement.array(name, ours, theirs, answer.comparable, row.tolerance, relative=relative)
+    return agreements
 
 
-class _Seen:
+class _Context:
     """What one case needs once, whichever peers it has."""
 
     def __init__(self, subject: Subject, case: Case) -> None:
@@ -202,7 +207,7 @@ class _Seen:
 
     @cached_property
     def input(self) -> OracleInput:
-        """The case for oracles."""
+        """The case as oracles take it, with the options of the assigner."""
         return OracleInput(self.case, self.subject.options, oracle_points(self.case))
 
     @cached_property
@@ -212,35 +217,33 @@ class _Seen:
 
     def ask(self, row: Peer) -> IntArray | None:
         """The oracle with the peer's conventions, where there is one."""
-        module = load_oracle(ZOO[row.assigner].module)
-        return row.imitate(module, self.input) if module is not None and row.imitate is not None else None
+        return _ask(ZOO[row.assigner].module, row.imitate, self.input)
 
     def measure(self, row: Peer, answer: PeerAnswer) -> Mapping[str, Any]:
         """The peer's further arrays as the oracle has them, where there is one."""
-        module = load_oracle(ZOO[row.assigner].module) if row.numbers is not None else None
-        return row.numbers(module, self.input, answer.arrays) if module is not None and row.numbers is not None else {}
+        return _ask(ZOO[row.assigner].module, row.numbers, self.input, answer.arrays) or {}
 
     @cached_property
     def losses(self) -> Agreement | None:
         """The assigner's loss terms against the oracle's, where both are there."""
         oracle = ZOO[str(self.subject.name)]
-        module = load_oracle(oracle.module) if oracle.losses is not None else None
-        if module is None or oracle.losses is None or self.answer is None:
+        expected = _ask(oracle.module, oracle.losses, self.input) if self.answer is not None else None
+        if self.answer is None or expected is None:
             return None
-        return agreement.losses(self.subject.title, self.answer.losses, oracle.losses(module, self.input))
+        return agreement.losses(self.subject.title, self.answer.losses, expected)
 
     @cached_property
     def _zoo(self) -> tuple[IntArray, NDArray[np.bool_]] | None:
         """The oracle with the zoo's conventions, and where rounding does not decide."""
         oracle = ZOO[str(self.subject.name)]
-        module = load_oracle(oracle.module)
-        if module is None or oracle.zoo is None:
+        expected = _ask(oracle.module, oracle.zoo, self.input)
+        if expected is None:
             return None
-        expected: IntArray = oracle.zoo(module, self.input)
         firm = np.ones(len(expected), dtype=np.bool_)
         if oracle.jitter and (expected != self.assigned).any():
             for seed in range(JITTERS):
-                firm &= oracle.zoo(module, replace(self.input, case=_moved(self.case, oracle.jitter, seed))) == expected
+                moved = replace(self.input, case=_moved(self.case, oracle.jitter, seed))
+                firm &= _ask(oracle.module, oracle.zoo, moved) == expected
         return expected, firm
 
     @cached_property
@@ -258,9 +261,15 @@ class _Seen:
         assert self.assigned is not None
         return self.where(self.subject.title, self.assigned, "its oracle", expected, firm)
 
-    def where(self, one: str, a: IntArray, other: str, b: IntArray, comparable: NDArray[np.bool_]) -> str:
+    def where(self, our_name: str, a: IntArray, their_name: str, b: IntArray, comparable: NDArray[np.bool_]) -> str:
         """The first difference of two answers, in words."""
-        return agreement.first_box(self.case.grid, one, a, other, b, comparable)
+        return agreement.first_box(self.case.grid, our_name, a, their_name, b, comparable)
+
+
+def _ask(module: str, question: Callable[..., Answer] | None, *about: Any) -> Answer | None:
+    """What an oracle says, where both are there: the oracle, and something to ask it."""
+    oracle = load_oracle(module) if question is not None else None
+    return question(oracle, *about) if question is not None and oracle is not None else None
 
 
 def _moved(case: Case, reach: float, seed: int) -> Case:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assigners.contract import Predictions
 from harness.verify.published import oracles
 from harness.verify.published.cases import Case, FloatArray
 from harness.verify.published.oracles.geometry import Points, make_points
@@ -45,21 +44,25 @@ class OracleInput:
         return self.case.grid.num_levels
 
     @cached_property
-    def detections(self) -> tuple[FloatArray, FloatArray]:
-        """Logits ``[R, C]`` and decoded boxes ``[R, 4]``; cases without predictions are sorted out before."""
-        return self._predictions.logits[0].double().numpy(), self._predictions.boxes[0].double().numpy()
+    def logits(self) -> FloatArray:
+        """Class logits ``[R, C]``."""
+        return self._map("logits")
 
-    @property
+    @cached_property
+    def predicted(self) -> FloatArray:
+        """Decoded boxes ``[R, 4]``."""
+        return self._map("boxes")
+
+    @cached_property
     def quality(self) -> FloatArray:
         """``[R]`` logits of the auxiliary branch, the peers' objectness or centerness."""
-        logits: FloatArray = self._predictions.quality[0].double().numpy()
-        return logits
+        return self._map("quality")
 
-    @property
-    def _predictions(self) -> Predictions:
-        if self.case.predictions is None:
+    def _map(self, name: str) -> FloatArray:
+        if self.case.predictions is None:  # such cases are sorted out before
             raise ValueError(f"case {self.case.name} has no predictions")
-        return self.case.predictions
+        values: FloatArray = getattr(self.case.predictions, name)[0].double().numpy()
+        return values
 
 
 Imitate = Callable[[ModuleType, OracleInput], NDArray[np.int64]]
@@ -116,9 +119,9 @@ class Peer:
     losses: frozenset[str] = frozenset()
     tolerance: float = 1e-4
 
-    def asked(self, told: Options) -> dict[str, Any]:
-        """The assigner's options under which the peer with the hyper-parameters `told` answers for it."""
-        return {**self.options, **{option: told[name] for option, name in self.hyper.items() if name in told}}
+    def asked(self, hyper: Options) -> dict[str, Any]:
+        """The assigner's options under which the peer with the hyper-parameters `hyper` answers for it."""
+        return {**self.options, **{option: hyper[name] for option, name in self.hyper.items() if name in hyper}}
 
 
 def load_oracle(module: str) -> ModuleType | None:

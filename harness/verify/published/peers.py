@@ -23,170 +23,119 @@ assigner without samples (a likelihood over bags) has the latter alone:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
 
-from harness.verify.published.cases import IntArray
 from harness.verify.published.imitation import Imitate, Oracle, OracleInput, Peer
 
-PLUS_ONE = {"convention": "inclusive", "plus_one": True}
+
+def _ask(
+    function: str,
+    oracle: ModuleType,
+    x: OracleInput,
+    *theirs: Any,
+    maps: Sequence[str],
+    options: Mapping[str, str],
+    **convention: Any,
+) -> Any:
+    """What a function of an oracle says of a case.
+
+    Args:
+        theirs: the peer's arrays, in whose order the oracle writes its own.
+        maps: of `OracleInput`, in the order in which the function takes them.
+        options: those of the assigner that it takes, by its names for them; `convention` overrides them.
+    """
+    taken = {name: x.options[option] for name, option in options.items()}
+    arrays = [getattr(x, name) for name in maps]
+    return getattr(oracle, function)(x.points, x.boxes, *arrays, *theirs, **{"labels": x.labels, **taken, **convention})
 
 
-def _center(**convention: Any) -> Imitate:
-    def imitate(oracle: ModuleType, x: OracleInput) -> IntArray:
-        answer: IntArray = oracle.assign(
-            x.points, x.boxes, radius=x.options["radius"], num_levels=x.levels, **convention
-        )
-        return answer
-
-    return imitate
+def _boxes(examine: Callable[..., Any], **convention: Any) -> Imitate:
+    """The boxes alone of all that an oracle finds."""
+    return lambda oracle, x: examine(oracle, x, **convention).assigned
 
 
-def _torchvision(oracle: ModuleType, x: OracleInput) -> IntArray:
+def _same(*names: str) -> dict[str, str]:
+    """Options that an oracle calls as the assigner does."""
+    return {name: name for name in names}
+
+
+DENSE, SCORED = ("logits", "predicted"), ("logits", "quality", "predicted")
+
+_atss = partial(_ask, "assign", maps=(), options=_same("topk", "fallback_max"))
+_max_iou = partial(_ask, "assign", maps=(), options={"pos": "pos_iou", "neg": "neg_iou", "low_quality": "low_quality"})
+_foveabox = partial(_ask, "assign", maps=(), options=_same("sigma", "eta"))
+_paa = partial(_ask, "examine", maps=DENSE, options={"topk": "topk", "threshold": "iou"})
+_poto = partial(_ask, "assign", maps=DENSE, options=_same("alpha", "radius", "rounds"))
+_defcn_poto = partial(_poto, convention="defcn")
+_lla = partial(_ask, "examine", maps=DENSE, options=_same("topk", "iou_weight"))
+_dsla = partial(_ask, "examine", maps=DENSE, options=_same("topk", "radius", "iou_weight"))
+_ota = partial(
+    _ask, "examine", maps=DENSE, options=_same("radius", "topk", "iou_weight", "regularisation", "iterations")
+)
+_sim_ota = partial(_ask, "examine", maps=SCORED, options=_same("topk", "radius", "iou_weight", "class_weight", "score"))
+_tal = partial(_ask, "examine", maps=DENSE, options=_same("topk", "alpha", "beta", "mask_first", "relative_guard"))
+_free_anchor = partial(_ask, maps=DENSE, options=_same("bag", "threshold", "gamma", "beta"))
+_auto_assign = partial(_ask, maps=SCORED, options=_same("gamma", "beta"))
+_mmdet_simota = partial(_sim_ota, convention="mmdet", score="sqrt_product")
+_mmdet_tal = partial(_tal, convention="mmdet", mask_first=False, relative_guard=False)
+
+
+def _center(oracle: ModuleType, x: OracleInput, **convention: Any) -> Any:
+    return _ask("assign", oracle, x, maps=(), options=_same("radius"), num_levels=x.levels, **convention)
+
+
+_mmdet_fcos = partial(_center, labels=None, convention="inclusive")
+_official_fcos = partial(_mmdet_fcos, plus_one=True)
+
+
+def _torchvision(oracle: ModuleType, x: OracleInput) -> Any:
     ends = tuple(8.0 * stride for stride in x.case.grid.strides[:-1])
-    return _center(convention="strict", blind_area=True, ends=ends)(oracle, x)
-
-
-def _atss(**convention: Any) -> Imitate:
-    def imitate(oracle: ModuleType, x: OracleInput) -> IntArray:
-        answer: IntArray = oracle.assign(
-            x.points, x.boxes, topk=x.options["topk"], fallback_max=x.options["fallback_max"], **convention
-        )
-        return answer
-
-    return imitate
-
-
-def _paa(convention: str) -> Imitate:
-    def imitate(oracle: ModuleType, x: OracleInput) -> IntArray:
-        logits, predicted = x.detections
-        answer: IntArray = oracle.assign(
-            x.points, x.boxes, logits, predicted, labels=x.labels, topk=x.options["topk"],
-            threshold=x.options["iou"], convention=convention,
-        )  # fmt: skip
-        return answer
-
-    return imitate
-
-
-def _sim_ota(oracle: ModuleType, x: OracleInput, **convention: Any) -> Any:
-    logits, predicted = x.detections
-    told = {key: x.options[key] for key in ("topk", "radius", "iou_weight", "class_weight", "score")}
-    return oracle.examine(x.points, x.boxes, logits, x.quality, predicted, labels=x.labels, **{**told, **convention})
-
-
-def _mmdet_simota(oracle: ModuleType, x: OracleInput) -> Any:
-    return _sim_ota(oracle, x, convention="mmdet", score="sqrt_product")
-
-
-def _dsla(oracle: ModuleType, x: OracleInput, convention: str = "zoo") -> Any:
-    logits, predicted = x.detections
-    told = {key: x.options[key] for key in ("topk", "radius", "iou_weight")}
-    return oracle.examine(x.points, x.boxes, logits, predicted, labels=x.labels, convention=convention, **told)
-
-
-def _ota(oracle: ModuleType, x: OracleInput, convention: str = "zoo") -> Any:
-    logits, predicted = x.detections
-    told = {key: x.options[key] for key in ("radius", "topk", "iou_weight", "regularisation", "iterations")}
-    return oracle.examine(x.points, x.boxes, logits, predicted, labels=x.labels, convention=convention, **told)
-
-
-def _lla(oracle: ModuleType, x: OracleInput) -> IntArray:
-    logits, predicted = x.detections
-    told = {key: x.options[key] for key in ("topk", "iou_weight")}
-    answer: IntArray = oracle.assign(x.points, x.boxes, logits, predicted, labels=x.labels, **told)
-    return answer
-
-
-def _poto(convention: str) -> Imitate:
-    def imitate(oracle: ModuleType, x: OracleInput) -> IntArray:
-        logits, predicted = x.detections
-        told = {key: x.options[key] for key in ("alpha", "radius", "rounds")}
-        answer: IntArray = oracle.assign(
-            x.points, x.boxes, logits, predicted, labels=x.labels, convention=convention, **told
-        )
-        return answer
-
-    return imitate
-
-
-def _tal(oracle: ModuleType, x: OracleInput, **convention: Any) -> Any:
-    logits, predicted = x.detections
-    told = {key: x.options[key] for key in ("topk", "alpha", "beta", "mask_first", "relative_guard")}
-    return oracle.examine(x.points, x.boxes, logits, predicted, labels=x.labels, **{**told, **convention})
-
-
-def _mmdet_tal(oracle: ModuleType, x: OracleInput) -> Any:
-    return _tal(oracle, x, convention="mmdet", mask_first=False, relative_guard=False)
-
-
-def _max_iou(convention: str) -> Imitate:
-    def imitate(oracle: ModuleType, x: OracleInput) -> IntArray:
-        told = {"pos": x.options["pos_iou"], "neg": x.options["neg_iou"], "low_quality": x.options["low_quality"]}
-        answer: IntArray = oracle.assign(x.points, x.boxes, x.labels, convention=convention, **told)
-        return answer
-
-    return imitate
-
-
-def _foveabox(oracle: ModuleType, x: OracleInput) -> IntArray:
-    answer: IntArray = oracle.assign(x.points, x.boxes, x.labels, sigma=x.options["sigma"], eta=x.options["eta"])
-    return answer
-
-
-def _free_anchor(ask: str, oracle: ModuleType, x: OracleInput, *theirs: Any) -> Any:
-    logits, predicted = x.detections
-    told = {key: x.options[key] for key in ("bag", "threshold", "gamma", "beta")}
-    return getattr(oracle, ask)(x.points, x.boxes, logits, predicted, *theirs, labels=x.labels, **told)
-
-
-def _auto_assign(ask: str, oracle: ModuleType, x: OracleInput, *theirs: Any) -> Any:
-    logits, predicted = x.detections
-    told = {key: x.options[key] for key in ("gamma", "beta")}
-    return getattr(oracle, ask)(x.points, x.boxes, logits, x.quality, predicted, *theirs, labels=x.labels, **told)
+    return _center(oracle, x, labels=None, convention="strict", blind_area=True, ends=ends)
 
 
 ZOO = {
-    "center": Oracle("fcos", lambda oracle, x: _center(labels=x.labels)(oracle, x)),
-    "atss": Oracle("atss", lambda oracle, x: _atss(labels=x.labels)(oracle, x), jitter=1e-4),
-    "paa": Oracle("paa", _paa("zoo"), jitter=1e-4),
-    "max_iou": Oracle("max_iou", _max_iou("zoo"), jitter=1e-4),
+    "center": Oracle("fcos", _center),
+    "atss": Oracle("atss", _atss, jitter=1e-4),
+    "paa": Oracle("paa", _boxes(_paa), jitter=1e-4),
+    "max_iou": Oracle("max_iou", _max_iou, jitter=1e-4),
     "foveabox": Oracle("foveabox", _foveabox, jitter=1e-4),
-    "poto": Oracle("poto", _poto("zoo"), jitter=1e-4),
-    "tal": Oracle("tal", lambda oracle, x: _tal(oracle, x).assigned, jitter=1e-4),
-    "sim_ota": Oracle("sim_ota", lambda oracle, x: _sim_ota(oracle, x).assigned, jitter=1e-4),
-    "dsla": Oracle("dsla", lambda oracle, x: _dsla(oracle, x).assigned, jitter=1e-4),
-    "ota": Oracle("ota", lambda oracle, x: _ota(oracle, x).assigned, jitter=1e-4),
-    "lla": Oracle("lla", _lla, jitter=1e-4),
+    "poto": Oracle("poto", _poto, jitter=1e-4),
+    "tal": Oracle("tal", _boxes(_tal), jitter=1e-4),
+    "sim_ota": Oracle("sim_ota", _boxes(_sim_ota), jitter=1e-4),
+    "dsla": Oracle("dsla", _boxes(_dsla), jitter=1e-4),
+    "ota": Oracle("ota", _boxes(_ota), jitter=1e-4),
+    "lla": Oracle("lla", _boxes(_lla), jitter=1e-4),
     "free_anchor": Oracle("free_anchor", losses=partial(_free_anchor, "losses")),
     "auto_assign": Oracle("auto_assign", losses=partial(_auto_assign, "losses")),
 }
 
 PEERS = {
-    "mmdet_fcos": Peer("center", _center(convention="inclusive"), hyper={"radius": "center_sample_radius"}),
-    "mmdet_fcos_nocs": Peer("center", _center(convention="inclusive"), options={"radius": 0.0}),
+    "mmdet_fcos": Peer("center", _mmdet_fcos, hyper={"radius": "center_sample_radius"}),
+    "mmdet_fcos_nocs": Peer("center", _mmdet_fcos, options={"radius": 0.0}),
     "tv_fcos": Peer("center", _torchvision, hyper={"radius": "center_sampling_radius"}, soft=True),
-    "official_fcos": Peer("center", _center(**PLUS_ONE), hyper={"radius": "center_sampling_radius"}, soft=True),
-    "mmdet_atss": Peer("atss", _atss(), hyper={"topk": "topk"}),
-    "official_atss": Peer("atss", _atss(plus_one=True), hyper={"topk": "topk"}, soft=True),
+    "official_fcos": Peer("center", _official_fcos, hyper={"radius": "center_sampling_radius"}, soft=True),
+    "mmdet_atss": Peer("atss", partial(_atss, labels=None), hyper={"topk": "topk"}),
+    "official_atss": Peer("atss", partial(_atss, labels=None, plus_one=True), hyper={"topk": "topk"}, soft=True),
     "mmdet_maxiou": Peer(
         "max_iou",
-        _max_iou("mmdet"),
+        partial(_max_iou, convention="mmdet"),
         hyper={"pos_iou": "pos_iou_thr", "neg_iou": "neg_iou_thr", "low_quality": "match_low_quality"},
     ),
-    "mmdet_paa": Peer("paa", _paa("mmdet"), hyper={"topk": "topk", "iou": "pos_iou_thr"}, soft=True),
-    "official_paa": Peer("paa", _paa("official"), hyper={"topk": "topk"}, soft=True),
-    "defcn_poto": Peer("poto", _poto("defcn"), hyper={"alpha": "alpha", "radius": "center_sampling_radius"}, soft=True),
+    "mmdet_paa": Peer("paa", _boxes(_paa, convention="mmdet"), hyper={"topk": "topk", "iou": "pos_iou_thr"}, soft=True),
+    "official_paa": Peer("paa", _boxes(_paa, convention="official"), hyper={"topk": "topk"}, soft=True),
+    "defcn_poto": Peer("poto", _defcn_poto, hyper={"alpha": "alpha", "radius": "center_sampling_radius"}, soft=True),
     "mmdet_tal": Peer(
         "tal",
-        lambda oracle, x: _mmdet_tal(oracle, x).assigned,
+        _boxes(_mmdet_tal),
         hyper={"topk": "topk", "alpha": "alpha", "beta": "beta"},
-        numbers=lambda oracle, x, theirs: {"soft": (told := _mmdet_tal(oracle, x)).label, "metric": told.metric},
+        numbers=lambda oracle, x, theirs: {"soft": (result := _mmdet_tal(oracle, x)).label, "metric": result.metric},
     ),
     "mmdet_simota": Peer(
         "sim_ota",
-        lambda oracle, x: _mmdet_simota(oracle, x).assigned,
+        _boxes(_mmdet_simota),
         hyper={
             "topk": "candidate_topk",
             "radius": "center_radius",
@@ -197,13 +146,13 @@ PEERS = {
     ),
     "mmdet_dynsoft": Peer(
         "dsla",
-        lambda oracle, x: _dsla(oracle, x, "mmdet").assigned,
+        _boxes(_dsla, convention="mmdet"),
         hyper={"topk": "topk", "radius": "soft_center_radius", "iou_weight": "iou_weight"},
         soft=True,
     ),
     "megvii_ota": Peer(
         "ota",
-        lambda oracle, x: _ota(oracle, x, "megvii").assigned,
+        _boxes(_ota, convention="megvii"),
         hyper={
             "radius": "center_radius",
             "topk": "top_candidates",
@@ -211,7 +160,7 @@ PEERS = {
             "regularisation": "sinkhorn_eps",
             "iterations": "sinkhorn_iter",
         },
-        numbers=lambda oracle, x, theirs: {"soft": _ota(oracle, x, "megvii").soft},
+        numbers=lambda oracle, x, theirs: {"soft": _ota(oracle, x, convention="megvii").soft},
         tolerance=1e-3,
     ),
     "mmdet_freeanchor": Peer(

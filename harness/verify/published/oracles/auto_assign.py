@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.verify.published.oracles.free_anchor import inside, negative_focal, sigmoid
-from harness.verify.published.oracles.geometry import Array, Points, iou
+from harness.verify.published.oracles.free_anchor import inside, negative_focal
+from harness.verify.published.oracles.geometry import Array, Points, iou, sigmoid
 from harness.verify.published.oracles.loss import giou
 
 Convention = Literal["zoo", "mmdet"]
@@ -120,7 +120,6 @@ def examine(
     """One image with all steps.
 
     Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; quality: ``[R]``; predicted: ``[R, 4]``; labels: ``[G]``.
         mu, sigma: ``[C, 2]``, 0 and 1 where absent.
     """
     classes = logits.shape[1]

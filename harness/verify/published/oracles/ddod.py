@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.verify.published.oracles import atss
-from harness.verify.published.oracles.geometry import Array, Points, area, iou
-from harness.verify.published.oracles.poto import sigmoid
+from harness.verify.published.oracles.geometry import Array, Points, area, iou, sigmoid
 
 
 def fits(

@@ -9,7 +9,6 @@ mmdet  every location inside some box is a candidate of every box; k comes from 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from harness.verify.published.oracles.geometry import Array, Points
 from harness.verify.published.oracles.sim_ota import (
     Convention,
     Flags,
-    Indices,
     Result,
     inside,
     match,
@@ -64,11 +62,7 @@ def examine(
     iou_weight: float = 3.0,
     convention: Convention = "zoo",
 ) -> Result:
-    """Assign one image and keep the steps.
-
-    Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; predicted: ``[R, 4]`` decoded boxes; labels: ``[G]``.
-    """
+    """Assign one image and keep the steps."""
     able = candidates(points, boxes, convention)
     overlap, cost = np.full(able.shape, np.nan), np.full(able.shape, np.nan)
     for g, label in enumerate(labels):
@@ -79,8 +73,3 @@ def examine(
         own = soft_class_cost(logits[r], label, overlap[r, g]) - iou_weight * np.log(overlap[r, g] + EPS)
         cost[r, g] = np.minimum(own + price, LARGEST_COST)
     return match(able, overlap, cost, boxes, labels, topk, convention)
-
-
-def assign(points: Points, boxes: Array, logits: Array, predicted: Array, **asked: Any) -> Indices:
-    """Box index per location of one image, -1 where negative (arguments as `examine`)."""
-    return examine(points, boxes, logits, predicted, **asked).assigned

@@ -8,7 +8,7 @@ from math import exp
 
 import numpy as np
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides
+from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides, sigmoid
 from harness.verify.published.oracles.loss import giou
 
 
@@ -27,11 +27,6 @@ class Pair:
     iou: float
     positive: float = 0.0
     negative: float = 0.0
-
-
-def sigmoid(z: float) -> float:
-    """1 / (1 + e^-z), for any z."""
-    return 1 / (1 + exp(-z)) if z >= 0 else exp(z) / (1 + exp(z))
 
 
 def bag(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.verify.published.oracles.geometry import Array, Points, iou, sides
+from harness.verify.published.oracles.geometry import Array, Points, iou, sides, sigmoid
 from harness.verify.published.oracles.loss import giou
 
 Convention = Literal["zoo", "mmdet"]
@@ -44,10 +44,6 @@ class Result:
     likelihoods: list[float]
     match: Array
     negative: float
-
-
-def sigmoid(z: float) -> float:
-    return 1 / (1 + exp(-z)) if z >= 0 else exp(z) / (1 + exp(z))
 
 
 def anchor(points: Points, location: int) -> tuple[float, float, float, float]:
@@ -146,7 +142,6 @@ def examine(
     """One image with all steps.
 
     Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; predicted: ``[R, 4]``; labels: ``[G]``.
         bags: these instead of the rule's own, where ties leave a choice.
     """
     chosen = [list(b) for b in bags] if bags is not None else [bag_of(points, b, bag, convention) for b in boxes]

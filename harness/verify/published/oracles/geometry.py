@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,11 @@ def area(box: Sequence[float] | Array, plus_one: bool = False) -> float:
     """Area of an xyxy box, 0 where a side is negative."""
     one = 1.0 if plus_one else 0.0
     return float(max(box[2] - box[0] + one, 0.0) * max(box[3] - box[1] + one, 0.0))
+
+
+def sigmoid(z: float) -> float:
+    """1 / (1 + e^-z), for any z."""
+    return 1 / (1 + exp(-z)) if z >= 0 else exp(z) / (1 + exp(z))
 
 
 def sides(point: Sequence[float], box: Sequence[float]) -> tuple[float, float, float, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,15 +82,6 @@ def examine(
     iou_weight: float = 1.5,
     convention: Convention = "zoo",
 ) -> Result:
-    """Assign one image and keep the steps.
-
-    Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; predicted: ``[R, 4]`` decoded boxes; labels: ``[G]``.
-    """
+    """Assign one image and keep the steps."""
     cost = costs(points, boxes, logits, predicted, labels, iou_weight, convention)
     return choose(cost, boxes, labels, topk, convention)
-
-
-def assign(points: Points, boxes: Array, logits: Array, predicted: Array, **asked: Any) -> Indices:
-    """Box index per location of one image, -1 where negative (arguments as `examine`)."""
-    return examine(points, boxes, logits, predicted, **asked).assigned

@@ -105,11 +105,7 @@ def examine(
     iterations: int = 50,
     convention: Convention = "zoo",
 ) -> Result:
-    """Assign one image and keep the steps.
-
-    Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; predicted: ``[R, 4]`` decoded boxes; labels: ``[G]``.
-    """
+    """Assign one image and keep the steps."""
     megvii = convention == "megvii"
     count = len(points)
     allowed = np.zeros((len(boxes), count), dtype=bool)
@@ -155,8 +151,3 @@ def decide(share: Array, boxes: Array, labels: Sequence[int], convention: Conven
         elif wanting:
             assigned[r] = min(wanting, key=lambda g: (-column[g], area(boxes[g]), *boxes[g], labels[g], g))
     return assigned
-
-
-def assign(points: Points, boxes: Array, logits: Array, predicted: Array, **asked: Any) -> Indices:
-    """Box index per location of one image, -1 where negative (arguments as `examine`)."""
-    return examine(points, boxes, logits, predicted, **asked).assigned

@@ -248,17 +248,8 @@ def examine(
     threshold: float = 0.1,
     convention: Convention = "zoo",
 ) -> Result:
-    """Assign one image and keep the steps.
-
-    Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; predicted: ``[R, 4]`` decoded boxes; labels: ``[G]``.
-    """
+    """Assign one image and keep the steps."""
     table = overlaps(points, boxes, convention)
     own = first_stage(table, boxes, labels, threshold=threshold, convention=convention)
     cost = scores(own, boxes, labels, logits, predicted, convention)
     return Result(own, cost, divide(own, cost, points.level, len(boxes), topk=topk, convention=convention))
-
-
-def assign(points: Points, boxes: Array, logits: Array, predicted: Array, **asked: Any) -> Indices:
-    """Box index per location of one image, -1 where negative (arguments as `examine`)."""
-    return examine(points, boxes, logits, predicted, **asked).assigned

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides
+from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides, sigmoid
 
 Convention = Literal["zoo", "optimal", "defcn"]
 """The product's rounds of argmax; the optimal matching, without the pairs that the rule does not allow; the authors'
 code, which keeps those pairs too."""
 
 FORBIDDEN = -1.0  # quality of a pair that center sampling does not allow
-
-
-def sigmoid(z: float) -> float:
-    return 1 / (1 + exp(-z)) if z >= 0 else exp(z) / (1 + exp(z))
 
 
 def qualities(
@@ -94,11 +89,7 @@ def assign(
     rounds: int = 3,
     convention: Convention = "zoo",
 ) -> NDArray[np.int64]:
-    """Box index per location of one image, -1 where negative.
-
-    Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; predicted: ``[R, 4]`` decoded boxes; labels: ``[G]``.
-    """
+    """Box index per location of one image, -1 where negative."""
     table = qualities(points, boxes, logits, predicted, labels=labels, alpha=alpha, radius=radius)
     matched: Sequence[int | None]
     matched = take_turns(table, points, boxes, labels, rounds) if convention == "zoo" else optimal(table)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,11 +153,7 @@ def examine(
     score: Literal["class", "sqrt_product"] = "class",
     convention: Convention = "zoo",
 ) -> Result:
-    """Assign one image and keep the steps.
-
-    Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; quality: ``[R]`` logits; predicted: ``[R, 4]``; labels: ``[G]``.
-    """
+    """Assign one image and keep the steps."""
     able, free = candidates(points, boxes, radius, convention)
     overlap, cost = np.full(able.shape, np.nan), np.full(able.shape, np.nan)
     for g, label in enumerate(labels):
@@ -167,8 +163,3 @@ def examine(
         cost[r, g] = class_weight * classes - iou_weight * np.log(overlap[r, g] + EPS)
         cost[r, g] = np.where(free[r, g], cost[r, g], (cost[r, g] + OUTSIDE).astype(np.float32))
     return match(able, overlap, cost, boxes, labels, topk, convention)
-
-
-def assign(points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, **asked: Any) -> Indices:
-    """Box index per location of one image, -1 where negative (arguments as `examine`)."""
-    return examine(points, boxes, logits, quality, predicted, **asked).assigned

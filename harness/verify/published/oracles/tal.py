@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides
-from harness.verify.published.oracles.poto import sigmoid
+from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides, sigmoid
 
 Convention = Literal["zoo", "mmdet"]
 """mmdet asks a positive to lie 0.01 px inside its box and gives ties to the first box of the list."""
@@ -85,11 +84,7 @@ def examine(
     relative_guard: bool = False,
     convention: Convention = "zoo",
 ) -> Result:
-    """Assign one image.
-
-    Args:
-        boxes: ``[G, 4]``; logits: ``[R, C]``; predicted: ``[R, 4]`` decoded boxes; labels: ``[G]``.
-    """
+    """Assign one image."""
     wanted: dict[int, list[tuple[int, Pair]]] = {}
     for g, box in enumerate(boxes.tolist()):
         scores = np.array([sigmoid(z) for z in logits[:, labels[g]].tolist()])
