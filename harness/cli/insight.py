@@ -75,9 +75,7 @@ def command(
     screen = console(as_json, files=True)
     if png is not None and png.suffix.lower() != ".png":
         raise UserError(f"--png {png} must end in .png")
-    asked = [registry.parse_spec(text) for text in split_specs(assigners)] if assigners is not None else None
-    for name, _ in asked or ():
-        registry.find(name)  # a wrong name is told before torch is loaded
+    asked = _asked(assigners)
 
     from harness.analysis.agreement import choose_subjects, compare
     from harness.core.device import computing, pick_device
@@ -94,8 +92,7 @@ def command(
     data = data_spec(trained.record, data)
     images = open_data(data, trained.protocol.data, role="val")
     say_warnings(screen, images)
-    every = [(entry.name, dict[str, str]()) for entry in registry.catalogue()]
-    subjects = choose_subjects(trained.record, asked or every)
+    subjects = choose_subjects(trained.record, asked)
     with computing(where, None):
         insight = compare(trained, images, count, subjects)
     report = insight.to_json(_provenance(trained, images, data, count, subjects))
@@ -113,6 +110,16 @@ def command(
         say(screen, f"picture {png}")
     if as_json:
         emit(report)
+
+
+def _asked(assigners: str | None) -> list[tuple[str, dict[str, str]]]:
+    """Names and options; all registered ones where none is given. A wrong name is told before torch is loaded."""
+    if assigners is None:
+        return [(entry.name, {}) for entry in registry.catalogue()]
+    asked = [registry.parse_spec(text) for text in split_specs(assigners)]
+    for name, _ in asked:
+        registry.find(name)
+    return asked
 
 
 def split_specs(text: str) -> list[str]:

@@ -129,6 +129,29 @@ def test_listing_needs_no_torch(module):
     assert_runs(code)
 
 
+def test_commands_are_thin():
+    """Parse, call a service, show: forty lines below the documentation."""
+    for path in sorted((REPOSITORY / "harness" / "cli").glob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and "command" in "".join(map(ast.unparse, node.decorator_list)):
+                first = node.body[1] if ast.get_docstring(node) else node.body[0]
+                lines = (node.end_lineno or 0) - first.lineno + 1
+                assert lines <= 40, f"{path}: {node.name} has {lines} lines"
+
+
+def test_help_loads_no_verb():
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from harness.cli import VERBS, main\n"
+        "shown = CliRunner().invoke(main, ['--help']).output\n"
+        "assert all(verb in shown for verb in VERBS)\n"
+        "loaded = [verb for verb in VERBS if f'harness.cli.{verb}' in sys.modules]\n"
+        "assert not loaded, loaded"
+    )
+    assert_runs(code)
+
+
 def test_an_adapter_needs_nothing_of_the_detector_it_is_for():
     code = (
         "import sys, assigners.adapters.torchvision_fcos\n"
