@@ -1,4 +1,5 @@
-"""What likelihood assigners share: sums of probabilities by their logarithms, and a focal loss that a match discounts.
+"""What likelihood assigners share: sums of probabilities by their logarithms, the likeliest location of each box, and a
+focal loss that a match discounts.
 
 FreeAnchor and AutoAssign have no negatives to list: every class at every location is one, by as much as no box of that
 class has matched the location. Their term is dense, the size of the logits, and so is worth one pass of its own: value
@@ -7,13 +8,17 @@ and gradient together, block by block, where automatic differentiation keeps sev
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from assigners.ops.segments import at, group_max, group_sum
+from assigners.contract import Samples, Targets
+from assigners.grid import Grid
+from assigners.ops.segments import at, group_max, group_min, group_sum
+from assigners.parts.candidates import Pairs
 from assigners.parts.class_cost import block_rows
 
 TINY = 1e-38  # the smallest normal float32; log of it is finite
@@ -25,6 +30,22 @@ def group_logsumexp(values: Tensor, group: Tensor, groups: int) -> Tensor:
     total = group_sum((values - at(top, group)).exp(), group, groups)
     # Not a bound of 1 on the sums: that of a single value is 1 itself, and a bound has no gradient where it is met.
     return torch.where(top > torch.finfo(values.dtype).min, top, 0) + torch.where(total > 0, total, 1).log()
+
+
+def likeliest_samples(grid: Grid, targets: Targets, pairs: Pairs, value: Tensor, held: Tensor) -> Samples:
+    """The location of the largest value ``[P]`` of each box, for the log and for pictures: without weight in any term.
+
+    Args:
+        held: ``[G]`` boxes that have a location.
+    """
+    top = group_max(value, pairs.gt, targets.num_boxes, empty=-torch.inf)
+    place = torch.where(value == at(top, pairs.gt), pairs.location, grid.num_locations)
+    location = group_min(place, pairs.gt, targets.num_boxes, empty=grid.num_locations)
+    # Where the detector diverged no value equals the largest.
+    ok = held & (location < grid.num_locations)
+    samples = Samples.at_locations(grid, location, torch.arange(targets.num_boxes, device=ok.device), ok)
+    nothing = torch.zeros_like(samples.label)
+    return replace(samples, class_weight=nothing, box_weight=nothing, quality_weight=nothing)
 
 
 def match_map(match: Tensor, channel: Tensor, logits: Tensor) -> Tensor:

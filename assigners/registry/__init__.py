@@ -74,6 +74,8 @@ _BUILTIN = (
           "assigners.rules.free_anchor:FreeAnchor", "zhang2019freeanchor"),
     CatalogueEntry("auto_assign", "AutoAssign, learnt weights in the box", "Zhu et al., arXiv", 2020,
           "assigners.rules.auto_assign:AutoAssign", "zhu2020autoassign"),
+    CatalogueEntry("mdod", "Mixture density of boxes, no matching", "Yoo et al., ICCV", 2021,
+          "assigners.rules.mdod:MDOD", "yoo2021mdod"),
     CatalogueEntry("ota", "Optimal transport assignment", "Ge et al., CVPR", 2021,
           "assigners.rules.ota:OTA", "ge2021ota"),
     CatalogueEntry("lla", "Loss-aware label assignment", "Ge et al., Neurocomputing", 2021,

@@ -26,19 +26,17 @@ Departures from the authors' code, each deliberate:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss
 from assigners.ops.segments import at, group_max, group_min, group_sum
 from assigners.parts.candidates import Pairs, centers, inside_pairs
-from assigners.parts.likelihood import group_logsumexp, match_map, own_and_negative
+from assigners.parts.likelihood import group_logsumexp, likeliest_samples, match_map, own_and_negative
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 SHARPNESS = 3.0  # of the confidence weight exp(3 P); a constant of the paper
@@ -101,7 +99,7 @@ class AutoAssign(Assigner):
         unreached = 0 * (self.mu.sum() + self.log_sigma.sum())  # a batch without boxes still reaches them
         spread = group_sum((2 * (confidence.detach() - at(share.detach(), pairs.gt))).exp(), pairs.gt, boxes)
         return Assignment(
-            self._best(grid, targets, pairs, confidence.detach(), held),
+            likeliest_samples(grid, targets, pairs, confidence.detach(), held),
             weight,
             losses={
                 "positive": (-self.alpha * torch.where(held, log_bag, 0).sum(), count),
@@ -150,14 +148,3 @@ class AutoAssign(Assigner):
         high = at(group_max(f, gt, targets.num_boxes, empty=0.0), gt)
         scaled = torch.where(high > low, (f - low) / (high - low).clamp(min=EPS), 1)
         return match_map(scaled, channel, predictions.logits)
-
-    def _best(self, grid: Grid, targets: Targets, pairs: Pairs, confidence: Tensor, held: Tensor) -> Samples:
-        """The location of the largest w+ of each box, for the log and for pictures: without weight in any term."""
-        top = group_max(confidence, pairs.gt, targets.num_boxes, empty=-torch.inf)
-        place = torch.where(confidence == at(top, pairs.gt), pairs.location, grid.num_locations)
-        location = group_min(place, pairs.gt, targets.num_boxes, empty=grid.num_locations)
-        # Where the detector diverged no confidence equals the largest.
-        ok = held & (location < grid.num_locations)
-        samples = Samples.at_locations(grid, location, torch.arange(targets.num_boxes, device=ok.device), ok)
-        nothing = torch.zeros_like(samples.label)
-        return replace(samples, class_weight=nothing, box_weight=nothing, quality_weight=nothing)
