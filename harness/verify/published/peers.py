@@ -135,6 +135,12 @@ def _foveabox(oracle: ModuleType, x: OracleInput) -> IntArray:
     return answer
 
 
+def _guided(oracle: ModuleType, x: OracleInput) -> IntArray:
+    told = {key: x.options[key] for key in ("center", "ignore", "neighbours")}
+    answer: IntArray = oracle.assign(x.points, x.boxes, x.labels, **told)
+    return answer
+
+
 def _free_anchor(ask: str, oracle: ModuleType, x: OracleInput, *theirs: Any) -> Any:
     logits, predicted = x.detections
     told = {key: x.options[key] for key in ("bag", "threshold", "gamma", "beta")}
@@ -159,6 +165,7 @@ ZOO = {
     "dsla": Oracle("dsla", lambda oracle, x: _dsla(oracle, x).assigned, jitter=1e-4),
     "ota": Oracle("ota", lambda oracle, x: _ota(oracle, x).assigned, jitter=1e-4),
     "lla": Oracle("lla", _lla, jitter=1e-4),
+    "guided": Oracle("guided", _guided, jitter=1e-4),
     "free_anchor": Oracle("free_anchor", losses=partial(_free_anchor, "losses")),
     "auto_assign": Oracle("auto_assign", losses=partial(_auto_assign, "losses")),
 }
