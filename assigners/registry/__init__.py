@@ -84,6 +84,8 @@ _BUILTIN = (
           "assigners.rules.rfla:RFLA", "xu2022rfla"),
     CatalogueEntry("guided", "Guided anchoring's location targets", "Wang et al., CVPR", 2019,
           "assigners.rules.guided:Guided", "wang2019guided"),
+    CatalogueEntry("cascade", "Rising IoU thresholds on predicted boxes", "Cai and Vasconcelos, CVPR", 2018,
+          "assigners.rules.cascade:Cascade", "cai2018cascade"),
 )
 # fmt: on
 

@@ -141,6 +141,15 @@ def _guided(oracle: ModuleType, x: OracleInput) -> IntArray:
     return answer
 
 
+def _cascade(oracle: ModuleType, x: OracleInput) -> IntArray:
+    """At the end of training, where cases are asked."""
+    _, predicted = x.detections
+    told = {key: x.options[key] for key in ("fallback", "radius")}
+    last = float(x.options["thresholds"].split(":")[-1])
+    answer: IntArray = oracle.examine(x.points, x.boxes, predicted, labels=x.labels, threshold=last, **told).assigned
+    return answer
+
+
 def _free_anchor(ask: str, oracle: ModuleType, x: OracleInput, *theirs: Any) -> Any:
     logits, predicted = x.detections
     told = {key: x.options[key] for key in ("bag", "threshold", "gamma", "beta")}
@@ -166,6 +175,7 @@ ZOO = {
     "ota": Oracle("ota", lambda oracle, x: _ota(oracle, x).assigned, jitter=1e-4),
     "lla": Oracle("lla", _lla, jitter=1e-4),
     "guided": Oracle("guided", _guided, jitter=1e-4),
+    "cascade": Oracle("cascade", _cascade, jitter=1e-4),
     "free_anchor": Oracle("free_anchor", losses=partial(_free_anchor, "losses")),
     "auto_assign": Oracle("auto_assign", losses=partial(_auto_assign, "losses")),
 }
