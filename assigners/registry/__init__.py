@@ -84,6 +84,10 @@ _BUILTIN = (
           "assigners.rules.dw:DualWeighting", "li2022dw"),
     CatalogueEntry("rfla", "Gaussian receptive fields", "Xu et al., ECCV", 2022,
           "assigners.rules.rfla:RFLA", "xu2022rfla"),
+    CatalogueEntry("guided", "Guided anchoring's location targets", "Wang et al., CVPR", 2019,
+          "assigners.rules.guided:Guided", "wang2019guided"),
+    CatalogueEntry("cascade", "Rising IoU thresholds on predicted boxes", "Cai and Vasconcelos, CVPR", 2018,
+          "assigners.rules.cascade:Cascade", "cai2018cascade"),
 )
 # fmt: on
 

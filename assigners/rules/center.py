@@ -49,7 +49,15 @@ class CenterSampling(Assigner):
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
-        gt, location, ok = self._candidates(grid, targets)
+        gt, location, ok = self.candidates(grid, targets)
+        cell = grid.cell(at(targets.image, gt), location)
+        rank = at(box_rank(targets), gt)  # by area first: the smallest box wins
+        ok = keep_smallest(cell, rank, ok, targets.num_images * grid.num_locations)
+        return Assignment(Samples.at_locations(grid, location, gt, ok), negatives(grid, targets))
+
+    def candidates(self, grid: Grid, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """Where each box may learn, other boxes aside: box, location and whether it may, each ``[K]``."""
+        gt, location, ok = self._windows(grid, targets)
         points, boxes, level = at(grid.points, location), at(targets.boxes, gt), at(grid.level, location)
         distances = ltrb(points, boxes)
         reach = distances.amax(dim=-1)
@@ -57,13 +65,10 @@ class CenterSampling(Assigner):
         if self.radius > 0:
             offset = (points - at(centers(targets.boxes), gt)).abs().amax(dim=-1)
             ok = ok & (offset < self.radius * at(grid.stride, location))
-        cell = grid.cell(at(targets.image, gt), location)
-        rank = at(box_rank(targets), gt)  # by area first: the smallest box wins
-        ok = keep_smallest(cell, rank, ok, targets.num_images * grid.num_locations)
-        return Assignment(Samples.at_locations(grid, location, gt, ok), negatives(grid, targets))
+        return gt, location, ok
 
-    def _candidates(self, grid: Grid, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-        """Box, location and existence of every candidate, each ``[K]``."""
+    def _windows(self, grid: Grid, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """Box, location and existence of all that could be candidates, each ``[K]``."""
         if self.radius == 0:
             pairs = inside_pairs(grid, targets)
             return pairs.gt, pairs.location, torch.ones_like(pairs.gt, dtype=torch.bool)

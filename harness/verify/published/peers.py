@@ -67,6 +67,7 @@ DENSE, SCORED = ("logits", "predicted"), ("logits", "quality", "predicted")
 _atss = partial(_ask, "assign", maps=(), options=_same("topk", "fallback_max"))
 _max_iou = partial(_ask, "assign", maps=(), options={"pos": "pos_iou", "neg": "neg_iou", "low_quality": "low_quality"})
 _foveabox = partial(_ask, "assign", maps=(), options=_same("sigma", "eta"))
+_guided = partial(_ask, "assign", maps=(), options=_same("center", "ignore", "neighbours"))
 _paa = partial(_ask, "examine", maps=DENSE, options={"topk": "topk", "threshold": "iou"})
 _poto = partial(_ask, "assign", maps=DENSE, options=_same("alpha", "radius", "rounds"))
 _defcn_poto = partial(_poto, convention="defcn")
@@ -91,6 +92,12 @@ _mmdet_fcos = partial(_center, labels=None, convention="inclusive")
 _official_fcos = partial(_mmdet_fcos, plus_one=True)
 
 
+def _cascade(oracle: ModuleType, x: OracleInput) -> Any:
+    """At the end of training, where cases are asked."""
+    last = float(x.options["thresholds"].split(":")[-1])
+    return _ask("examine", oracle, x, maps=("predicted",), options=_same("fallback", "radius"), threshold=last)
+
+
 def _torchvision(oracle: ModuleType, x: OracleInput) -> Any:
     ends = tuple(8.0 * stride for stride in x.case.grid.strides[:-1])
     return _center(oracle, x, labels=None, convention="strict", blind_area=True, ends=ends)
@@ -108,6 +115,8 @@ ZOO = {
     "dsla": Oracle("dsla", _boxes(_dsla), jitter=1e-4),
     "ota": Oracle("ota", _boxes(_ota), jitter=1e-4),
     "lla": Oracle("lla", _boxes(_lla), jitter=1e-4),
+    "guided": Oracle("guided", _guided, jitter=1e-4),
+    "cascade": Oracle("cascade", _boxes(_cascade), jitter=1e-4),
     "free_anchor": Oracle("free_anchor", losses=partial(_free_anchor, "losses")),
     "auto_assign": Oracle("auto_assign", losses=partial(_auto_assign, "losses")),
 }
