@@ -429,7 +429,8 @@ def test_every_assigner_is_asked_about_the_newest_run(call, undisturbed):
     assert rows["iqdet"]["quality"]["rank_correlation"] is not None
     assert rows["atss"]["replaces"] == []
     assert rows["free_anchor"]["replaces"] == ["box", "class"]
-    assert "losses of their own in place of shared ones: free_anchor, auto_assign; their positives are" in result.stderr
+    replacing = "free_anchor, auto_assign, mdod"
+    assert f"losses of their own in place of shared ones: {replacing}; their positives are" in result.stderr
     for told in (report["agreement"]["all"]["mass"], report["agreement"]["all"]["cells"]):
         matrix = np.array(told, float)
         np.testing.assert_allclose(matrix, matrix.T)
