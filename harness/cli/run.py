@@ -89,7 +89,8 @@ def command(
     here = ["--data", data, "--protocol", origin, *words, *elsewhere]
     go_on = command_line(name, chosen, [*here, "--resume"])
     request = RunRequest(
-        name, dict(chosen), data, protocol, seed, device, threads, workers, resume, restart, results,
+        assigner=name, options=dict(chosen), data=data, protocol=protocol, seed=seed, device=device, threads=threads,
+        workers=workers, resume=resume, restart=restart, results=results,
         command=command_line(name, chosen, recorded), again=go_on, console=screen,
     )  # fmt: skip
     try:

@@ -77,9 +77,11 @@ def resolve_assigner(name: str, options: Mapping[str, object]) -> AssignerSpec:
     except (assigners.RegistryError, ValueError) as error:
         raise UserError(str(error)) from error
     defaults = assigners.resolve_options(name, {})
-    return AssignerSpec(
-        name, resolved, {key: value for key, value in resolved.items() if key not in defaults or value != defaults[key]}
-    )
+    if resolved.keys() > defaults.keys():  # a sampler beside the rule: its numbers have defaults of their own
+        defaults = assigners.resolve_options(name, {"negatives": resolved["negatives"]})
+        del defaults["negatives"]
+    changed = {key: value for key, value in resolved.items() if key not in defaults or value != defaults[key]}
+    return AssignerSpec(name, resolved, changed)
 
 
 def build_optimizer(schedule: ScheduleSection, model: nn.Module) -> torch.optim.Optimizer:

@@ -105,7 +105,10 @@ def test_a_rule_that_is_left_alone_is_the_same_run():
     plain = resolve_assigner("atss", {})
     assert resolve_assigner("atss", {"negatives": "all"}) == plain
     sampled = resolve_assigner("atss", {"negatives": "ohem", "topk": "9"})
-    assert sampled.changed == {"negatives": "ohem", "negative_ratio": 3.0, "negative_count": 16}
+    assert (sampled.changed, sampled.name) == ({"negatives": "ohem"}, "atss[negatives=ohem]")
+    assert (sampled.options["negative_ratio"], sampled.options["negative_count"]) == (3.0, 16)
+    fewer = resolve_assigner("atss", {"negatives": "random", "negative_ratio": "1"})
+    assert fewer.changed == {"negatives": "random", "negative_ratio": 1.0}
     assert {key: value for key, value in sampled.options.items() if key in plain.options} == plain.options
 
 
