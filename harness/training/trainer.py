@@ -100,10 +100,7 @@ class Trainer:
         self.ema: AveragedModel | None = None
         if schedule.ema:
             self.ema = AveragedModel(self.model, use_buffers=True)
-        self.parallel: nn.Module = _Learning(self.model)
-        if self.group.world > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            self.parallel = nn.parallel.DistributedDataParallel(self.parallel, device_ids=ids)
+        self.learning: nn.Module = _Learning(self.model)
         self.trace_path = self.folder / TRACE_FILE
         self.trace_every = max(1, schedule.steps // TRACE_LINES)
         self.step_seconds: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
@@ -156,7 +153,7 @@ class Trainer:
         pending: _Pending | None = None
         last_saved = perf_counter()
         self.model.train()
-        with self._trace() as trace, stop_signal(self.group.main) as stopped:
+        with self._parallel(), self._trace() as trace, stop_signal(self.group.main) as stopped:
             start = perf_counter()
             for batch in batches:
                 step = self.state.step
@@ -197,7 +194,7 @@ class Trainer:
             parameters["lr"] = learning_rate(schedule, step)
         pixels = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         with precision(schedule, self.device):
-            losses, statistics = self.parallel(
+            losses, statistics = self.learning(
                 ImageBatch(pixels, tuple(batch.sizes)), batch.targets, Step(self.seed, step, step / schedule.steps)
             )
         broken = descend(losses, self.model, self.optimizer, schedule)
@@ -276,6 +273,23 @@ class Trainer:
         self.state.step_seconds = list(self.step_seconds)
         self.state.latest = self.latest
         save_checkpoint(self.checkpoint_folder, self.state, self.model, self.optimizer, self.ema)
+
+    @contextmanager
+    def _parallel(self) -> Iterator[None]:
+        """Processes average their gradients here and nowhere else.
+
+        The wrapper keeps the group's threads alive: one that is left when Python ends may abort the process.
+        """
+        if self.group.world == 1:
+            yield
+            return
+        alone = self.learning
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        self.learning = nn.parallel.DistributedDataParallel(alone, device_ids=ids)
+        try:
+            yield
+        finally:
+            self.learning = alone
 
     @contextmanager
     def _trace(self) -> Iterator[Any]:
