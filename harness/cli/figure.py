@@ -10,7 +10,6 @@ import click
 
 from harness.cli.console.options import device_option, json_option, results_option
 from harness.cli.console.output import console, emit, say
-from harness.core.again import aimed_at
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
 from harness.records.inputs import data_spec
@@ -78,11 +77,12 @@ def command(
         raise UserError(f"no figure {number!r}; figures 4 and 5 are made from runs, the others are drawings")
     screen = console(as_json, files=True)
     store = ResultsStore(results)
-    asked = run_ids or (_newest(store, LEARNING if number == "4" else LEARNING[:1]),)
 
     from harness.core.device import computing, pick_device
     from harness.drawing.charts import need_matplotlib
+    from harness.runs.trained import newest_trained
 
+    asked = run_ids or (newest_trained(store, LEARNING if number == "4" else LEARNING[:1]),)
     if number == "4":
         need_matplotlib("figure 4")
     where = pick_device(device)
@@ -97,23 +97,6 @@ def command(
         say(screen, f"picture {path}")
     if as_json:
         emit({"figure": int(number), "pictures": [str(path) for path in paths], **told})
-
-
-def _newest(store: ResultsStore, assigners: Sequence[str]) -> str:
-    from harness.runs.trained import NETWORK_FILE
-
-    at_hand = [
-        record
-        for record in store.load_all()[0]
-        if record.assigner in assigners and (store.work_dir(record.run_id) / NETWORK_FILE).exists()
-    ]
-    if not at_hand:
-        again = aimed_at(f"harness run --assigner {assigners[0]}", store.root)
-        raise UserError(
-            f"no run of {' or '.join(assigners)} under {store.root} has its weights at hand; train one with: "
-            f"{again}, or name another --results directory"
-        )
-    return max(at_hand, key=lambda record: record.created).run_id
 
 
 def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
@@ -168,7 +151,6 @@ def _traces(store: ResultsStore, first: RunRecord, asked: Sequence[str]) -> dict
     from harness.records.details import learning_curves, load_details
     from harness.records.identity import question_of
     from harness.records.names import changed_options, known_defaults, newest_attempts
-    from harness.training.trainer import TRACE_FILE
 
     records = newest_attempts(store.load_all()[0])
     defaults = known_defaults(records)
@@ -180,9 +162,8 @@ def _traces(store: ResultsStore, first: RunRecord, asked: Sequence[str]) -> dict
     details, _ = load_details(store, [record.run_id for record in chosen])
     found: dict[str, list[Trace]] = {}
     for record in chosen:
-        run_id = record.run_id
-        own = details.get(run_id)
-        trace = own.trace if own is not None else learning_curves(store.work_dir(run_id) / TRACE_FILE)
+        known = details.get(record.run_id)
+        trace = known.trace if known else learning_curves(store.folder(record.run_id).trace)
         found.setdefault(row_name(record.assigner, changed_options(record, defaults)), []).append(trace)
     return found
 

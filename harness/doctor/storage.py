@@ -105,25 +105,23 @@ def unfinished(results: Path) -> Iterator[Finding]:
 
 
 def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Finding]:
-    work = store.root / "work"
-    for folder in sorted(work.iterdir()) if work.is_dir() else ():
-        # `.old` is the checkpoint where a kill hit between two renames; the checkpoint's own module needs torch.
-        found = [path for name in ("checkpoint", "checkpoint.old") if (path := folder / name / "state.json").is_file()]
-        if not found or folder.name in failed:
+    for folder in store.folders():
+        path = folder.state
+        if path is None or folder.run_id in failed:
             continue
-        if held(folder / "lock"):
-            yield Finding(f"run {folder.name}", "ok", "in progress in another process")
+        if held(folder.lock):
+            yield Finding(f"run {folder.run_id}", "ok", "in progress in another process")
             continue
         try:
-            state = json.loads(found[0].read_text("utf-8"))
+            state = json.loads(path.read_text("utf-8"))
             step, command = int(state["step"]), str(state.get("command") or "")
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            detail = f"its checkpoint cannot be read: {found[0]}: {type(error).__name__}: {shorten(reason(error))}"
-            yield Finding(f"run {folder.name}", "warning", detail, "begin anew with --restart")
+            detail = f"its checkpoint cannot be read: {path}: {type(error).__name__}: {shorten(reason(error))}"
+            yield Finding(f"run {folder.run_id}", "warning", detail, "begin anew with --restart")
             continue
         # The folder may have been moved since the checkpoint was written.
         advice = aimed_at(command, store.root) if command else "the command that began it, with --resume"
-        yield Finding(f"run {folder.name}", "warning", f"interrupted after step {step}", advice)
+        yield Finding(f"run {folder.run_id}", "warning", f"interrupted after step {step}", advice)
 
 
 def _failed(failure: Failure, store: ResultsStore) -> Finding:

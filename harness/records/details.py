@@ -71,17 +71,17 @@ def save_details(store: ResultsStore, details: Details) -> Path:
 
 def load_details(store: ResultsStore, run_ids: Iterable[str]) -> tuple[dict[str, Details], list[str]]:
     """The details at hand, by run id, and one line for each file that cannot be used."""
-    found: dict[str, Details] = {}
+    details: dict[str, Details] = {}
     problems = []
     for run_id in run_ids:
         path = _path(store, run_id)
         if not path.exists():
             continue
         try:
-            found[run_id] = _read(path, run_id)
+            details[run_id] = _read(path, run_id)
         except UserError as error:
             problems.append(str(error))
-    return found, problems
+    return details, problems
 
 
 def learning_curves(path: Path) -> Trace:

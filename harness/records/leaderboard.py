@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -94,9 +93,7 @@ def check_leaderboard(store: ResultsStore) -> None:
 def _csv(store: ResultsStore) -> str:
     table = leaderboard(store.load_all()[0])
     text = pd.DataFrame({name: [_cell(value, digits) for value in table[name]] for name, digits in COLUMNS.items()})
-    buffer = io.StringIO()
-    text.to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
+    return text.to_csv(index=False, lineterminator="\n")
 
 
 def _cell(value: object, digits: int | None) -> str:

@@ -102,7 +102,7 @@ def sweep_request(values: Mapping[str, Any], where: str) -> SweepRequest:
         return SweepRequest.model_validate(dict(values))
     except ValidationError as error:
         # An unknown key is told before what is missing: it may be the missing one, misspelt.
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        first = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = [field.alias or name for name, field in SweepRequest.model_fields.items()]
@@ -123,14 +123,14 @@ def expand(text: str) -> list[tuple[str, dict[str, str]]]:
     Raises:
         UserError: if brackets or pairs are malformed.
     """
-    found: list[tuple[str, dict[str, str]]] = []
+    assigners: list[tuple[str, dict[str, str]]] = []
     for part in _split(text):
         name, bracket, rest = part.partition("[")
         if bracket and not rest.endswith("]"):
             raise UserError(f"assigner {shorten(part)!r}: the bracket is not closed; write name[key=value,value]")
         options = _options(part, rest[:-1])
-        found += [(name.strip(), dict(zip(options, values, strict=True))) for values in product(*options.values())]
-    return found
+        assigners += [(name.strip(), dict(zip(options, values, strict=True))) for values in product(*options.values())]
+    return assigners
 
 
 def _split(text: str) -> list[str]:

@@ -93,10 +93,8 @@ def save_checkpoint(
 
 def find_checkpoint(folder: Path) -> Path | None:
     """The last complete checkpoint, if any."""
-    for candidate in (folder, folder.with_name(folder.name + ".old")):
-        if (candidate / "state.json").exists():
-            return candidate
-    return None
+    candidates = (folder, folder.with_name(folder.name + ".old"))
+    return next((candidate for candidate in candidates if (candidate / "state.json").exists()), None)
 
 
 def clear_checkpoint(folder: Path, *, allowed: bool) -> None:
@@ -105,13 +103,13 @@ def clear_checkpoint(folder: Path, *, allowed: bool) -> None:
     Raises:
         UserError: if there is a checkpoint and it may not be cleared.
     """
-    found = find_checkpoint(folder)
-    if found is not None and not allowed:
+    path = find_checkpoint(folder)
+    if path is not None and not allowed:
         raise UserError(
-            f"an unfinished run of this very kind lies at {found}: add --resume to go on, or --restart to begin anew"
+            f"an unfinished run of this very kind lies at {path}: add --resume to go on, or --restart to begin anew"
         )
-    for path in (folder, folder.with_name(folder.name + ".old"), folder.with_name(folder.name + ".new")):
-        shutil.rmtree(path, ignore_errors=True)
+    for ending in ("", ".old", ".new"):
+        shutil.rmtree(folder.with_name(folder.name + ending), ignore_errors=True)
 
 
 def load_checkpoint(

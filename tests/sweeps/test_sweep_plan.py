@@ -57,7 +57,7 @@ def test_a_malformed_list_is_refused(text):
 def test_assigners_of_the_same_options_are_one():
     choices = choose(("center,center[radius=1.5]", "center[radius=2,1.5]", " center "))
     assert [choice.name for choice in choices] == ["center", "center[radius=2.0]"]
-    assert choices[1].given == {"radius": "2"}
+    assert choices[1].typed == {"radius": "2"}
     assert choices[1].options["radius"] == 2.0
 
 

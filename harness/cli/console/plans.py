@@ -43,7 +43,7 @@ class Place:
     def command(self, choice: Choice, tuning: Tuning, seed: int) -> str:
         """The line that repeats one run alone, for anyone."""
         words = ["--data", portable(self.data), "--protocol", portable_protocol(self.origin)]
-        return command_line(choice.assigner, choice.given, [*words, *map(portable_override, self._words(tuning, seed))])
+        return command_line(choice.assigner, choice.typed, [*words, *map(portable_override, self._words(tuning, seed))])
 
     def request(self, run: PlannedRun) -> RunRequest:
         """What the engine is asked for."""
@@ -54,7 +54,7 @@ class Place:
         words = ["--data", self.data, "--protocol", self.origin, *self._words(tuning, seed), *elsewhere, "--resume"]
         return RunRequest(
             assigner=choice.assigner,
-            options=dict(choice.given),
+            options=dict(choice.typed),
             data=self.data,
             protocol=tuning.protocol,
             seed=seed,
@@ -64,7 +64,7 @@ class Place:
             resume=True,
             results=self.results,
             command=run.command,
-            again=command_line(choice.assigner, choice.given, words),
+            again=command_line(choice.assigner, choice.typed, words),
             console=self.screen,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -14,10 +14,10 @@ from harness.cli.console.output import points, say
 from harness.cli.console.tables import show
 from harness.sweeps.cost import Need, SweepRow
 from harness.sweeps.execute import Point, Result, Search, SearchCurve
-from harness.sweeps.plan import Plan, PlannedRun, numeric_keys
+from harness.sweeps.plan import Plan, PlannedRun, State, numeric_keys
 from harness.sweeps.request import SHORT_KEYS
 
-_STATES = ("done", "failed", "interrupted", "missing")
+_STATES: tuple[State, ...] = get_args(State)
 
 
 def duration(seconds: float | None) -> str:

@@ -17,6 +17,7 @@ from harness.paper.probe import CHANGES, WORDS
 from harness.protocol.protocol import load_protocol
 from harness.records.schema import RunRecord
 from harness.sweeps.cost import Costs
+from harness.sweeps.plan import by_state
 
 if TYPE_CHECKING:
     from harness.paper.outcome import Line
@@ -64,11 +65,15 @@ def show_plan(screen: Console, plan: TablePlan, costs: Costs) -> None:
             Text(values["remark"]),
         )  # fmt: skip
     show(screen, grid, ("remark", "memory MB"))
-    total = _total(plan, costs)
-    say(
-        screen,
-        f"to run: {total['runs']} runs, rows that come to the same run counted once; {duration(total['seconds'])}",
-    )
+    runs = {
+        (run.choice.name, planned.protocol.digest, planned.row.kind, run.spec.seed): run
+        for planned in plan.rows
+        if planned.wanted
+        for run in planned.runs
+        if plan.wants(run)
+    }
+    time = duration(costs.seconds(runs.values()))
+    say(screen, f"to run: {len(runs)} runs, rows that come to the same run counted once; {time}")
     for place in dict.fromkeys(planned.place for planned in plan.rows):
         base = load_protocol(place.origin)
         say(
@@ -77,39 +82,25 @@ def show_plan(screen: Console, plan: TablePlan, costs: Costs) -> None:
         )
 
 
-def _total(plan: TablePlan, costs: Costs) -> dict[str, Any]:
-    runs = {
-        (run.choice.name, planned.protocol.digest, planned.row.kind, run.spec.seed): run
-        for planned in plan.rows
-        if planned.wanted
-        for run in planned.runs
-        if plan.wants(run)
-    }
-    return {"runs": len(runs), "seconds": costs.seconds(runs.values())}
-
-
 def row_json(planned: PlannedRow, costs: Costs, plan: TablePlan) -> dict[str, Any]:
     """A planned row for a program; times in seconds."""
-    states = [run.state for run in planned.runs]
     todo = [run for run in planned.runs if planned.wanted and plan.wants(run)]
-    estimates = [costs.of(run) for run in todo]
-    known = [estimate for estimate in estimates if estimate is not None]
-    memory = [estimate.memory_mb for estimate in known if estimate.memory_mb is not None]
-    basis = "; ".join(dict.fromkeys(estimate.basis for estimate in known)) or ("no record" if todo else "")
-    if known and planned.place.data is None:
+    seconds, memory, basis = costs.together(todo)
+    if basis and planned.place.data is None:
         basis += ", evaluation left out"
+    remark = basis or ("no record" if todo and not planned.obstacle else "")
     return {
         "row": planned.row.name,
         "assigner": planned.row.assigner,
         "overrides": list(planned.tuning.overrides),
         "protocol": {"name": planned.protocol.name, "hash": planned.protocol.digest},
         "data": planned.place.data,
-        "states": {state: states.count(state) for state in ("done", "failed", "interrupted", "missing")},
+        "states": by_state(planned.runs),
         "wanted": planned.wanted,
         "to_run": len(todo),
-        "seconds": sum(estimate.seconds for estimate in known) if todo and len(known) == len(todo) else None,
-        "memory_mb": max(memory, default=None),
-        "remark": "; ".join(filter(None, (planned.obstacle, basis if known or not planned.obstacle else ""))),
+        "seconds": seconds if todo else None,
+        "memory_mb": memory,
+        "remark": "; ".join(filter(None, (planned.obstacle, remark))),
     }
 
 
