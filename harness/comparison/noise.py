@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.comparison.board import METRIC, Board
-from harness.comparison.intervals import Gap, resolvable_gap
+from harness.comparison.intervals import Gap, smallest_gap
 
 FEWEST = 3  # seeds of which a standard deviation is told
 
@@ -52,29 +52,17 @@ def noise(board: Board) -> Noise | None:
         return None
     most = max(known, key=lambda name: (len(values[name]), name))
     pairs = [gap for gap in board.gaps.values() if gap.seeds >= FEWEST]
-    halves = [half for gap in pairs if (half := _half(gap)) is not None]
+    halves = [(gap.high - gap.low) / 2 for gap in pairs if gap.low is not None and gap.high is not None]
     return Noise(
         single=float(np.median(list(known.values()))),
         longest=(most, len(values[most]), known[most]),
         paired=float(np.median([_sd(gap) for gap in pairs])) if pairs else None,
         half=float(np.median(halves)) if halves else None,
         widest=max(halves, default=None),
-        smallest=_smallest(pairs),
+        smallest=smallest_gap(pairs),
     )
-
-
-def _smallest(pairs: list[Gap]) -> float | None:
-    if not pairs:
-        return None
-    seeds = int(np.median([gap.seeds for gap in pairs]))
-    error = float(np.median([math.hypot(gap.se_seed or 0.0, gap.se_image or 0.0) for gap in pairs]))
-    return resolvable_gap(error * math.sqrt(seeds), seeds)
 
 
 def _sd(gap: Gap) -> float:
     assert gap.se_seed is not None  # of two seeds and more
     return gap.se_seed * math.sqrt(gap.seeds)
-
-
-def _half(gap: Gap) -> float | None:
-    return None if gap.low is None or gap.high is None else (gap.high - gap.low) / 2

@@ -41,7 +41,8 @@ def file(tmp_path_factory):
     data = data_record("shapes", *(open_data("shapes", protocol.data, role=role) for role in ("train", "val")))
     store = fill(root, {"center": (48.0, 49.0, 47.5), "atss": (50.0, 51.5, 50.2), "uniform_center": (30.0,)}, data=data)
     fill(root, {"iqdet": (44.0, 45.0)}, data=data, options={"note": HOSTILE})
-    hostile = {**data, "title": HOSTILE, "classes": [HOSTILE], "val": {**data["val"], "checksum": "ff"}}
+    known = data.model_dump()
+    hostile = {**known, "title": HOSTILE, "classes": [HOSTILE], "val": {**known["val"], "checksum": "ff"}}
     fill(root, {"paa": (20.0,)}, data=hostile, options={"a_rather_long_option_of_an_assigner": "with_a_long_value" * 4})
     path = root / "report.html"
     path.write_text(render(collect(store, pictures=True)), "utf-8")
