@@ -88,10 +88,15 @@ class Board:
     entries: tuple[BoardEntry, ...]  # those without an AP come last
     part: Part = "everything"  # which of all the entries these are (`parts`)
 
+    @property
+    def ranked(self) -> list[BoardEntry]:
+        """The entries with an AP."""
+        return [entry for entry in self.entries if entry.values(METRIC)]
+
     @cached_property
     def gaps(self) -> dict[tuple[str, str], Gap]:
         """What is between two entries, first minus second, for each pair in board order that shares a seed."""
-        pairs = combinations([entry for entry in self.entries if entry.values(METRIC)], 2)
+        pairs = combinations(self.ranked, 2)
         return {(a.name, b.name): gap(a, b) for a, b in pairs if a.values(METRIC).keys() & b.values(METRIC).keys()}
 
     @cached_property
@@ -104,7 +109,7 @@ class Board:
     @cached_property
     def letters(self) -> tuple[str, ...]:
         """The rank groups of each entry: two entries that share a letter are not told apart. None without an AP."""
-        names = [entry.name for entry in self.entries if entry.values(METRIC)]
+        names = [entry.name for entry in self.ranked]
         pairs = combinations(range(len(names)), 2)
         groups = letters(names, {(i, j): (names[i], names[j]) in self.told_apart for i, j in pairs})
         return (*groups, *("" for _ in self.entries[len(names) :]))  # those without come last

@@ -35,25 +35,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Gap:
-    """What is between two assigners, first minus second, with its 95 % interval.
+    """What is between two assigners, first minus second, with its 95 % interval."""
 
-    Attributes:
-        mean: over shared seeds.
-        low, high, p: interval and two-sided p-value of "no gap"; None where neither seeds nor replicates tell.
-        seeds: number of shared seeds.
-        df: degrees of freedom of the seeds' part; None for one seed.
-        se_seed: standard error from training noise, the seeds' own response to the images included; None for one seed.
-        se_image: standard error from the choice of images that all seeds share; None without replicates.
-    """
-
-    mean: float
-    low: float | None
+    mean: float  # over shared seeds
+    low: float | None  # None where neither seeds nor replicates tell
     high: float | None
-    p: float | None
-    seeds: int
-    df: float | None
+    p: float | None  # two-sided, of "no gap"; None likewise
+    seeds: int  # number of shared seeds
+    df: float | None  # degrees of freedom of the seeds' part; None for one seed
+    # Standard error from training noise, the seeds' own response to the images included; None for one seed.
     se_seed: float | None
-    se_image: float | None
+    se_image: float | None  # standard error from the choice of images that all seeds share; None without replicates
 
     def turned(self) -> Gap:
         """The same gap as second minus first."""

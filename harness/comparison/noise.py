@@ -15,22 +15,14 @@ FEWEST = 3  # seeds of which a standard deviation is told
 
 @dataclass(frozen=True)
 class Noise:
-    """Of one board, in AP.
+    """Of one board, in AP, by assigners and pairs with `FEWEST` (shared) seeds at least."""
 
-    Attributes:
-        single: standard deviation over the seeds of one assigner, the median of those with `FEWEST` seeds at least.
-        longest: name and number of seeds of the assigner with most of them, and its standard deviation.
-        paired: standard deviation of seed-paired differences, the median of the pairs with `FEWEST` shared seeds.
-        half, widest: half the 95 % interval of a gap: the median of these pairs, and the largest.
-        smallest: the gap that such pairs find in four of five cases, images included where the details are at hand.
-    """
-
-    single: float
-    longest: tuple[str, int, float]
-    paired: float | None
-    half: float | None
-    widest: float | None
-    smallest: float | None
+    single: float  # standard deviation over the seeds of one assigner, the median
+    longest: tuple[str, int, float]  # name and seeds of the assigner with most of them, and its standard deviation
+    paired: float | None  # standard deviation of seed-paired differences, the median
+    half: float | None  # half the 95 % interval of a gap, the median
+    widest: float | None  # the largest of these
+    smallest: float | None  # the gap that a pair finds in four of five cases, images included where details are at hand
 
     def __str__(self) -> str:
         """The noise in one line of text."""

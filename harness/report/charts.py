@@ -142,8 +142,8 @@ def scatter(points: Sequence[Point], x_words: str, y_words: str, *, width: float
     )
     parts.append(element("path", d=f"{steps}H{plot.right:.2f}", class_="frontier"))
     marks = []
-    for point in points:
-        x, y = across(point.x), up(point.y.mean)
+    places = [(across(point.x), up(point.y.mean)) for point in points]
+    for point, (x, y) in zip(points, places, strict=True):
         bars = [line(across(point.x_low), y, across(point.x_high), y, "whisker faint")]
         if point.y.low is not None and point.y.high is not None:
             bars.append(line(x, up.clipped(point.y.low), x, up.clipped(point.y.high), "whisker faint"))
@@ -151,7 +151,6 @@ def scatter(points: Sequence[Point], x_words: str, y_words: str, *, width: float
         words = f"{point.name}: {_estimate_words(point.y)}; {cost}"
         symbol = mark(point.series, x, y, 5, hollow=point.y.low is None)
         marks.append(element("g", element("title", words), *bars, symbol, data_entry=point.name))
-    places = [(across(point.x), up(point.y.mean)) for point in points]
     names = [shortened(point.name, POINT_NAME) for point in points]
     for name, (x, y), label in zip(names, places, label_places(names, places, plot), strict=True):
         end = min(max(x, label.left), label.right), min(max(y, label.top), label.bottom)

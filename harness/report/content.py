@@ -65,18 +65,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Run:
-    """Where one row of the board comes from; the first run of an assigner has the anchor that the board leads to."""
+    """Where one row of the board comes from."""
 
-    name: str
-    seed: int
-    run_id: str
-    date: str
+    name: str  # of the assigner
+    record: RunRecord
     result: str
-    command: str
-    commit: str
-    device: str
     versions: str
-    anchor: str
+    anchor: str  # that the board leads to; the first run of an assigner has one
 
 
 @dataclass(frozen=True)
@@ -175,7 +170,7 @@ def _section(
         for entry in board.entries
         for record in entry.records
     )
-    machines = {f"{run.device}: {run.versions}" for run in runs}
+    machines = {f"{run.record.environment.device}: {run.versions}" for run in runs}
     return Section(
         anchor=anchor,
         title=f"{question.data}, protocol {question.protocol}{_which(board)}",
@@ -263,21 +258,11 @@ def _averaged(entry: BoardEntry, traces: Sequence[tuple[list[int], list[float | 
 
 
 def _run(entry: BoardEntry, record: RunRecord, anchor: str) -> Run:
-    environment, metric = record.environment, record.metrics.AP
+    metric = record.metrics.AP
     names = ("python", "torch", "torchvision", "timm", "pycocotools", "cuda")
-    versions = {name: getattr(environment, name, None) for name in names}
-    return Run(
-        name=entry.name,
-        seed=record.seed,
-        run_id=record.run_id,
-        date=record.created,
-        result=DASH if metric is None else number(metric, 2),
-        command=record.command,
-        commit=record.source.commit or "unknown",
-        device=environment.device,
-        versions=", ".join(f"{name} {value}" for name, value in versions.items() if value is not None),
-        anchor=anchor,
-    )
+    versions = {name: getattr(record.environment, name, None) for name in names}
+    known = ", ".join(f"{name} {value}" for name, value in versions.items() if value is not None)
+    return Run(entry.name, record, DASH if metric is None else number(metric, 2), known, anchor)
 
 
 def repeat_command(board: Board) -> str:

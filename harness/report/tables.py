@@ -67,16 +67,12 @@ def extras(entry: BoardEntry) -> str:
 
 def gap_table(board: Board, series: Series) -> Table | None:
     """Every pair: row minus column, in points of AP. None where no pair shares a seed."""
-    known = [entry for entry in board.entries if entry.values("AP")]
     if not board.gaps:
         return None
-    heads = known[1:]
-    rows = []
-    for at, entry in enumerate(known[:-1]):
-        cells = [
-            _gap(board, entry.name, other.name) if index >= at else Cell("", kind="empty")
-            for index, other in enumerate(heads)
-        ]
+    heads, rows = board.ranked[1:], []
+    for at, entry in enumerate(board.ranked[:-1]):
+        empty = [Cell("", kind="empty")] * at
+        cells = [*empty, *(_gap(board, entry.name, other.name) for other in heads[at:])]
         rows.append(row(entry.name, series, cells))
     columns = tuple(Column(entry.name, kind="name") for entry in heads)
     return Table("gaps in AP between pairs of assigners", columns, tuple(rows))

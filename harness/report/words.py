@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.comparison.board import Board, BoardEntry
+from harness.comparison.board import Board
 from harness.core.text import counted
 from harness.drawing.svg import number
 from harness.records.schema import RunRecord
@@ -26,13 +26,13 @@ def ranks(board: Board) -> list[tuple[int, int]]:
     names = [entry.name for entry in board.entries]
     above = [sum((other, name) in board.told_apart for other in names) for name in names]
     below = [sum((name, other) in board.told_apart for other in names) for name in names]
-    count = len(_with_result(board))
+    count = len(board.ranked)
     return [(1 + better, count - worse) for better, worse in zip(above, below, strict=True)]
 
 
 def headline(board: Board) -> str:
     """The finding, in one sentence."""
-    known = _with_result(board)
+    known = board.ranked
     if not known:
         return "No run here has an AP."
     leader = known[0].name
@@ -60,7 +60,7 @@ def headline(board: Board) -> str:
 
 def findings(board: Board) -> list[str]:
     """What follows the headline."""
-    known = _with_result(board)
+    known = board.ranked
     if not known:
         return []
     leader = known[0]
@@ -135,13 +135,9 @@ def _about_machines(board: Board, runs: Sequence[RunRecord]) -> list[str]:
     return sentences
 
 
-def _with_result(board: Board) -> list[BoardEntry]:
-    return [entry for entry in board.entries if entry.values("AP")]
-
-
 def _standing(board: Board) -> tuple[list[str], list[str], list[str]]:
     """Who is told apart from the entry of the highest mean, who is not, and who cannot be tested against it."""
-    leader, *others = [entry.name for entry in _with_result(board)]
+    leader, *others = [entry.name for entry in board.ranked]
     gaps = {name: board.gaps.get((leader, name)) for name in others}
     tested = [name for name, gap in gaps.items() if gap is not None and gap.tested]
     behind = [name for name in tested if (leader, name) in board.told_apart]
