@@ -6,11 +6,7 @@ from pathlib import Path
 
 
 class RunFolder:
-    """Paths within ``results/work/<run id>/``; nothing of it need exist.
-
-    Args:
-        path: of the folder itself.
-    """
+    """Paths within ``results/work/<run id>/``; nothing of it need exist."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

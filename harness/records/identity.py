@@ -28,21 +28,13 @@ AnswerKey = tuple[str, str, str, str, str, int]
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that determines a run's result.
-
-    Attributes:
-        protocol: the frozen protocol.
-        data: what `data_identity` gives; of a run that is to leave a record, `data_record`.
-        assigner: its registered name.
-        options: all options of the assigner, defaults included, as plain JSON values.
-        seed: of initialisation, data order, augmentation and assigner noise.
-    """
+    """Everything that determines a run's result."""
 
     protocol: Protocol
-    data: DataIdentity
-    assigner: str
-    options: dict[str, Any]
-    seed: int
+    data: DataIdentity  # what `data_identity` gives; of a run that is to leave a record, `data_record`
+    assigner: str  # its registered name
+    options: dict[str, Any]  # all of them, defaults included, as plain JSON values
+    seed: int  # of initialisation, data order, augmentation and assigner noise
 
     @property
     def question(self) -> dict[str, Any]:
@@ -77,8 +69,6 @@ def data_identity(kind: str, train: ImageSet, val: ImageSet) -> DataIdentity:
 
     Args:
         kind: the reader, as ``--data`` begins with it.
-        train: images that are trained on.
-        val: images that are evaluated on.
     """
     return DataIdentity(
         kind=kind, title=train.title, classes=list(train.classes), train=_identity(train), val=_identity(val)
@@ -133,11 +123,7 @@ def answer_key(
     """What two runs have in common exactly where one stands for the other.
 
     Args:
-        assigner: its name.
         changed: options that differ from today's defaults.
-        protocol_hash: of the protocol.
-        data: of the run.
-        seed: of the run.
     """
     return assigner, canonical_hash(dict(changed)), protocol_hash, data.train.checksum, data.val.checksum, seed
 

@@ -41,17 +41,11 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Pending:
-    """A trained run without its record.
+    """A trained run without its record."""
 
-    Attributes:
-        record: its record; the metrics are undefined and evaluation has taken no time yet.
-        data: where the run found its data, as ``--data`` takes it.
-        trained_by: the code that trained it, as a checkpoint's state has it.
-    """
-
-    record: RunRecord
-    data: str
-    trained_by: list[dict[str, str | None]]
+    record: RunRecord  # the metrics are undefined and evaluation has taken no time yet
+    data: str  # where the run found its data, as ``--data`` takes it
+    trained_by: list[dict[str, str | None]]  # the code that trained it, as a checkpoint's state has it
 
     @property
     def run_id(self) -> str:

@@ -17,16 +17,11 @@ from harness.records.store import ResultsStore
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that has a checkpoint, or is trained and waits for its record.
-
-    Attributes:
-        step: steps done; None where it is trained.
-        question: what its id is the hash of; None where an older version took no note of it.
-    """
+    """A run that has a checkpoint, or is trained and waits for its record."""
 
     run_id: str
-    step: int | None
-    question: dict[str, Any] | None
+    step: int | None  # steps done; None where it is trained
+    question: dict[str, Any] | None  # what its id is the hash of; None where an older version took no note of it
 
     @property
     def stands(self) -> str:

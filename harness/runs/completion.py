@@ -56,7 +56,6 @@ def training_kept(folder: RunFolder, complete: str, go_on: str) -> Iterator[None
     """Say of whatever goes wrong within the block that the training is kept, and what completes the run.
 
     Args:
-        folder: of the run.
         complete: the command for after a fault.
         go_on: the command for after Ctrl-C.
 
@@ -93,7 +92,6 @@ def complete(
     """Write the record, the details, the leaderboard and sample pictures, and remove what only an unfinished run needs.
 
     Args:
-        pending: the run.
         model: trained, with its assigner.
         images, detections: of its validation split.
         measured: cost of the evaluation, in a record's terms.
@@ -149,7 +147,6 @@ def complete_run(
     """Evaluate a run that is trained, and complete its record as the run itself would have.
 
     Args:
-        run_id: of the run.
         images: its validation split (`own_images`). If it is not what it was, the run has another id, and its work
             folder moves there.
         data: where that lies, as ``--data`` takes it.
@@ -229,9 +226,6 @@ def relocate(store: ResultsStore, pending: Pending, val: SplitPart) -> Pending:
     """Make a trained run that of another validation split: under its id, in that one's work folder.
 
     The caller holds the run's lock. A kill on the way leaves at least one of the two complete.
-
-    Args:
-        val: what a record says of the split.
     """
     old, spec = pending.run_id, pending.spec(val)
     source, target = store.folder(old), store.folder(spec.run_id)

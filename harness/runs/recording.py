@@ -32,21 +32,14 @@ def now() -> str:
 
 
 def unfinished_record(
-    trainer: Trainer,
-    spec: RunSpec,
-    changed: dict[str, Any],
-    source: dict[str, Any],
-    device: torch.device,
-    command: str,
+    trainer: Trainer, spec: RunSpec, changed: dict[str, Any], source: dict[str, Any], device: torch.device, command: str
 ) -> RunRecord:
     """The record of a run that is trained and not evaluated (`harness.records.pending.pending_record`).
 
     Args:
         trainer: at the last step.
-        spec: of the run.
         changed: options that differ from the assigner's defaults.
         source: the code that runs (`harness.core.environment.source_version`).
-        device: that trained.
         command: the line that repeats the run.
     """
     protocol, state = spec.protocol, trainer.state

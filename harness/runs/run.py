@@ -60,39 +60,23 @@ __all__ = ["RunOutcome", "RunRequest", "evaluate_run", "open_splits", "run", "sa
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run.
-
-    Attributes:
-        assigner, options: by name; options as text or values.
-        data: ``shapes``, ``coco:DIR``, ``voc:DIR`` or ``wider:DIR``.
-        protocol: what is equal across assigners.
-        seed: of everything random.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        threads, workers: of the CPU and of loading; they change the speed alone (threads also the last bits).
-        resume: go on from the last checkpoint if there is one.
-        restart: begin anew even if there is one.
-        results: the results directory.
-        command: the line that repeats this run, for the record.
-        again: the line that goes on with it in this very place; `command` with --resume where empty.
-        console: where progress is shown.
-        checkpoint_seconds: between checkpoints.
-    """
+    """What to run."""
 
     assigner: str
-    options: dict[str, Any]
-    data: str
-    protocol: Protocol
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    workers: int | None = None
-    resume: bool = False
-    restart: bool = False
+    options: dict[str, Any]  # as text or values
+    data: str  # ``shapes``, ``coco:DIR``, ``voc:DIR`` or ``wider:DIR``
+    protocol: Protocol  # what is equal across assigners
+    seed: int = 0  # of everything random
+    device: str = "auto"  # or ``cpu``, ``cuda``
+    threads: int | None = None  # of the CPU; they change the speed, and the last bits
+    workers: int | None = None  # that load images; they change the speed alone
+    resume: bool = False  # go on from the last checkpoint if there is one
+    restart: bool = False  # begin anew even if there is one
     results: Path = Path("results")
-    command: str = ""
-    again: str = ""
-    console: Console | None = None
-    checkpoint_seconds: float = 30.0
+    command: str = ""  # the line that repeats this run, for the record
+    again: str = ""  # the line that goes on with it in this very place; `command` with --resume where empty
+    console: Console | None = None  # where progress is shown
+    checkpoint_seconds: float = 30.0  # between checkpoints
 
 
 def run(request: RunRequest) -> RunOutcome | None:

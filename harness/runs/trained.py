@@ -22,19 +22,12 @@ from harness.training.checkpoint import load_network
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's detector.
-
-    Attributes:
-        record: of the run.
-        protocol: of the run.
-        classes: class names in the order of their ids.
-        model: in evaluation mode, on the device; without an assigner unless it was asked for.
-    """
+    """A run's detector."""
 
     record: RunRecord
     protocol: Protocol
-    classes: tuple[str, ...]
-    model: FCOS
+    classes: tuple[str, ...]  # names in the order of their ids
+    model: FCOS  # in evaluation mode, on the device; without an assigner unless it was asked for
 
     @property
     def run_id(self) -> str:

@@ -55,8 +55,6 @@ def carry_out(
     """Run what the plan wants, in its order; a run that fails is written down and the next one begins.
 
     Args:
-        plan: of `make_plan`.
-        store: where records, failures and working files lie.
         train: trains one run and returns its record.
         before: told the position of the run that begins, and all runs of this round.
         after: told how each ended.

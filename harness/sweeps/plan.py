@@ -159,8 +159,6 @@ def make_plan(
     """Check everything, open the data once and look every run up in the store.
 
     Args:
-        request: what was asked for.
-        store: where runs and failures lie.
         origin: name or file of the protocol.
         command_of: the line that repeats one run alone.
 
@@ -178,14 +176,7 @@ def make_plan(
 
 
 class Situation:
-    """What a store holds, and which data there are, when a plan is made.
-
-    Args:
-        store: where runs and failures lie.
-
-    Attributes:
-        problems: one line for each file that is neither a record nor a failed run's.
-    """
+    """What a store holds, and which data there are, when a plan is made."""
 
     def __init__(self, store: ResultsStore) -> None:
         records, problems = store.load_all()
@@ -193,7 +184,7 @@ class Situation:
         self._store, self._recorded = store, RecordIndex(records)
         self._failed = {failure.run_id for failure in failures}
         self._data: dict[tuple[str, DataSection], DataIdentity] = {}
-        self.problems = (*problems, *more)
+        self.problems = (*problems, *more)  # a line for each file that is neither a record nor a failed run's
 
     def planned(self, choice: Choice, tuning: Tuning, data: str, seed: int, command: str) -> PlannedRun:
         """A run with its state; its data are opened once.

@@ -22,27 +22,17 @@ LARGEST_FACTOR = 1e6  # likewise
 
 
 class SweepRequest(BaseModel):
-    """What is asked for, on the command line or in a TOML file.
-
-    Attributes:
-        assigners: texts as `expand` reads them.
-        seeds: as given, or ``0..n-1`` for a count ``n``.
-        protocol: built-in name or TOML file; None is the default for the data.
-        data: ``shapes``, ``coco:DIR``, ``voc:DIR`` or ``wider:DIR``.
-        overrides: ``section.key=value`` texts; in TOML the table or list ``set``.
-        tune: factors for numeric keys of the protocol.
-        rerun: which of the runs that ended are run again.
-    """
+    """What is asked for, on the command line or in a TOML file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    assigners: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    protocol: str | None = None
-    data: str = EMBEDDED
-    overrides: tuple[str, ...] = Field(default=(), alias="set")
-    tune: dict[str, tuple[float, ...]] = {}
-    rerun: Rerun = "never"
+    assigners: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]  # texts as `expand` reads them
+    seeds: tuple[int, ...] = (0, 1, 2)  # a count ``n`` stands for ``0..n-1``
+    protocol: str | None = None  # built-in name or TOML file; None is the default for the data
+    data: str = EMBEDDED  # or ``coco:DIR``, ``voc:DIR``, ``wider:DIR``
+    overrides: tuple[str, ...] = Field(default=(), alias="set")  # ``section.key=value``; in TOML a table or a list
+    tune: dict[str, tuple[float, ...]] = {}  # factors for numeric keys of the protocol
+    rerun: Rerun = "never"  # which of the runs that ended are run again
 
     @field_validator("seeds", mode="before")
     @classmethod

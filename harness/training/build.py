@@ -30,7 +30,14 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
         UserError: for a backbone that cannot be built, or weights that are not at hand.
     """
     model, evaluation = protocol.model, protocol.evaluation
-    weights = _weights(protocol) if to_train and model.weights_sha256 else None
+    weights = None
+    if to_train and model.weights_sha256:
+        if not model.weights:
+            raise UserError(
+                f"protocol {protocol.name} starts from weights of SHA-256 {model.weights_sha256}; name the file of "
+                "them with --set model.weights=FILE"
+            )
+        weights = read_weights(model.weights, model.weights_sha256)
     with _seeded(seed, "detector"):
         try:
             return FCOS(
@@ -131,13 +138,3 @@ def _seeded(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, purpose))
         yield
-
-
-def _weights(protocol: Protocol) -> dict[str, torch.Tensor]:
-    model = protocol.model
-    if not model.weights:
-        raise UserError(
-            f"protocol {protocol.name} starts from weights of SHA-256 {model.weights_sha256}; name the file of them "
-            "with --set model.weights=FILE"
-        )
-    return read_weights(model.weights, model.weights_sha256)

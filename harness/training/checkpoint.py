@@ -28,39 +28,24 @@ from harness.training.beginning import unseen
 
 @dataclass
 class TrainState:
-    """Where a run stands, besides tensors.
+    """Where a run stands, besides tensors."""
 
-    Attributes:
-        run_id: of the run; a checkpoint of another one is refused.
-        step: steps done.
-        trace_bytes: length of the metrics trace at this step; what lies beyond is written again.
-        seconds: of training so far.
-        step_seconds: the latest step times.
-        curve: evaluations so far, by step.
-        initial_weights: digest of the detector before the first step.
-        batches: digest of all batches so far, this process's share.
-        trained_by: the code that did these steps, in the order in which each came to them: what
-            `harness.core.environment.source_version` says of it, and the version of torch.
-        trained_as: the run whose training stands for this one's (`harness.runs.reuse`).
-        command: the line that goes on from here.
-        question: what the run's id is the hash of (`RunSpec.question`); None where an older version took no note.
-        latest: losses and statistics of the last step.
-        beginning: what `harness.training.beginning` counts over the first steps; None where it did not from the start.
-    """
-
-    run_id: str
-    step: int = 0
-    trace_bytes: int = 0
-    seconds: float = 0.0
-    step_seconds: list[float] = field(default_factory=list)
-    curve: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    initial_weights: str | None = None
-    batches: int | None = 0
+    run_id: str  # a checkpoint of another one is refused
+    step: int = 0  # steps done
+    trace_bytes: int = 0  # length of the metrics trace at this step; what lies beyond is written again
+    seconds: float = 0.0  # of training so far
+    step_seconds: list[float] = field(default_factory=list)  # the latest step times
+    curve: dict[str, dict[str, float | None]] = field(default_factory=dict)  # evaluations so far, by step
+    initial_weights: str | None = None  # digest of the detector before the first step
+    batches: int | None = 0  # digest of all batches so far, this process's share
+    # The code that did these steps, in the order in which each came to them: what
+    # `harness.core.environment.source_version` says of it, and the version of torch.
     trained_by: list[dict[str, str | None]] = field(default_factory=list)
-    trained_as: str | None = None
-    command: str = ""
-    question: dict[str, Any] | None = None
-    latest: dict[str, dict[str, float]] = field(default_factory=dict)
+    trained_as: str | None = None  # the run whose training stands for this one's (`harness.runs.reuse`)
+    command: str = ""  # the line that goes on from here
+    question: dict[str, Any] | None = None  # `RunSpec.question`; None where an older version took no note
+    latest: dict[str, dict[str, float]] = field(default_factory=dict)  # losses and statistics of the last step
+    # What `harness.training.beginning` counts over the first steps; None where it did not from the start.
     beginning: dict[str, float] | None = field(default_factory=unseen)
 
 

@@ -67,18 +67,9 @@ class _Learning(nn.Module):
 
 @dataclass
 class Trainer:
-    """Trains a detector with its assigner and keeps its checkpoints and trace.
+    """Trains a detector with its assigner and keeps its checkpoints and trace."""
 
-    Attributes:
-        model: with an assigner attached, on `device`.
-        checkpoint_folder, trace_path: where these are written.
-        name_of: names the image at a position of the training set, for messages.
-        checkpoint_seconds: between checkpoints.
-        source: of the data, as ``--data`` takes it, for messages.
-        question: what the run's id is the hash of, for its checkpoints.
-    """
-
-    model: FCOS
+    model: FCOS  # with an assigner attached, on `device`
     protocol: Protocol
     run_id: str
     seed: int
@@ -86,10 +77,10 @@ class Trainer:
     group: Processes
     checkpoint_folder: Path
     trace_path: Path
-    name_of: Callable[[int], str]
-    checkpoint_seconds: float = 30.0
-    source: str = "SPEC"
-    question: dict[str, Any] | None = None
+    name_of: Callable[[int], str]  # names the image at a position of the training set, for messages
+    checkpoint_seconds: float = 30.0  # between checkpoints
+    source: str = "SPEC"  # of the data, as ``--data`` takes it, for messages
+    question: dict[str, Any] | None = None  # what the run's id is the hash of, for its checkpoints
     state: TrainState = field(init=False)
     latest: dict[str, dict[str, float]] = field(default_factory=dict)  # losses and statistics of the last logged step
 

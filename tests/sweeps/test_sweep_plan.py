@@ -150,7 +150,7 @@ def test_a_number_that_cannot_be_tuned_is_named(tune, message):
 def planned(protocol, assigner="center"):
     (tuning,) = [t for t in tunings("tiny", (), {}) if t]
     spec = RunSpec(protocol, DATA, assigner, {}, 0)
-    return PlannedRun(Choice(assigner, {}, {}, given={}), tuning, spec, "", "missing", frozenset())
+    return PlannedRun(Choice(assigner, {}, {}, typed={}), tuning, spec, "", "missing", frozenset())
 
 
 def test_costs_are_medians_of_the_nearest_records():
