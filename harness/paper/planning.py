@@ -21,15 +21,10 @@ NOT_REGISTERED = "not registered yet"
 
 @dataclass(frozen=True)
 class Place:
-    """The data of some rows and the protocol that goes with it.
+    """The data of some rows and the protocol that goes with it."""
 
-    Attributes:
-        data: as ``--data`` takes it; None where it was not named.
-        origin: name or file of the protocol.
-    """
-
-    data: str | None
-    origin: str
+    data: str | None  # as ``--data`` takes it; None where it was not named
+    origin: str  # name or file of the protocol
 
 
 @dataclass(frozen=True)
