@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console.options import device_option, json_option, results_option
+from harness.cli.console.options import FOLDER, device_option, json_option, results_option
 from harness.cli.console.output import console, emit, say
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
@@ -34,12 +34,7 @@ IMAGES = 4  # of figure 5
 )
 @click.option("--data", metavar="SPEC", help="Data of the runs, as for `harness run`; not needed for shapes.")
 @click.option("--eccentric", is_flag=True, help="Figure 5: of the images with the most eccentric objects.")
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="[default: figures beside the records]",
-)
+@click.option("--output", type=FOLDER, metavar="DIR", help="[default: figures beside the records]")
 @device_option
 @results_option
 @json_option
@@ -90,13 +85,13 @@ def command(
         images = _images(store, asked[0], data)
         folder = output or results / "figures"
         if number == "4":
-            paths, told = _figure_4(store, asked, images, where, folder)
+            paths, numbers = _figure_4(store, asked, images, where, folder)
         else:
-            paths, told = _figure_5(store, asked, images, where, folder, eccentric=eccentric)
+            paths, numbers = _figure_5(store, asked, images, where, folder, eccentric=eccentric)
     for path in paths:
         say(screen, f"picture {path}")
     if as_json:
-        emit({"figure": int(number), "pictures": [str(path) for path in paths], **told})
+        emit({"figure": int(number), "pictures": [str(path) for path in paths], **numbers})
 
 
 def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
@@ -130,19 +125,18 @@ def _figure_4(
     from harness.paper.figures import components, curves, figure_4
 
     trained = _load(store, asked[0], images, device)
-    found = components(trained, images)
+    learnt = components(trained, images)
     lines = curves(_traces(store, trained.record, asked))
-    paths = save(figure_4(found, lines, f"{trained.run_id} on {images.title}, {images.split}"), folder / "figure-4")
-    told = {
+    paths = save(figure_4(learnt, lines, f"{trained.run_id} on {images.title}, {images.split}"), folder / "figure-4")
+    return paths, {
         "run": trained.run_id,
-        "boxes": found.boxes,
+        "boxes": learnt.boxes,
         "components": [
             {"level": int(level), "mu": mu.tolist(), "sigma": sigma.tolist(), "share": float(share)}
-            for level, mu, sigma, share in zip(found.level, found.mu, found.sigma, found.share, strict=True)
+            for level, mu, sigma, share in zip(learnt.level, learnt.mu, learnt.sigma, learnt.share, strict=True)
         ],
         "curves": [{"name": c.name, "seeds": c.seeds, "step": c.step, "iou_of_positives": c.value} for c in lines],
     }
-    return paths, told
 
 
 def _traces(store: ResultsStore, first: RunRecord, asked: Sequence[str]) -> dict[str, list[Trace]]:
@@ -160,12 +154,12 @@ def _traces(store: ResultsStore, first: RunRecord, asked: Sequence[str]) -> dict
         same = [record for record in records if question_of(record).key == question_of(first).key]
         chosen = [r for r in same if not changed_options(r, defaults) or r.run_id == first.run_id]
     details, _ = load_details(store, [record.run_id for record in chosen])
-    found: dict[str, list[Trace]] = {}
+    traces: dict[str, list[Trace]] = {}
     for record in chosen:
         known = details.get(record.run_id)
         trace = known.trace if known else learning_curves(store.folder(record.run_id).trace)
-        found.setdefault(row_name(record.assigner, changed_options(record, defaults)), []).append(trace)
-    return found
+        traces.setdefault(row_name(record.assigner, changed_options(record, defaults)), []).append(trace)
+    return traces
 
 
 def _figure_5(

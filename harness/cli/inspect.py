@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.console.options import device_option, json_option, results_option, set_option
-from harness.cli.console.output import console, emit, say
+from harness.cli.console.options import FILE, device_option, json_option, results_option, set_option
+from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import choose_protocol, parse_pair
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
@@ -41,9 +41,7 @@ Rows = list[dict[str, Any]]
 @set_option("data.short_edge=256")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and draws.")
 @device_option
-@click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="[default: ./inspect.png]"
-)
+@click.option("--output", type=FILE, metavar="FILE.png", help="[default: ./inspect.png]")
 @results_option
 @json_option
 def command(
@@ -147,9 +145,9 @@ def _as_json(answer: Answer, seed: int, target: Path) -> dict[str, Any]:
 def _table(rows: Rows, view: View) -> Table:
     from harness.inspection.counterfactuals import by_level
 
-    table = Table(title="label and IoU: min, mean, max over the positives", title_justify="left", title_style="dim")
-    for name in ("box", "class", "size px", "as input px", "positives", "on levels", "label", "IoU of predictions"):
-        table.add_column(name, justify="left" if name in ("class", "on levels") else "right")
+    columns = ("box", "class", "size px", "as input px", "positives", "on levels", "label", "IoU of predictions")
+    title = "label and IoU: min, mean, max over the positives"
+    table = new_table(title, columns, words=("class", "on levels"))
     for row in rows:
         sizes = [f"{width:.4g} x {height:.4g}" for width, height in (row["size"], row["input_size"])]
         counts = row.get("positives")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.cli.console.output import points, say
+from harness.cli.console.output import new_table, points, say
 from harness.cli.console.tables import show
 from harness.cli.views.sweep import duration
 from harness.paper.planning import PlannedRow, TablePlan
@@ -23,14 +23,12 @@ if TYPE_CHECKING:
     from harness.paper.outcome import Line
 
 
-def finished(plan: TablePlan, made: Sequence[Line]) -> Grid:
+def finished(plan: TablePlan, lines: Sequence[Line]) -> Grid:
     """The table for a terminal: the columns that matter most."""
-    grid = Grid(title=f"Table {plan.table.number} at scale {plan.scale.name}", title_justify="left", title_style="bold")
-    for name, justify in (("row", "right"), ("method", "left"), ("run as", "left"), ("paper AP", "right"),
-                          ("ours AP", "right"), ("seeds", "right"), ("paper's gain", "right"), ("our gain", "right"),
-                          ("verdict", "left")):  # fmt: skip
-        grid.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for line in made:
+    columns = ("row", "method", "run as", "paper AP", "ours AP", "seeds", "paper's gain", "our gain", "verdict")
+    words = ("method", "run as", "verdict")
+    grid = new_table(f"Table {plan.table.number} at scale {plan.scale.name}", columns, words=words, style="bold")
+    for line in lines:
         done = len(plan.seeds) - len(line.missing)
         interval = line.interval
         half = interval.high - (interval.mean or 0.0) if interval is not None and interval.high is not None else None
@@ -46,24 +44,17 @@ def finished(plan: TablePlan, made: Sequence[Line]) -> Grid:
 
 def show_plan(screen: Console, plan: TablePlan, costs: Costs) -> None:
     """A row per row: its runs by state and what they take."""
-    grid = Grid(
-        title=f"Table {plan.table.number} at scale {plan.scale.name}: {plan.table.title}", title_justify="left",
-        title_style="bold",
-    )  # fmt: skip
-    for name in ("row", "run as", "done", "failed", "missing", "time", "memory MB", "remark"):
-        grid.add_column(name, justify="left" if name in ("run as", "remark") else "right", overflow="fold")
+    title = f"Table {plan.table.number} at scale {plan.scale.name}: {plan.table.title}"
+    columns = ("row", "run as", "done", "failed", "missing", "time", "memory MB", "remark")
+    grid = new_table(title, columns, words=("run as", "remark"), folded=columns, style="bold")
     for planned in plan.rows:
         values = row_json(planned, costs, plan)
         words = " ".join([planned.row.assigner, *planned.tuning.overrides])
         states = values["states"]
-        left = states["missing"] + states["interrupted"]
-        todo = values["to_run"]
-        grid.add_row(
-            planned.row.name, Text(words), str(states["done"]), str(states["failed"]), str(left),
-            duration(values["seconds"]) if todo else "-",
-            ("unknown" if values["memory_mb"] is None else points(values["memory_mb"], 0)) if todo else "-",
-            Text(values["remark"]),
-        )  # fmt: skip
+        counts = (states["done"], states["failed"], states["missing"] + states["interrupted"])
+        memory = "unknown" if values["memory_mb"] is None else points(values["memory_mb"], 0)
+        cost = (duration(values["seconds"]), memory) if values["to_run"] else ("-", "-")
+        grid.add_row(planned.row.name, Text(words), *map(str, counts), *cost, Text(values["remark"]))
     show(screen, grid, ("remark", "memory MB"))
     runs = {
         (run.choice.name, planned.protocol.digest, planned.row.kind, run.spec.seed): run
@@ -75,11 +66,8 @@ def show_plan(screen: Console, plan: TablePlan, costs: Costs) -> None:
     time = duration(costs.seconds(runs.values()))
     say(screen, f"to run: {len(runs)} runs, rows that come to the same run counted once; {time}")
     for place in dict.fromkeys(planned.place for planned in plan.rows):
-        base = load_protocol(place.origin)
-        say(
-            screen,
-            f"protocol {base.name} ({base.digest}) on {place.data or 'data to be named'}, changed as each row says",
-        )
+        base, data = load_protocol(place.origin), place.data or "data to be named"
+        say(screen, f"protocol {base.name} ({base.digest}) on {data}, changed as each row says")
 
 
 def row_json(planned: PlannedRow, costs: Costs, plan: TablePlan) -> dict[str, Any]:
@@ -104,17 +92,16 @@ def row_json(planned: PlannedRow, costs: Costs, plan: TablePlan) -> dict[str, An
     }
 
 
-def probes(plan: TablePlan, found: Mapping[str, RunRecord]) -> Grid:
-    """What each row's probe cost; `found` is by row."""
+def probes(plan: TablePlan, records: Mapping[str, RunRecord]) -> Grid:
+    """What each row's probe cost; the records are by row."""
     title = f"Table {plan.table.number} at scale {plan.scale.name}: {WORDS}"
-    grid = Grid(title=title, title_justify="left", title_style="bold")
-    for name in ("row", "run as", "step s", "evaluation s", "memory MB", "parameters"):
-        grid.add_column(name, justify="left" if name == "run as" else "right", overflow="fold")
+    columns = ("row", "run as", "step s", "evaluation s", "memory MB", "parameters")
+    grid = new_table(title, columns, words=("run as",), folded=columns, style="bold")
     for planned in plan.rows:
         words = " ".join([planned.row.assigner, *planned.tuning.overrides[: -len(CHANGES)]])
         cells = ["-"] * 4
-        if planned.row.name in found:
-            cost = found[planned.row.name].cost
+        if planned.row.name in records:
+            cost = records[planned.row.name].cost
             seconds = [points(ms / 1000, 2) for ms in (cost.step_ms, cost.eval_ms_per_image)]
             cells = [*seconds, points(cost.peak_memory_mb, 0), str(cost.parameters)]
         grid.add_row(planned.row.name, Text(words), *cells)
