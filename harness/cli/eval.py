@@ -107,7 +107,7 @@ def _complete(
         say(
             screen,
             f"{run_id} waits for its record, which this does not complete: that is of {known.kind} {known.title}, "
-            f"split {pending.own_split}; complete it with: {completing(run_id, pending.data, store.root)}",
+            f"split {known.val.split}; complete it with: {completing(run_id, pending.data, store.root)}",
         )
         return None
     return complete_run(store, run_id, images, data=data, **how)

@@ -75,7 +75,12 @@ def command(
     """
     screen = console(as_json, files=True)
     target = output or Path("inspect.png")
-    _check_words(assigner, run_id, bool(protocol_name or overrides), target)
+    if assigner is None and run_id is None:
+        raise UserError("name an assigner with --assigner, or a run with --run; `harness ls` lists both")
+    if run_id is not None and (protocol_name or overrides):
+        raise UserError("--run brings its own protocol; leave out --protocol and --set")
+    if target.suffix.lower() != ".png":
+        raise UserError(f"--output {target} must end in .png")
     name, chosen = registry.parse_spec(assigner) if assigner else (None, {})
     chosen |= dict(parse_pair(text) for text in options)
     if name is not None:
@@ -115,16 +120,6 @@ def _show(screen: Console, answer: Answer, target: Path) -> None:
     if explanation is not None:
         say(screen, explanation.text)
     say(screen, f"picture {target}")
-
-
-def _check_words(assigner: str | None, run_id: str | None, protocol_given: bool, target: Path) -> None:
-    """Refuse words that do not go together."""
-    if assigner is None and run_id is None:
-        raise UserError("name an assigner with --assigner, or a run with --run; `harness ls` lists both")
-    if run_id is not None and protocol_given:
-        raise UserError("--run brings its own protocol; leave out --protocol and --set")
-    if target.suffix.lower() != ".png":
-        raise UserError(f"--output {target} must end in .png")
 
 
 def _as_json(answer: Answer, seed: int, target: Path) -> dict[str, Any]:

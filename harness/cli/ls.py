@@ -114,15 +114,8 @@ _LISTS: dict[str, Callable[[Path], Rows]] = {
 
 def _assigner(name: str) -> dict[str, Any]:
     entry = find(name)
-    return {
-        "name": entry.name,
-        "title": entry.title,
-        "paper": entry.paper,
-        "year": entry.year,
-        "target": entry.target,
-        **asdict(describe(entry)),
-        "bibtex": papers().get(entry.cite),
-    }
+    fields = {field: getattr(entry, field) for field in ("name", "title", "paper", "year", "target")}
+    return {**fields, **asdict(describe(entry)), "bibtex": papers().get(entry.cite)}
 
 
 def _print_assigner(screen: Console, about: dict[str, Any]) -> None:

@@ -93,7 +93,11 @@ def command(assigner: str | None, golden: Path | None, peers: tuple[str, ...], e
         cases = [read_case(path) for path in files]
         findings = [_examined(entry.name, cases, examples, progress) for entry in catalogue()]
         complaint = _show_all(screen, findings, cases)
-        report = _report_on_all(findings, golden)
+        verdicts = [verdict for finding in findings for verdict in finding.verdicts]
+        report: dict[str, Any] = {
+            "assigners": [{**_report(finding, golden), "ok": finding.complaint is None} for finding in findings],
+            "peers": tables.peers_json(verdicts) if golden is not None else None,
+        }
     else:
         finding = _one(assigner, files, peers, examples, progress, screen)
         complaint = f"{finding.subject.title}: {finding.complaint}" if finding.complaint else None
@@ -205,12 +209,4 @@ def _report(finding: Finding, golden: Path | None) -> dict[str, Any]:
         "options": dict(finding.subject.options),
         "contract": [tables.outcome_json(outcome) for outcome in finding.outcomes],
         "golden": compared,
-    }
-
-
-def _report_on_all(findings: Sequence[Finding], golden: Path | None) -> dict[str, Any]:
-    verdicts = [verdict for finding in findings for verdict in finding.verdicts]
-    return {
-        "assigners": [{**_report(finding, golden), "ok": finding.complaint is None} for finding in findings],
-        "peers": tables.peers_json(verdicts) if golden is not None else None,
     }

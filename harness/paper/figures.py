@@ -207,7 +207,9 @@ def figure_5(runs: Sequence[TrainedRun], images: ImageSet, chosen: Sequence[int]
                 learnt.append(quality_panel(view, drawn, *mixture, IMAGE_SIDE))
                 learnt[-1].title = f"{trained.record.assigner}: learnt quality"
         rows += [places, learnt] if learnt else [places]
-    legend = [LegendEntry(partial(_dot, level=level), f"P{FIRST_LEVEL + level}") for level in sorted(levels)]
+    legend = [
+        LegendEntry(partial(Pen.dot, level=level, label=1.0), f"P{FIRST_LEVEL + level}") for level in sorted(levels)
+    ]
     legend.append(LegendEntry(lambda pen, x, y: pen.dot(x, y, 0, 0.0), "dark: soft label 0"))
     return sheet(rows, title, legend)
 
@@ -226,10 +228,6 @@ def most_eccentric(images: ImageSet, count: int) -> list[int]:
     if not means:
         raise UserError(f"{images.title} does not say how eccentric its objects are; shapes does")
     return sorted(means, key=lambda index: (-means[index], index))[:count]
-
-
-def _dot(pen: Pen, x: float, y: float, *, level: int) -> None:
-    pen.dot(x, y, level, 1.0)
 
 
 def embedded(image: Image.Image, title: str) -> str:

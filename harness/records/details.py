@@ -87,8 +87,7 @@ def load_details(store: ResultsStore, run_ids: Iterable[str]) -> tuple[dict[str,
 def learning_curves(path: Path) -> Trace:
     """The trace of a run in at most `TRACE_POINTS` points; empty where there is no file."""
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    parts = np.array_split(np.arange(len(lines)), min(TRACE_POINTS, len(lines) or 1))
-    stretches = [part for part in parts if len(part)]
+    stretches = np.array_split(np.arange(len(lines)), min(TRACE_POINTS, len(lines))) if lines else []
 
     def means(group: str) -> dict[str, Numbers]:
         names = sorted({name for line in lines for name in line[group]})

@@ -39,9 +39,8 @@ def known_defaults(records: Iterable[RunRecord]) -> dict[str, dict[str, Any]]:
 def changed_options(record: RunRecord, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The options of a record that differ from `known_defaults`, by name."""
     usual = defaults.get(record.assigner, {})
-    changed = record.changed_options
     return {
         key: value
         for key, value in sorted(record.options.items())
-        if (value != usual[key] if key in usual else key in changed)
+        if (value != usual[key] if key in usual else key in record.changed_options)
     }

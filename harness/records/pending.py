@@ -52,11 +52,6 @@ class Pending:
         """Id of the run that waits for its record."""
         return self.record.run_id
 
-    @property
-    def own_split(self) -> str:
-        """The split that the record is to be of."""
-        return self.record.data.val.split
-
     def spec(self, val: SplitPart | None = None) -> RunSpec:
         """The run as the store knows it.
 

@@ -125,11 +125,11 @@ def own_images(store: ResultsStore, pending: Pending, data: str, val_split: str 
         UserError: if it cannot be read.
     """
     known = pending.record.data
-    if data.partition(":")[0] != known.kind or val_split not in (None, pending.own_split):
+    if data.partition(":")[0] != known.kind or val_split not in (None, known.val.split):
         return None
     section = recorded_protocol(pending.record).data
     images = without_unreadable(open_data(data, section, role="val"), section, store.root, None)
-    same = (images.title, images.split, list(images.classes)) == (known.title, pending.own_split, known.classes)
+    same = (images.title, images.split, list(images.classes)) == (known.title, known.val.split, known.classes)
     return images if same else None
 
 

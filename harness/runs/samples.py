@@ -44,16 +44,11 @@ def write_samples(index: Path, model: FCOS, images: ImageSet, protocol: Protocol
         view = look(model, images, position, protocol)
         samples = assign(model, view, step, range(view.targets.num_boxes))
         picture = overview(view, samples, None, SIDE).finished()
-        name = f"{number}.png"
-        files[name] = _png(picture)
+        name, buffer = f"{number}.png", io.BytesIO()
+        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        files[name] = buffer.getvalue()
         pictures.append({"image": view.name, "file": name, "width": picture.width, "height": picture.height})
     rmtree(index.parent, ignore_errors=True)
     for name, content in files.items():
         write_atomically(index.with_name(name), content)
     write_atomically(index, dump(pictures))  # last: where it lies, its pictures do
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
