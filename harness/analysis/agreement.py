@@ -8,11 +8,12 @@ the same, so that whatever differs is the rule. Measures: `harness.analysis.meas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -70,9 +71,9 @@ class FrozenBatch:
 
 @dataclass(frozen=True)
 class Subject(AssignerSpec):
-    """An assigner to ask; `own`: it is the run's own, options included."""
+    """An assigner to ask."""
 
-    own: bool
+    of_run: bool  # it is the run's, options included
 
 
 @dataclass(frozen=True)
@@ -124,16 +125,16 @@ def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, A
     Raises:
         UserError: for an unknown name or option, or an assigner that is asked for twice.
     """
-    made: dict[str, Subject] = {}
-    for assigner, given in asked:
+    subjects: dict[str, Subject] = {}
+    for assigner, options in asked:
         same = assigner == record.assigner
         trained = resolve_assigner(assigner, record.options).options if same else {}  # with options that came later
-        spec = resolve_assigner(assigner, {**trained, **given})
-        if spec.name in made:
+        spec = resolve_assigner(assigner, {**trained, **options})
+        if spec.name in subjects:
             raise UserError(f"assigner {spec.name} is asked for twice; leave one out")
-        own = same and spec.options == trained
-        made[spec.name] = Subject(assigner, spec.options, spec.changed, own=own)
-    return list(made.values())
+        of_run = same and spec.options == trained
+        subjects[spec.name] = Subject(assigner, spec.options, spec.changed, of_run=of_run)
+    return list(subjects.values())
 
 
 def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, grads: bool = False) -> FrozenBatch:
@@ -150,39 +151,39 @@ def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, gra
         UserError: if the images have no box.
     """
     indices = range(min(count, len(images)))
-    made = forward(model, images, indices, protocol, grads=grads)
-    if not made.targets.num_boxes:
+    batch = forward(model, images, indices, protocol, grads=grads)
+    if not batch.targets.num_boxes:
         raise UserError(
             f"no box in the first {len(indices)} images of split {images.split!r}; ask for more with --images"
         )
-    names = set.intersection(*(set(each.attributes) for each in made.objects))
-    area = np.concatenate([each.area for each in made.objects])[made.rows]
-    attributes = {name: np.concatenate([each.attributes[name] for each in made.objects])[made.rows] for name in names}
+
+    def of_boxes(arrays: Iterable[npt.NDArray[Any]]) -> Floats:
+        return np.concatenate([*arrays])[batch.rows].astype(np.float64)
+
+    names = set.intersection(*(set(each.attributes) for each in batch.objects))
     return FrozenBatch(
-        grid=made.grid,
-        predictions=made.predictions,
-        targets=made.targets,
-        area=area.astype(np.float64),
-        attributes={name: values.astype(np.float64) for name, values in attributes.items()},
+        grid=batch.grid,
+        predictions=batch.predictions,
+        targets=batch.targets,
+        area=of_boxes(each.area for each in batch.objects),
+        attributes={name: of_boxes(each.attributes[name] for each in batch.objects) for name in names},
         image_ids=tuple(images.image_id(index) for index in indices),
     )
 
 
-def ask(model: FCOS, frozen: FrozenBatch, subject: Subject, own: Assigner) -> tuple[Assignment, str]:
+def ask(model: FCOS, frozen: FrozenBatch, subject: Subject, trained: Assigner) -> tuple[Assignment, str]:
     """What an assigner makes of the batch, and where its parameters are from (see `Insight`).
 
     Args:
         model: the detector; the assigner is attached to it.
-        frozen: the batch.
-        subject: whom to ask.
-        own: the run's assigner, with what it learnt.
+        trained: the run's assigner, with what it learnt.
     """
-    if subject.own:
-        assigner, parameters = own, "own" if own.state_dict() else "none"
-        model.attach(own)
+    if subject.of_run:
+        assigner, parameters = trained, "own" if trained.state_dict() else "none"
+        model.attach(trained)
     else:
         assigner = attach_assigner(model, subject.assigner, subject.options, SEED).to(frozen.grid.points.device)
-        parameters = _teach(assigner, own.state_dict())
+        parameters = _teach(assigner, trained.state_dict())
     model.eval()
     with torch.autocast(frozen.grid.points.device.type, enabled=False), torch.set_grad_enabled(assigner.needs.grads):
         assignment: Assignment = assigner(frozen.grid, frozen.targets, model.visible(frozen.predictions), STEP)
@@ -217,22 +218,22 @@ def compare(trained: TrainedRun, images: ImageSet, count: int, subjects: Sequenc
             f"{images.title} has {len(images.classes)} classes, run {trained.run_id} was trained on "
             f"{len(trained.classes)}; give data of the same classes"
         )
-    model, own = trained.model, trained.model.assigner
-    assert own is not None
+    model, learnt = trained.model, trained.model.assigner
+    assert learnt is not None
     grads = any(registry.load(subject.assigner).needs.grads for subject in subjects)
     frozen = freeze(model, images, count, trained.protocol, grads=grads)
     boxes = frozen.targets.boxes.cpu().numpy().astype(np.float64)
     bins = strata(boxes, frozen.area, frozen.attributes, BINS)
     rows, footprints = [], []
     for subject in subjects:
-        assignment, parameters = ask(model, frozen, subject, own)
+        assignment, parameters = ask(model, frozen, subject, learnt)
         assert model.assigner is not None
         about = {
             "name": subject.name, "assigner": subject.assigner, "options": subject.options,
             "changed_options": subject.changed, "replaces": sorted(model.assigner.declares.replaces),
         }  # fmt: skip
-        made, read_cells = _measure(frozen, assignment, bins)
-        rows.append(about | {"parameters": parameters} | made)
+        measured, read_cells = _measure(frozen, assignment, bins)
+        rows.append(about | {"parameters": parameters} | measured)
         footprints.append(read_cells)
     mass, cells = overlaps(footprints, len(boxes))
     agreement = {

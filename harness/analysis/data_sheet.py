@@ -21,7 +21,6 @@ def draw(images: ImageSet, chosen: Sequence[int], section: DataSection, title: s
     """Compose the sheet.
 
     Args:
-        images: a split.
         chosen: indices of images that can be read.
         section: of the protocol: sizes and the roles of crowds and difficult objects. Nothing is augmented.
         title: above everything.
@@ -48,7 +47,8 @@ def _panel(images: ImageSet, index: int, section: DataSection) -> Panel:
     for region in (sample.ignore * factor).tolist():
         panel.hatch(region)
     # The largest first, so that small ones lie on top.
-    order = sorted(range(len(sample.labels)), key=lambda row: -_area(sample.boxes[row].tolist()))
+    corners = sample.boxes.double()
+    order = (corners[:, 2:] - corners[:, :2]).prod(dim=1).argsort(descending=True, stable=True).tolist()
     unnamed = set(sample.labels.tolist())  # one name a class: many would hide what they are about
     for row in order:
         label = int(sample.labels[row])
@@ -58,7 +58,3 @@ def _panel(images: ImageSet, index: int, section: DataSection) -> Panel:
     if not order and not len(sample.ignore):
         panel.title = f"{panel.title} (no object)"
     return panel
-
-
-def _area(box: Sequence[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -162,10 +162,12 @@ def strata(
         edges: of the further attributes.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=1e-9)
-    made = {"size": {name: (area >= low) & (area < high) for name, (low, high) in AREAS.items()}}
-    made["side"] = in_bins(np.sqrt(sides.prod(axis=1)), SIDES)
-    made["aspect"] = in_bins(sides.max(axis=1) / sides.min(axis=1), ASPECTS)
-    return made | {name: in_bins(attributes[name], edges[name]) for name in edges if name in attributes}
+    return {
+        "size": {name: (area >= low) & (area < high) for name, (low, high) in AREAS.items()},
+        "side": in_bins(np.sqrt(sides.prod(axis=1)), SIDES),
+        "aspect": in_bins(sides.max(axis=1) / sides.min(axis=1), ASPECTS),
+        **{name: in_bins(attributes[name], edges[name]) for name in edges if name in attributes},
+    }
 
 
 def per_box(positives: Positives, rows: Bools) -> dict[str, Any]:
@@ -174,9 +176,9 @@ def per_box(positives: Positives, rows: Bools) -> dict[str, Any]:
     return {"boxes": len(count), "positives": mean(count), "without": mean(count == 0)}
 
 
-def ambiguous(found: Footprint) -> dict[str, Any]:
+def ambiguous(reads: Footprint) -> dict[str, Any]:
     """How many cells positives read, and which share of them is read for two boxes or more."""
-    _, boxes = np.unique(found.cell, return_counts=True)  # a (box, cell) pair occurs once
+    _, boxes = np.unique(reads.cell, return_counts=True)  # a (box, cell) pair occurs once
     return {"cells": len(boxes), "share": mean(boxes > 1)}
 
 

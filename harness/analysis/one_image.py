@@ -26,42 +26,28 @@ from harness.training.build import attach_assigner, build_detector, resolve_assi
 
 @dataclass(frozen=True)
 class Source:
-    """A detector with its assigner, and what to call both.
+    """A detector with its assigner, and what to call both."""
 
-    Attributes:
-        model: in evaluation mode; None where it is built for the classes of the images.
-        protocol, data: of the run, or as asked for.
-        assigner, options: by name, with every option.
-        run_id: whose weights these are; None for an untrained detector.
-        detector: for people.
-    """
-
-    model: FCOS | None
-    protocol: Protocol
-    data: str
+    model: FCOS | None  # in evaluation mode; None where it is built for the classes of the images
+    protocol: Protocol  # of the run, or as asked for
+    data: str  # likewise
     assigner: str
-    options: dict[str, Any]
-    run_id: str | None
-    detector: str
+    options: dict[str, Any]  # all of them
+    run_id: str | None  # whose weights these are; None for an untrained detector
+    detector: str  # what it is called, for people
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the assigner makes of the image.
-
-    Attributes:
-        source: the detector.
-        images: the split that the image is of.
-        explanation: of the box that was asked about, if any.
-    """
+    """What the assigner makes of the image."""
 
     source: Source
     model: FCOS
-    images: ImageSet
+    images: ImageSet  # the split that the image is of
     view: View
     drawn: ImageAssignment
     mixture: tuple[Mixture, torch.Tensor] | None
-    explanation: Explanation | None
+    explanation: Explanation | None  # of the box that was asked about, if any
 
     @property
     def title(self) -> str:
@@ -108,12 +94,12 @@ def of_run(
     record = store.find(run_id)
     data = data_spec(record, data)
     name = name or record.assigner
-    own = name == record.assigner
-    resolved = resolve_assigner(name, {**(record.options if own else {}), **options}).options
-    own = own and resolved == record.options
-    trained = load_trained(store, record.run_id, device, with_assigner=own)
+    kept = record.options if name == record.assigner else {}
+    resolved = resolve_assigner(name, {**kept, **options}).options
+    learnt = name == record.assigner and resolved == record.options
+    trained = load_trained(store, record.run_id, device, with_assigner=learnt)
     detector = f"the detector of run {trained.run_id}"
-    if not own:
+    if not learnt:
         assigner = attach_assigner(trained.model, name, resolved, seed).to(device)
         if any(True for _ in assigner.parameters()):
             detector += ", the assigner's own parameters untrained"
@@ -137,7 +123,9 @@ def ask(source: Source, split: str | None, image: str, box: int | None, seed: in
     images = open_data(source.data, section, role="train")
     index = find_image(images, image)
     if box is not None and box >= len(images.annotations(index)):
-        raise UserError(_no_such_box(images, index, box))
+        count = len(images.annotations(index))
+        known = f"its boxes are 0 to {count - 1}" if count else "it has none"
+        raise UserError(f"image {images.name(index)} has no box {box}; {known}")
     model, step = source.model, Step(seed, protocol.schedule.steps, 1.0)  # after the last step: schedules have ended
     if model is None:
         model, step = build_detector(protocol, len(images.classes), seed), Step(seed)
@@ -154,9 +142,3 @@ def ask(source: Source, split: str | None, image: str, box: int | None, seed: in
         mixture = mixtures(model, view)
         explanation = explain(model, view, step, drawn, box) if box is not None else None
     return Answer(source, model, images, view, drawn, mixture, explanation)
-
-
-def _no_such_box(images: ImageSet, index: int, box: int) -> str:
-    count = len(images.annotations(index))
-    known = f"its boxes are 0 to {count - 1}" if count else "it has none"
-    return f"image {images.name(index)} has no box {box}; {known}"

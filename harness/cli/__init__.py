@@ -121,9 +121,9 @@ class Verbs(click.Group):
         """The verb of this name."""
         if cmd_name not in VERBS:
             return None
-        found = import_module(f"harness.cli.{cmd_name}").command
-        assert isinstance(found, click.Command)
-        return found
+        verb = import_module(f"harness.cli.{cmd_name}").command
+        assert isinstance(verb, click.Command)
+        return verb
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The verbs with what they are for, without loading them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from rich.text import Text
 from assigners import registry
 from assigners.registry import AssignerSpec
 from harness.cli.console.options import json_option, results_option, set_option
-from harness.cli.console.output import console, emit, say
+from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.core.text import counted
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 QUICK = ((7, 100), (2,), (80,))  # boxes, images, classes
 QUICK_SECONDS, SECONDS = 0.3, 1.0
 FILE, STEP_FILE = "assigners.csv", "step.csv"
+_where = itemgetter("device", "threads", "size")  # what the rows of one picture have in common
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -149,16 +151,17 @@ def assigners_command(
     rules = RULES if dense else {}
     limits = Limits(QUICK_SECONDS if quick else SECONDS, dense_memory, dense_seconds)
     subjects = [resolve_assigner(*spec) for spec in specs]
+    path = results / "bench" / FILE
     with computing(where, threads):
-        told = _environment(where)
-        rows = _measure(Bench(rules, where, limits, size), cells, subjects, results / "bench" / FILE, told, progress)
+        machine = _environment(where)
+        rows = _measure(Bench(rules, where, limits, size), cells, subjects, path, machine, progress)
     show(screen, _assigners_table(rows), ("note", "passes", "dense MiB", "dense ms"))
     if picture:
-        for path in _draw(results / "bench" / FILE, (told["device"], str(told["threads"]), size_text(size))):
-            say(screen, f"picture {path}")
-    say(screen, f"rows in {results / 'bench' / FILE}")
+        for drawing in _draw(path, (machine["device"], str(machine["threads"]), size_text(size))):
+            say(screen, f"picture {drawing}")
+    say(screen, f"rows in {path}")
     if as_json:
-        emit({"environment": told, "rows": [asdict(row) for row in rows]})
+        emit({"environment": machine, "rows": [asdict(row) for row in rows]})
 
 
 @command.command("step", short_help="Its share of a training step.")
@@ -218,13 +221,13 @@ def step_command(
     subject = resolve_assigner(name, options)
     request = StepRequest(subject, protocol, images, boxes, classes, size, seconds)
     with computing(where, threads):
-        told = _environment(where)
+        machine = _environment(where)
         share = measure_share(request, where)
-    _record(results / "bench" / STEP_FILE, share, told)
+    _record(results / "bench" / STEP_FILE, share, machine)
     show(screen, _share_table(share))
     say(screen, f"row in {results / 'bench' / STEP_FILE}")
     if as_json:
-        emit({"environment": told, **asdict(share)})
+        emit({"environment": machine, **asdict(share)})
 
 
 @command.command("summary", short_help="What was measured, as Markdown.")
@@ -264,8 +267,8 @@ def picture_command(size: tuple[int, int], results: Path) -> None:
             f"{path} holds no measurement of {size_text(size)} px; `harness bench assigners` makes them, or name "
             "another --size"
         )
-    for drawn in _draw(path, max(places, key=places.count)):
-        say(console(False), f"picture {drawn}")
+    for drawing in _draw(path, max(places, key=places.count)):
+        say(console(False), f"picture {drawing}")
 
 
 @command.command("benefit", short_help="AP against time and memory, as a picture.")
@@ -288,32 +291,28 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
 
     need_matplotlib("`harness bench benefit`")
     lines = [line for line in read_lines(results / "bench" / FILE) if line["size"] == size_text(size)]
-    places = sorted({(line["device"], line["threads"], line["torch"]) for line in lines})
+    machine_of = itemgetter("device", "threads", "torch")
     fair = [board for board in boards(ResultsStore(results).load_all()[0], {}) if board.kind == "fair"]
     fair = [board for board in fair if protocol in (None, board.question.protocol, board.question.protocol_hash)]
     fair = [board for board in fair if data in (None, board.question.data, board.question.data_hash)]
-    drawn = [
-        (points, board, place)
+    candidates = [
+        (points, board, machine)
         for board in fair
-        for place in places
-        if (points := benefits(board, (line for line in lines if _place(line) == place)))
+        for machine in sorted({*map(machine_of, lines)})
+        if (points := benefits(board, (line for line in lines if machine_of(line) == machine)))
     ]
-    if not drawn:
+    if not candidates:
         raise UserError(
             f"no assigner has both runs and costs under {results}; `harness sweep` makes the ones, `harness bench "
             "assigners` the others; or name another --protocol, --data or --size"
         )
-    points, board, (device, threads, torch) = max(drawn, key=lambda found: len(found[0]))
+    points, board, (device, threads, torch) = max(candidates, key=lambda candidate: len(candidate[0]))
     seeds = sorted({len(entry.seeds) for entry in board.entries if entry.name in {p.name for p in points}})
-    told = f"{'-'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
-    title = f"AP on {board.question.data} under {board.question.protocol}, {told}, against what an assigner costs"
+    many = f"{'-'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+    title = f"AP on {board.question.data} under {board.question.protocol}, {many}, against what an assigner costs"
     below = f"costs: {size_text(size)} px, {device}, {counted(int(threads), 'thread')}, torch {torch}"
     for path in save(draw(points, title, below), results / "bench" / "benefit"):
         say(console(False), f"picture {path}")
-
-
-def _place(line: dict[str, str]) -> tuple[str, str, str]:
-    return line["device"], line["threads"], line["torch"]
 
 
 def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
@@ -328,8 +327,8 @@ def _environment(where: Any) -> dict[str, Any]:
     from harness.bench.measurements import ENVIRONMENT
     from harness.core.environment import environment, source_version
 
-    told = {**environment(where), **source_version()}
-    return {name: told[name] for name in ENVIRONMENT}
+    machine = {**environment(where), **source_version()}
+    return {name: machine[name] for name in ENVIRONMENT}
 
 
 def _measure(
@@ -337,7 +336,7 @@ def _measure(
     cells: Sequence[Cell],
     subjects: Sequence[AssignerSpec],
     path: Path,
-    told: dict[str, Any],
+    machine: dict[str, Any],
     screen: Console,
 ) -> list[Measurement]:
     """Every subject on every cell; a row is written as soon as it is known."""
@@ -351,18 +350,18 @@ def _measure(
             for subject in subjects:
                 bar.update(task, description=f"{where}: {subject.name}")
                 rows.append(bench.row(cell, scene, subject))
-                _record(path, rows[-1], told)
+                _record(path, rows[-1], machine)
                 bar.advance(task)
             if not screen.is_terminal:
                 say(screen, f"measured {len(subjects)} on {where}")
     return rows
 
 
-def _record(path: Path, row: Measurement | Share, told: dict[str, Any]) -> None:
+def _record(path: Path, row: Measurement | Share, machine: dict[str, Any]) -> None:
     from harness.bench.measurements import merge, read_lines, to_line, write_lines
 
     kind = type(row)
-    write_lines(path, merge(read_lines(path, kind), [to_line(row, told)], kind), kind)
+    write_lines(path, merge(read_lines(path, kind), [to_line(row, machine)], kind), kind)
 
 
 def _draw(path: Path, where: tuple[str, str, str]) -> list[Path]:
@@ -378,20 +377,12 @@ def _draw(path: Path, where: tuple[str, str, str]) -> list[Path]:
     return save(draw(lines, title), path.with_suffix(""))
 
 
-def _where(line: dict[str, str]) -> tuple[str, str, str]:
-    """What rows of one picture have in common: device, threads and size of the images."""
-    return line["device"], line["threads"], line["size"]
-
-
 def _assigners_table(rows: Sequence[Measurement]) -> Table:
     from harness.bench.measurements import short
 
-    table = Table(title="medians of calls; peak memory of one call", title_justify="left", title_style="dim")
-    table.add_column("assigner")
-    for column in ("images", "boxes", "classes", "ms", "dense ms", "ratio", "MiB", "dense MiB"):
-        table.add_column(column, justify="right")
-    table.add_column("passes")
-    table.add_column("note", overflow="fold")
+    numbers_of = ("images", "boxes", "classes", "ms", "dense ms", "ratio", "MiB", "dense MiB")
+    columns, words = ("assigner", *numbers_of, "passes", "note"), ("assigner", "passes", "note")
+    table = new_table("medians of calls; peak memory of one call", columns, words=words, folded=("note",))
     for row in rows:
         numbers = (row.ms, row.dense_ms, row.ratio, row.mib, row.dense_mib)
         counts = (str(row.images), str(row.boxes), str(row.classes))
@@ -403,11 +394,8 @@ def _share_table(share: Share) -> Table:
     from harness.bench.measurements import short
 
     title = f"a training step of {share.images} images of {share.size} px, {share.boxes} boxes each, {share.backbone}"
-    table = Table(title=title, title_justify="left", title_style="dim")
-    table.add_column("assigner")
-    for column in ("step ms", "with an assignment ready ms", "share %"):
-        table.add_column(column, justify="right")
-    table.add_column("ready")
+    columns = ("assigner", "step ms", "with an assignment ready ms", "share %", "ready")
+    table = new_table(title, columns, words=("assigner", "ready"))
     numbers = (short(share.step_ms), short(share.ready_ms), f"{100 * share.share:.1f}")
     table.add_row(Text(share.assigner), *numbers, Text(share.stand_in))
     return table

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from harness.cli.console.options import json_option, results_option
-from harness.cli.console.output import console, emit, say
+from harness.cli.console.output import console, emit, new_table, points, say, say_left_out
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.records.store import ResultsStore
@@ -54,16 +54,15 @@ def command(first: str, second: str, protocol: str | None, results: Path, as_jso
     from harness.records.details import load_details
 
     details, broken = load_details(store, {record.run_id for record in records})
-    for problem in (*problems, *broken):
-        say(console(as_json=True), f"left out: {problem}")
+    say_left_out((*problems, *broken))
     chosen = [b for b in boards(records, details) if protocol in (None, b.question.protocol, b.question.protocol_hash)]
     if protocol is not None and not chosen:
         raise UserError(f"no run under protocol {protocol!r} in {store.runs_dir}; `harness leaderboard` shows what ran")
-    found = compare(chosen, first, second)
+    comparisons = compare(chosen, first, second)
     if as_json:
-        emit([_plain(comparison) for comparison in found])
+        emit([_plain(comparison) for comparison in comparisons])
         return
-    for comparison in found:
+    for comparison in comparisons:
         _show(screen, comparison)
 
 
@@ -87,23 +86,18 @@ def _show(screen: Console, comparison: Comparison) -> None:
 
 def _by_seed(comparison: Comparison) -> Table:
     a, b = comparison.a, comparison.b
-    seeds = Table(title="AP by seed", title_justify="left", title_style="dim")
-    for name in ("seed", a.name, b.name, "difference"):
-        seeds.add_column(name, justify="right")
+    table = new_table("AP by seed", ("seed", a.name, b.name, "difference"), words=())
     left, right = a.values("AP"), b.values("AP")
     for seed in sorted(left.keys() & right.keys()):
-        seeds.add_row(str(seed), f"{left[seed]:.2f}", f"{right[seed]:.2f}", f"{left[seed] - right[seed]:+.2f}")
-    return seeds
+        table.add_row(str(seed), f"{left[seed]:.2f}", f"{right[seed]:.2f}", f"{left[seed] - right[seed]:+.2f}")
+    return table
 
 
 def _gaps(comparison: Comparison) -> Table:
-    table = Table(
-        title=f"{comparison.a.name} minus {comparison.b.name}, points", title_justify="left", title_style="dim"
-    )
-    for name in ("metric", "difference", "95 % interval", "p", "error: training", "error: images"):
-        table.add_column(name, justify="right")
+    columns = ("metric", "difference", "95 % interval", "p", "error: training", "error: images")
+    table = new_table(f"{comparison.a.name} minus {comparison.b.name}, points", columns)
     for name, gap in comparison.gaps.items():
-        noise = (_or_dash(value) for value in (gap.p, gap.se_seed, gap.se_image))
+        noise = (points(value, 3) for value in (gap.p, gap.se_seed, gap.se_image))
         table.add_row(name, f"{gap.mean:+.2f}", _interval(gap), *noise)
     return table
 
@@ -131,10 +125,6 @@ def verdict(comparison: Comparison) -> str:
 
 def _interval(gap: Gap) -> str:
     return "-" if gap.low is None or gap.high is None else f"{gap.low:+.2f} to {gap.high:+.2f}"
-
-
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _list(seeds: tuple[int, ...]) -> str:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.options import json_option, results_option, set_option, workers_option
-from harness.cli.console.output import Stopped, console, emit, say
+from harness.cli.console.options import FOLDER, json_option, results_option, set_option, workers_option
+from harness.cli.console.output import Stopped, console, emit, new_table, say
 from harness.cli.console.requests import choose_protocol
 from harness.cli.console.tables import show
 from harness.core.text import counted
@@ -30,12 +29,9 @@ MOST_CLASSES = 40  # rows of the table; the rest is in --json
 @click.option("--protocol", "protocol_name", metavar="NAME|FILE.toml", help="Whose sizes; as for `harness run`.")
 @set_option("data.short_edge=512")
 @click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("data-sheets"),
-    show_default="./data-sheets",
+    "--output", type=FOLDER, default=Path("data-sheets"), show_default="./data-sheets",
     help="Folder of the contact sheets.",
-)
+)  # fmt: skip
 @click.option("--images", type=click.IntRange(min=0), default=24, show_default=True, help="On each sheet; 0 for none.")
 @workers_option("decode images")
 @results_option
@@ -75,10 +71,10 @@ def command(
     from harness.drawing.images import save_png
 
     remember = results / CHECKED if results.is_dir() else None
-    found = survey(source, protocol, remember, default_workers(workers), screen)
-    _print(screen, found)
+    surveyed = survey(source, protocol, remember, default_workers(workers), screen)
+    _print(screen, surveyed)
     sheets = []
-    for role, split in found.splits.items():
+    for role, split in surveyed.splits.items():
         chosen = worth_a_look(split.images, images)
         if chosen:
             path = output / f"{split.images.title}-{role}.png"
@@ -87,46 +83,41 @@ def command(
             save_png(path, draw(split.images, chosen, protocol.data, title))
             sheets.append(str(path))
             say(screen, f"sheet        {path}")
-    for line in found.problems:
+    for line in surveyed.problems:
         say(screen, Text(f"problem: {line}", style="bold red"))
     if as_json:
-        splits: dict[str, Any] = {role: split.to_json() for role, split in found.splits.items()}
-        emit({"ok": not found.problems, "problems": list(found.problems), "splits": splits, "sheets": sheets})
-    if found.problems:
-        raise Stopped(f"data: {counted(len(found.problems), 'problem')}", 1)
+        splits: dict[str, Any] = {role: split.to_json() for role, split in surveyed.splits.items()}
+        emit({"ok": not surveyed.problems, "problems": list(surveyed.problems), "splits": splits, "sheets": sheets})
+    if surveyed.problems:
+        raise Stopped(f"data: {counted(len(surveyed.problems), 'problem')}", 1)
     say(screen, "a run can begin")
 
 
-def _print(screen: Console, found: Survey) -> None:
-    told = {role: split.to_json() for role, split in found.splits.items()}
-    table = Table(title=f"{next(iter(found.splits.values())).images.title}", title_justify="left", title_style="dim")
-    table.add_column("")
-    for role, part in told.items():
-        table.add_column(f"{role}: {part['split']}", justify="right")
+def _print(screen: Console, surveyed: Survey) -> None:
+    splits = {role: split.to_json() for role, split in surveyed.splits.items()}
+    title = next(iter(surveyed.splits.values())).images.title
+    table = new_table(title, ("", *(f"{role}: {part['split']}" for role, part in splits.items())), words=("",))
     for name, words in (
         ("images", "images"),
         ("images_without_object", "of them without an object"),
         ("objects", "objects that are learnt"),
         ("not_learnt", "regions and objects that are not"),
     ):
-        table.add_row(words, *(str(part[name]) for part in told.values()))
-    for level in next(iter(told.values()))["levels"]:
-        table.add_row(f"objects by size: {level}", *(str(part["levels"][level]) for part in told.values()))
+        table.add_row(words, *(str(part[name]) for part in splits.values()))
+    for level in next(iter(splits.values()))["levels"]:
+        table.add_row(f"objects by size: {level}", *(str(part["levels"][level]) for part in splits.values()))
     show(screen, table)
-    _print_classes(screen, told)
-    for split in found.splits.values():
+    _print_classes(screen, splits)
+    for split in surveyed.splits.values():
         for line in split.images.warnings.lines(f" in split {split.images.split}"):
             say(screen, Text(f"warning: {line}", style="yellow"))
 
 
-def _print_classes(screen: Console, told: dict[Any, dict[str, Any]]) -> None:
-    table = Table(title="learnt objects by class", title_justify="left", title_style="dim")
-    table.add_column("class")
-    for role in told:
-        table.add_column(role, justify="right")
-    names = list(dict.fromkeys(name for part in told.values() for name in part["classes"]))
+def _print_classes(screen: Console, splits: dict[Any, dict[str, Any]]) -> None:
+    table = new_table("learnt objects by class", ("class", *splits), words=("class",))
+    names = list(dict.fromkeys(name for part in splits.values() for name in part["classes"]))
     for name in names[:MOST_CLASSES]:
-        table.add_row(Text(name), *(str(part["classes"].get(name, "-")) for part in told.values()))
+        table.add_row(Text(name), *(str(part["classes"].get(name, "-")) for part in splits.values()))
     show(screen, table)
     if len(names) > MOST_CLASSES:
         say(screen, f"and {len(names) - MOST_CLASSES} classes more; --json has them")

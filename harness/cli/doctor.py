@@ -10,6 +10,7 @@ from rich.text import Text
 
 from harness.cli.console.options import json_option, results_option
 from harness.cli.console.output import Stopped, console, emit, say
+from harness.core.text import counted
 from harness.doctor import Finding, all_checks, examine
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -50,7 +51,7 @@ def command(
     if as_json:
         emit({"ok": problems == 0, "rows": [asdict(row) for row in rows]})
     if problems:
-        raise Stopped(f"doctor: {problems} {'problem' if problems == 1 else 'problems'}", 1)
+        raise Stopped(f"doctor: {counted(problems, 'problem')}", 1)
     say(screen, "nothing is in the way")
 
 

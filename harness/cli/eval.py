@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console.options import device_option, json_option, results_option, workers_option
-from harness.cli.console.output import bins_table, console, emit, metrics_table, say
+from harness.cli.console.options import FILE, device_option, json_option, results_option, workers_option
+from harness.cli.console.output import console, emit, metrics_table, print_bins, say
 from harness.records.inputs import data_spec
 from harness.records.pending import Pending, completing, find_pending, load_pending
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from harness.records.schema import MetricsPart
+    from harness.runs.run import RunOutcome
 
 
 @click.command("eval")
@@ -25,11 +28,9 @@ if TYPE_CHECKING:
 @workers_option("load images")
 @click.option("--details", is_flag=True, help="Also write results/details/RUN.json, which comparisons read, again.")
 @click.option(
-    "--results-json",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
+    "--results-json", type=FILE, metavar="FILE",
     help="Also write the detections as COCO results; images without annotations will do.",
-)
+)  # fmt: skip
 @results_option
 @json_option
 def command(
@@ -56,82 +57,57 @@ def command(
     """
     screen = console(as_json)
     store = ResultsStore(results)
+    how: dict[str, Any] = {"device": device, "workers": workers, "console": screen, "results_json": results_json}
+    written = {"results_json": str(results_json)} if results_json is not None else {}
     waiting = find_pending(store, run)
     pending = load_pending(store, waiting) if waiting is not None else None
     if pending is not None:
         data = data or pending.data
-        if _complete(screen, store, pending, data, val_split, device, workers, results_json, as_json):
+        outcome = _complete(screen, store, pending, data, val_split, how)
+        if outcome is not None:
+            record = outcome.record
+            screen.print(metrics_table(record.metrics))
+            print_bins(screen, record.metrics)
+            say(screen, f"record       {outcome.path}")
+            say(screen, f"leaderboard  {outcome.leaderboard}")
+            if as_json:
+                written["record"] = str(outcome.path)
+                emit(_values(record.run_id, data, record.metrics) | written)
             return
     record = pending.record if pending is not None else store.find(run)
     run_id, data = record.run_id, data_spec(record, data)
 
     from harness.runs.run import evaluate_run
 
-    metrics = evaluate_run(
-        store, run_id, data=data, device=device, workers=workers, console=screen, details=details,
-        val_split=val_split, results_json=results_json,
-    )  # fmt: skip
+    metrics = evaluate_run(store, run_id, data=data, details=details, val_split=val_split, **how)
     say(screen, f"run {run_id} on {data}" + (f", split {val_split}" if val_split else ""))
     if metrics is None:
         say(screen, "no metrics: there are no annotations of these images; a server that has them can score the file")
     else:
         screen.print(metrics_table(metrics))
-        for attribute, bins in (metrics.bins or {}).items():
-            screen.print(bins_table(attribute, bins))
+        print_bins(screen, metrics)
     if as_json:
-        emit(
-            {
-                "run_id": run_id,
-                "data": data,
-                "metrics": metrics and metrics.model_dump(exclude_unset=True),
-                **_written(results_json),
-            }
-        )
+        emit(_values(run_id, data, metrics) | written)
+
+
+def _values(run_id: str, data: str, metrics: MetricsPart | None) -> dict[str, Any]:
+    return {"run_id": run_id, "data": data, "metrics": metrics and metrics.model_dump(exclude_unset=True)}
 
 
 def _complete(
-    screen: Console,
-    store: ResultsStore,
-    pending: Pending,
-    data: str,
-    val_split: str | None,
-    device: str,
-    workers: int | None,
-    results_json: Path | None,
-    as_json: bool,
-) -> bool:
-    """Complete the record of a run that waits for it; False where it is to be evaluated on something else."""
+    screen: Console, store: ResultsStore, pending: Pending, data: str, val_split: str | None, how: dict[str, Any]
+) -> RunOutcome | None:
+    """Complete the record of a run that waits for it; None where it is to be evaluated on something else."""
     from harness.runs.completion import complete_run, own_images
 
     run_id = pending.run_id
     images = own_images(store, pending, data, val_split)
     if images is None:
-        own = pending.record.data
+        known = pending.record.data
         say(
             screen,
-            f"{run_id} waits for its record, which this does not complete: that is of {own.kind} {own.title}, "
-            f"split {pending.own_split}; complete it with: {completing(run_id, pending.data, store.root)}",
+            f"{run_id} waits for its record, which this does not complete: that is of {known.kind} {known.title}, "
+            f"split {known.val.split}; complete it with: {completing(run_id, pending.data, store.root)}",
         )
-        return False
-    outcome = complete_run(
-        store, run_id, images, data=data, device=device, workers=workers, console=screen, results_json=results_json
-    )
-    metrics = outcome.record.metrics
-    screen.print(metrics_table(metrics))
-    for attribute, bins in (metrics.bins or {}).items():
-        screen.print(bins_table(attribute, bins))
-    say(screen, f"record       {outcome.path}")
-    say(screen, f"leaderboard  {outcome.leaderboard}")
-    if as_json:
-        told = {
-            "run_id": outcome.record.run_id,
-            "data": data,
-            "metrics": metrics.model_dump(exclude_unset=True),
-            "record": str(outcome.path),
-        }
-        emit({**told, **_written(results_json)})
-    return True
-
-
-def _written(results_json: Path | None) -> dict[str, str]:
-    return {"results_json": str(results_json)} if results_json is not None else {}
+        return None
+    return complete_run(store, run_id, images, data=data, **how)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console.options import device_option, json_option, results_option
+from harness.cli.console.options import FOLDER, device_option, json_option, results_option
 from harness.cli.console.output import console, emit, say
-from harness.core.again import aimed_at
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
 from harness.records.inputs import data_spec
@@ -35,12 +34,7 @@ IMAGES = 4  # of figure 5
 )
 @click.option("--data", metavar="SPEC", help="Data of the runs, as for `harness run`; not needed for shapes.")
 @click.option("--eccentric", is_flag=True, help="Figure 5: of the images with the most eccentric objects.")
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="[default: figures beside the records]",
-)
+@click.option("--output", type=FOLDER, metavar="DIR", help="[default: figures beside the records]")
 @device_option
 @results_option
 @json_option
@@ -78,11 +72,12 @@ def command(
         raise UserError(f"no figure {number!r}; figures 4 and 5 are made from runs, the others are drawings")
     screen = console(as_json, files=True)
     store = ResultsStore(results)
-    asked = run_ids or (_newest(store, LEARNING if number == "4" else LEARNING[:1]),)
 
     from harness.core.device import computing, pick_device
     from harness.drawing.charts import need_matplotlib
+    from harness.runs.trained import newest_trained
 
+    asked = run_ids or (newest_trained(store, LEARNING if number == "4" else LEARNING[:1]),)
     if number == "4":
         need_matplotlib("figure 4")
     where = pick_device(device)
@@ -90,30 +85,13 @@ def command(
         images = _images(store, asked[0], data)
         folder = output or results / "figures"
         if number == "4":
-            paths, told = _figure_4(store, asked, images, where, folder)
+            paths, numbers = _figure_4(store, asked, images, where, folder)
         else:
-            paths, told = _figure_5(store, asked, images, where, folder, eccentric=eccentric)
+            paths, numbers = _figure_5(store, asked, images, where, folder, eccentric=eccentric)
     for path in paths:
         say(screen, f"picture {path}")
     if as_json:
-        emit({"figure": int(number), "pictures": [str(path) for path in paths], **told})
-
-
-def _newest(store: ResultsStore, assigners: Sequence[str]) -> str:
-    from harness.runs.trained import NETWORK_FILE
-
-    at_hand = [
-        record
-        for record in store.load_all()[0]
-        if record.assigner in assigners and (store.work_dir(record.run_id) / NETWORK_FILE).exists()
-    ]
-    if not at_hand:
-        again = aimed_at(f"harness run --assigner {assigners[0]}", store.root)
-        raise UserError(
-            f"no run of {' or '.join(assigners)} under {store.root} has its weights at hand; train one with: "
-            f"{again}, or name another --results directory"
-        )
-    return max(at_hand, key=lambda record: record.created).run_id
+        emit({"figure": int(number), "pictures": [str(path) for path in paths], **numbers})
 
 
 def _images(store: ResultsStore, run_id: str, data: str | None) -> ImageSet:
@@ -147,19 +125,18 @@ def _figure_4(
     from harness.paper.figures import components, curves, figure_4
 
     trained = _load(store, asked[0], images, device)
-    found = components(trained, images)
+    learnt = components(trained, images)
     lines = curves(_traces(store, trained.record, asked))
-    paths = save(figure_4(found, lines, f"{trained.run_id} on {images.title}, {images.split}"), folder / "figure-4")
-    told = {
+    paths = save(figure_4(learnt, lines, f"{trained.run_id} on {images.title}, {images.split}"), folder / "figure-4")
+    return paths, {
         "run": trained.run_id,
-        "boxes": found.boxes,
+        "boxes": learnt.boxes,
         "components": [
             {"level": int(level), "mu": mu.tolist(), "sigma": sigma.tolist(), "share": float(share)}
-            for level, mu, sigma, share in zip(found.level, found.mu, found.sigma, found.share, strict=True)
+            for level, mu, sigma, share in zip(learnt.level, learnt.mu, learnt.sigma, learnt.share, strict=True)
         ],
         "curves": [{"name": c.name, "seeds": c.seeds, "step": c.step, "iou_of_positives": c.value} for c in lines],
     }
-    return paths, told
 
 
 def _traces(store: ResultsStore, first: RunRecord, asked: Sequence[str]) -> dict[str, list[Trace]]:
@@ -168,7 +145,6 @@ def _traces(store: ResultsStore, first: RunRecord, asked: Sequence[str]) -> dict
     from harness.records.details import learning_curves, load_details
     from harness.records.identity import question_of
     from harness.records.names import changed_options, known_defaults, newest_attempts
-    from harness.training.trainer import TRACE_FILE
 
     records = newest_attempts(store.load_all()[0])
     defaults = known_defaults(records)
@@ -178,13 +154,12 @@ def _traces(store: ResultsStore, first: RunRecord, asked: Sequence[str]) -> dict
         same = [record for record in records if question_of(record).key == question_of(first).key]
         chosen = [r for r in same if not changed_options(r, defaults) or r.run_id == first.run_id]
     details, _ = load_details(store, [record.run_id for record in chosen])
-    found: dict[str, list[Trace]] = {}
+    traces: dict[str, list[Trace]] = {}
     for record in chosen:
-        run_id = record.run_id
-        own = details.get(run_id)
-        trace = own.trace if own is not None else learning_curves(store.work_dir(run_id) / TRACE_FILE)
-        found.setdefault(row_name(record.assigner, changed_options(record, defaults)), []).append(trace)
-    return found
+        known = details.get(record.run_id)
+        trace = known.trace if known else learning_curves(store.folder(record.run_id).trace)
+        traces.setdefault(row_name(record.assigner, changed_options(record, defaults)), []).append(trace)
+    return traces
 
 
 def _figure_5(

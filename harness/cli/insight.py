@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.console.options import device_option, json_option, results_option
-from harness.cli.console.output import console, emit, points, say
+from harness.cli.console.options import FILE, device_option, json_option, results_option
+from harness.cli.console.output import console, emit, new_table, points, say
 from harness.cli.console.requests import portable
 from harness.cli.console.tables import fits, show
 from harness.core.errors import UserError
@@ -40,12 +40,10 @@ if TYPE_CHECKING:
 @click.option("--images", "count", type=click.IntRange(min=1), default=32, show_default=True, help="How many, at once.")
 @device_option
 @click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE.json",
+    "--output", type=FILE, metavar="FILE.json",
     help="[default: insight/PROTOCOL-DATA.json among the results, where the report finds it]",
-)
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw the agreement.")
+)  # fmt: skip
+@click.option("--png", type=FILE, metavar="FILE.png", help="Draw the agreement.")
 @results_option
 @json_option
 def command(
@@ -96,7 +94,7 @@ def command(
     with computing(where, None):
         insight = compare(trained, images, count, subjects)
     report = insight.to_json(_provenance(trained, images, data, count, subjects))
-    target = output or _default_output(store, report)
+    target = output or store.root / "insight" / f"{report['protocol_hash']}-{report['data']['hash']}.json"
     write_atomically(target, dump(report))
     boxes = counted(insight.boxes, "box", "es")
     title = f"{boxes}, images: {len(insight.image_ids)}, the detector of run {trained.run_id}"
@@ -151,46 +149,35 @@ def _provenance(
     }  # fmt: skip
 
 
-def _default_output(store: ResultsStore, report: Mapping[str, Any]) -> Path:
-    return store.root / "insight" / f"{report['protocol_hash']}-{report['data']['hash']}.json"
-
-
 def _print(screen: Console, insight: Insight) -> None:
     levels = [f"/{stride} %" for stride in insight.strides]
     show(screen, _overview(insight), (*levels, "rank corr.", "label", "centre %"))
-    for attribute in insight.assigners[0]["by"]:
-        table = _by_bin(insight, attribute)
-        if table is not None:
-            show(screen, table)
+    for table in filter(None, (_by_bin(insight, attribute) for attribute in insight.assigners[0]["by"])):
+        show(screen, table)
     say(screen, "agreement is the Jaccard index of the positives' bilinear mass, scaled to 1 per box")
     maps = [_agreement(insight, size) for size, part in insight.agreement.items() if part["boxes"]]
     if all(fits(screen, table) for table in maps):
         for table in maps:
             screen.print(table)
     else:
-        told = f"{screen.width} columns are too few for a map of {len(insight.assigners)} assigners"
-        say(screen, Text(f"{told}; --png draws it, -a asks fewer", style="dim"))
-    lent = [row["name"] for row in insight.assigners if row["parameters"] == "untrained"]
-    if lent:
-        say(screen, f"untrained parameters of their own: {', '.join(lent)}; judge their choices accordingly")
+        narrow = f"{screen.width} columns are too few for a map of {len(insight.assigners)} assigners"
+        say(screen, Text(f"{narrow}; --png draws it, -a asks fewer", style="dim"))
+    untrained = [row["name"] for row in insight.assigners if row["parameters"] == "untrained"]
+    if untrained:
+        say(screen, f"untrained parameters of their own: {', '.join(untrained)}; judge their choices accordingly")
     likely = [row["name"] for row in insight.assigners if row["replaces"]]
     if likely:
-        told = "their positives are the locations that they name, and not all that their losses teach"
-        say(screen, f"losses of their own in place of shared ones: {', '.join(likely)}; {told}")
+        caution = "their positives are the locations that they name, and not all that their losses teach"
+        say(screen, f"losses of their own in place of shared ones: {', '.join(likely)}; {caution}")
 
 
 def _overview(insight: Insight) -> Table:
     title = (
         "positives; outside = of their box, of its centre half; contested = of the cells read, those for several boxes"
     )
-    table = Table(title=title, title_justify="left", title_style="dim")
-    table.add_column("assigner")
-    table.add_column("parameters")
+    words = ("assigner", "parameters")
     columns = ("per box", "boxes without %", "outside box %", "centre %", "contested %", "IoU", "label", "rank corr.")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for stride in insight.strides:
-        table.add_column(f"/{stride} %", justify="right")
+    table = new_table(title, (*words, *columns, *(f"/{stride} %" for stride in insight.strides)), words=words)
     for row in insight.assigners:
         shares = (row["per_box"]["without"], row["outside"]["box"], row["outside"]["centre"], row["ambiguous"]["share"])
         quality = (row["quality"][name] for name in ("iou", "label", "rank_correlation"))
@@ -204,18 +191,15 @@ def _overview(insight: Insight) -> Table:
 
 def _by_bin(insight: Insight, attribute: str) -> Table | None:
     """Positives per box, and the share of boxes without one; ``None`` where all boxes are in one bin."""
-    sizes = {name: told["boxes"] for name, told in insight.assigners[0]["by"][attribute].items() if told["boxes"]}
+    sizes = {name: part["boxes"] for name, part in insight.assigners[0]["by"][attribute].items() if part["boxes"]}
     if len(sizes) < 2:
         return None
     units = {"size": "size, as COCO", "side": "side, input px", "aspect": "aspect, long : short"}
     title = f"positives (% without) by {units.get(attribute, attribute.replace('_', ' '))}"
-    table = Table(title=title, title_justify="left", title_style="dim")
-    table.add_column("assigner")
-    for name, count in sizes.items():
-        table.add_column(Text(f"{name}\n{counted(count, 'box', 'es')}"), justify="right")
+    table = new_table(title, ("assigner", *(Text(f"{name}\n{counted(n, 'box', 'es')}") for name, n in sizes.items())))
     for row in insight.assigners:
-        told = [row["by"][attribute][name] for name in sizes]
-        cells = [f"{points(each['positives'])} ({_percent(each['without'])})" for each in told]
+        parts = [row["by"][attribute][name] for name in sizes]
+        cells = [f"{points(part['positives'])} ({_percent(part['without'])})" for part in parts]
         table.add_row(Text(row["name"]), *cells)
     return table
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from assigners import registry
-from harness.cli.console.options import device_option, json_option, results_option, set_option
-from harness.cli.console.output import console, emit, say
+from harness.cli.console.options import FILE, device_option, json_option, results_option, set_option
+from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import choose_protocol, parse_pair
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
@@ -41,9 +41,7 @@ Rows = list[dict[str, Any]]
 @set_option("data.short_edge=256")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and draws.")
 @device_option
-@click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="[default: ./inspect.png]"
-)
+@click.option("--output", type=FILE, metavar="FILE.png", help="[default: ./inspect.png]")
 @results_option
 @json_option
 def command(
@@ -77,7 +75,12 @@ def command(
     """
     screen = console(as_json, files=True)
     target = output or Path("inspect.png")
-    _check_words(assigner, run_id, bool(protocol_name or overrides), target)
+    if assigner is None and run_id is None:
+        raise UserError("name an assigner with --assigner, or a run with --run; `harness ls` lists both")
+    if run_id is not None and (protocol_name or overrides):
+        raise UserError("--run brings its own protocol; leave out --protocol and --set")
+    if target.suffix.lower() != ".png":
+        raise UserError(f"--output {target} must end in .png")
     name, chosen = registry.parse_spec(assigner) if assigner else (None, {})
     chosen |= dict(parse_pair(text) for text in options)
     if name is not None:
@@ -119,16 +122,6 @@ def _show(screen: Console, answer: Answer, target: Path) -> None:
     say(screen, f"picture {target}")
 
 
-def _check_words(assigner: str | None, run_id: str | None, protocol_given: bool, target: Path) -> None:
-    """Refuse words that do not go together."""
-    if assigner is None and run_id is None:
-        raise UserError("name an assigner with --assigner, or a run with --run; `harness ls` lists both")
-    if run_id is not None and protocol_given:
-        raise UserError("--run brings its own protocol; leave out --protocol and --set")
-    if target.suffix.lower() != ".png":
-        raise UserError(f"--output {target} must end in .png")
-
-
 def _as_json(answer: Answer, seed: int, target: Path) -> dict[str, Any]:
     """What was asked and what the picture shows, as numbers."""
     from harness.inspection.one_image import box_rows, mixture_rows, sample_rows
@@ -147,9 +140,9 @@ def _as_json(answer: Answer, seed: int, target: Path) -> dict[str, Any]:
 def _table(rows: Rows, view: View) -> Table:
     from harness.inspection.counterfactuals import by_level
 
-    table = Table(title="label and IoU: min, mean, max over the positives", title_justify="left", title_style="dim")
-    for name in ("box", "class", "size px", "as input px", "positives", "on levels", "label", "IoU of predictions"):
-        table.add_column(name, justify="left" if name in ("class", "on levels") else "right")
+    columns = ("box", "class", "size px", "as input px", "positives", "on levels", "label", "IoU of predictions")
+    title = "label and IoU: min, mean, max over the positives"
+    table = new_table(title, columns, words=("class", "on levels"))
     for row in rows:
         sizes = [f"{width:.4g} x {height:.4g}" for width, height in (row["size"], row["input_size"])]
         counts = row.get("positives")

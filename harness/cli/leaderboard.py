@@ -10,16 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.console.options import json_option, results_option
-from harness.cli.console.output import METRICS, console, emit, first_process, points, say
+from harness.cli.console.output import METRICS, console, emit, first_process, new_table, points, say, say_left_out
 from harness.cli.console.tables import show
 from harness.core.errors import Unwritable, UserError, did_you_mean
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
-    from harness.comparison.board import Board
     from harness.records.schema import RunRecord
 
 # The columns that a narrow terminal does without, the first of them first. What a run declares tells boards apart.
@@ -54,14 +52,13 @@ def command(
     screen = console(as_json)
     store = ResultsStore(results)
     records, problems = store.load_all()
-    for problem in problems:
-        say(console(as_json=True), f"left out: {problem}")
+    say_left_out(problems)
     if not store.runs_dir.is_dir():
         raise UserError(
             f"no runs under {store.runs_dir}; `harness run --assigner iqdet` makes one, --results DIR looks elsewhere"
         )
 
-    from harness.records.leaderboard import check_leaderboard, leaderboard
+    from harness.records.leaderboard import check_leaderboard, leaderboard, write_leaderboard
 
     table = _choose(leaderboard(records), protocol)
     if summary or picture:
@@ -72,7 +69,10 @@ def command(
         check_leaderboard(store)
         say(screen, f"{store.root / 'leaderboard.csv'} agrees with {len(records)} records")
     elif first_process():
-        _write(screen, store)
+        try:
+            say(screen, f"wrote {write_leaderboard(store)}")
+        except Unwritable as error:  # of a folder that is only to be read the table is shown all the same
+            say(console(as_json=True), f"shown but not written: {error}")
     plain = table.astype(object).where(table.notna(), None)
     rows = [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
     if as_json:
@@ -84,48 +84,24 @@ def command(
 
 def _boards(store: ResultsStore, records: list[RunRecord], summary: bool, variants: bool, picture: bool) -> None:
     """Boards drawn into files, or as Markdown on standard output."""
+    from harness.comparison.board import boards
+    from harness.comparison.board_picture import draw, file_name
     from harness.comparison.markdown import shown_parts, summary_of
-    from harness.drawing.charts import need_matplotlib
+    from harness.drawing.charts import need_matplotlib, save
+    from harness.records.details import load_details
 
     if picture:
         need_matplotlib("--picture")
-    chosen = shown_parts(_boards_of(store, records), variants=variants)
+    details, broken = load_details(store, [record.run_id for record in records])
+    say_left_out(broken)
+    chosen = shown_parts(boards(records, details), variants=variants)
     for board in chosen if picture else ():
-        _draw(store, board)
+        if any(board.letters):  # else no entry has an AP
+            place = store.root / "boards" / file_name(board)
+            save(draw(board), place)
+            say(console(as_json=True), f"picture {place}.svg and .png")
     if summary:
         click.echo(summary_of(chosen), nl=False)
-
-
-def _boards_of(store: ResultsStore, records: list[RunRecord]) -> list[Board]:
-    """With the details at hand; those that cannot be read are named."""
-    from harness.comparison.board import boards
-    from harness.records.details import load_details
-
-    details, broken = load_details(store, [record.run_id for record in records])
-    for problem in broken:
-        say(console(as_json=True), f"left out: {problem}")
-    return boards(records, details)
-
-
-def _draw(store: ResultsStore, board: Board) -> None:
-    from harness.comparison.board_picture import draw, file_name
-    from harness.drawing.charts import save
-
-    if not any(board.letters):
-        return  # no entry has an AP
-    place = store.root / "boards" / file_name(board)
-    save(draw(board), place)
-    say(console(as_json=True), f"picture {place}.svg and .png")
-
-
-def _write(screen: Console, store: ResultsStore) -> None:
-    """Write the table where that is possible; of a folder that is only to be read it is shown all the same."""
-    from harness.records.leaderboard import write_leaderboard
-
-    try:
-        say(screen, f"wrote {write_leaderboard(store)}")
-    except Unwritable as error:
-        say(console(as_json=True), f"shown but not written: {error}")
 
 
 def _choose(table: pd.DataFrame, protocol: str | None) -> pd.DataFrame:
@@ -155,10 +131,6 @@ def _tables(rows: list[dict[str, Any]]) -> list[Table]:
 
 def _board(protocol: str, protocol_hash: str, data: str, data_hash: str) -> Table:
     title = Text(f"protocol {protocol} ({protocol_hash}), data {data} ({data_hash})")
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("assigner")
-    table.add_column("parameters", overflow="fold")
-    table.add_column("declares", overflow="fold")
-    for name in ("seed", *METRICS, "images/s", "step ms", "memory MB", "date"):
-        table.add_column(name, justify="right")
-    return table
+    words, folded = ("assigner", "parameters", "declares"), ("parameters", "declares")
+    columns = (*words, "seed", *METRICS, "images/s", "step ms", "memory MB", "date")
+    return new_table(title, columns, words=words, folded=folded, style="bold")

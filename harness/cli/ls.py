@@ -16,7 +16,7 @@ from assigners.registry import catalogue, find
 from assigners.registry.bibliography import cited, papers
 from assigners.registry.description import describe
 from harness.cli.console.options import json_option, results_option
-from harness.cli.console.output import console, emit, points, say
+from harness.cli.console.output import console, emit, new_table, points, say, say_left_out
 from harness.core.errors import UserError, did_you_mean
 from harness.data.sources import sources
 from harness.protocol.protocol import builtin_protocols, load_protocol
@@ -49,7 +49,11 @@ def command(what: tuple[str, ...], bibtex: bool, results: Path, as_json: bool) -
     """
     screen = console(as_json)
     if bibtex:
-        _print_papers(screen, what, as_json)
+        entries = cited(what)
+        if as_json:
+            emit(entries)
+        else:
+            say(screen, "\n\n".join(entries.values()))
         return
     names = [entry.name for entry in catalogue()]
     for word in what:
@@ -61,24 +65,16 @@ def command(what: tuple[str, ...], bibtex: bool, results: Path, as_json: bool) -
     listed: dict[str, Any] = {
         word: _LISTS[word](results) if word in _LISTS else _assigner(word) for word in what or _LISTS
     }
-    for problem in ResultsStore(results).load_all()[1] if "runs" in listed else ():
-        say(console(as_json=True), f"left out: {problem}")
+    if "runs" in listed:
+        say_left_out(ResultsStore(results).load_all()[1])
     if as_json:
         emit(listed[what[0]] if len(what) == 1 else listed)
         return
-    for word, found in listed.items():
+    for word, content in listed.items():
         if word not in _LISTS:
-            _print_assigner(screen, found)
+            _print_assigner(screen, content)
         else:
-            screen.print(_table(word, found) if found else Text(f"{word}: none yet", style="dim"))
-
-
-def _print_papers(screen: Console, names: tuple[str, ...], as_json: bool) -> None:
-    found = cited(names)
-    if as_json:
-        emit(found)
-    else:
-        say(screen, "\n\n".join(found.values()))
+            screen.print(_table(word, content) if content else Text(f"{word}: none yet", style="dim"))
 
 
 def _assigners(_: Path) -> Rows:
@@ -118,40 +114,32 @@ _LISTS: dict[str, Callable[[Path], Rows]] = {
 
 def _assigner(name: str) -> dict[str, Any]:
     entry = find(name)
-    return {
-        "name": entry.name,
-        "title": entry.title,
-        "paper": entry.paper,
-        "year": entry.year,
-        "target": entry.target,
-        **asdict(describe(entry)),
-        "bibtex": papers().get(entry.cite),
-    }
+    fields = {field: getattr(entry, field) for field in ("name", "title", "paper", "year", "target")}
+    return {**fields, **asdict(describe(entry)), "bibtex": papers().get(entry.cite)}
 
 
-def _print_assigner(screen: Console, told: dict[str, Any]) -> None:
-    heading = ", ".join(str(part) for part in (told["paper"], told["year"]) if part)
-    screen.print(Text.assemble((told["name"], "bold"), f": {told['title']}"))
-    say(screen, " - ".join(part for part in (heading, told["target"]) if part))
-    for paragraph in told["rule"]:
+def _print_assigner(screen: Console, about: dict[str, Any]) -> None:
+    heading = ", ".join(str(part) for part in (about["paper"], about["year"]) if part)
+    screen.print(Text.assemble((about["name"], "bold"), f": {about['title']}"))
+    say(screen, " - ".join(part for part in (heading, about["target"]) if part))
+    for paragraph in about["rule"]:
         screen.print(Padding(Text(paragraph), (1, 0, 0, 0)))
-    declares = "; ".join(f"{key}={value}" for key, value in told["declares"].items())
+    declares = "; ".join(f"{key}={value}" for key, value in about["declares"].items())
     screen.print()
-    say(screen, f"needs: {', '.join(told['needs']) or 'nothing but the boxes'}")
+    say(screen, f"needs: {', '.join(about['needs']) or 'nothing but the boxes'}")
     say(screen, f"declares: {declares or 'nothing besides the assignment'}")
-    screen.print(_table("options", told["options"]) if told["options"] else Text("no options", style="dim"))
+    screen.print(_table("options", about["options"]) if about["options"] else Text("no options", style="dim"))
     say(screen, "besides, as every assigner: negatives=all|random|ohem, negative_ratio=3.0, negative_count=16")
-    if told["departures"]:
+    if about["departures"]:
         screen.print("departures from the authors' code:")
-    for item in told["departures"]:
+    for item in about["departures"]:
         screen.print(Padding(Text(f"* {item}"), (0, 0, 0, 2)))
     screen.print()
 
 
 def _table(name: str, rows: Rows) -> Table:
-    table = Table(title=name, title_justify="left", title_style="bold")
-    for column in rows[0]:
-        table.add_column(column, justify="right" if column.startswith("AP") else "left", overflow="fold")
+    words = [column for column in rows[0] if not column.startswith("AP")]
+    table = new_table(name, rows[0], words=words, folded=[*rows[0]], style="bold")
     for row in rows:
         table.add_row(*(Text(points(v) if k.startswith("AP") else "" if v is None else str(v)) for k, v in row.items()))
     return table

@@ -9,8 +9,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.options import device_option, json_option, results_option
-from harness.cli.console.output import console, emit, points, say
+from harness.cli.console.options import FOLDER, device_option, json_option, results_option
+from harness.cli.console.output import console, emit, new_table, points, say
 from harness.core.errors import UserError, shorten
 from harness.core.files import dump, write_atomically
 from harness.core.text import counted
@@ -30,12 +30,9 @@ JSON_FILE = "predictions.json"
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--run", "run_id", metavar="ID", help="A run, or the beginning of its id.  [default: the newest]")
 @click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("predictions"),
-    show_default="./predictions",
+    "--output", type=FOLDER, default=Path("predictions"), show_default="./predictions",
     help="Folder of the pictures and predictions.json.",
-)
+)  # fmt: skip
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score that is shown."
 )
@@ -79,18 +76,18 @@ def command(
     # One image at a time: padding to a common shape would let an image's neighbours move its scores.
     evaluation = trained.protocol.evaluation.model_copy(update={"batch_size": 1})
     protocol = trained.protocol.model_copy(update={"evaluation": evaluation})
-    found = find_pictures(images, protocol.data.short_edge)
-    pictures = found.pictures
-    if found.skipped:
-        say(console(as_json=True), _left_out(found))
+    listed = find_pictures(images, protocol.data.short_edge)
+    pictures = listed.pictures
+    if listed.skipped:
+        say(console(as_json=True), _left_out(listed))
     _spare_the_originals(pictures, output)
     shown = PictureSet(pictures, trained.classes, protocol.data.short_edge)
     with computing(chosen, None):
         detections, _ = detect(trained.model, shown, protocol, chosen, 0, Processes(), screen)
-    report = _report(trained, found, detections, threshold)
+    report = _report(trained, listed, detections, threshold)
     _write(output, report, shown)
     screen.print(_table(report["images"]))
-    best = max((float(found["scores"].max()) for found in detections if len(found["scores"])), default=None)
+    best = max((float(each["scores"].max()) for each in detections if len(each["scores"])), default=None)
     if best is None:
         least = protocol.evaluation.score_threshold
         say(screen, f"no detection: no class probability is above {least:g} (evaluation.score_threshold of the run)")
@@ -108,10 +105,10 @@ def _spare_the_originals(pictures: Sequence[Picture], output: Path) -> None:
             raise UserError(f"image {picture.name} would be overwritten by a drawing; choose another --output")
 
 
-def _left_out(found: PictureList) -> str:
-    names = ", ".join(name for name, _ in found.skipped)
-    hidden = f", besides {counted(found.hidden, 'hidden file')}" if found.hidden else ""
-    unreadable = counted(len(found.skipped), "unreadable image")
+def _left_out(listed: PictureList) -> str:
+    names = ", ".join(name for name, _ in listed.skipped)
+    hidden = f", besides {counted(listed.hidden, 'hidden file')}" if listed.hidden else ""
+    unreadable = counted(len(listed.skipped), "unreadable image")
     return f"warning: {unreadable} left out{hidden}: {shorten(names)}; {JSON_FILE} says why"
 
 
@@ -156,9 +153,7 @@ def _write(output: Path, report: dict[str, Any], shown: PictureSet) -> None:
 
 
 def _table(images: Sequence[dict[str, Any]]) -> Table:
-    table = Table()
-    for name, justify in (("image", "left"), ("detections", "right"), ("best", "right"), ("picture", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table = new_table(None, ("image", "detections", "best", "picture"), words=("image", "picture"))
     for row in images:
         best = points(max(row["scores"], default=None), 2)
         table.add_row(Text(row["image"]), str(len(row["boxes"])), best, Text(row["picture"]))

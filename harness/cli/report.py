@@ -6,19 +6,15 @@ from pathlib import Path
 
 import click
 
-from harness.cli.console.options import json_option, results_option
-from harness.cli.console.output import console, emit, first_process, say
+from harness.cli.console.options import FILE, json_option, results_option
+from harness.cli.console.output import console, emit, first_process, say, say_left_out
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
 from harness.records.store import ResultsStore
 
-FILE = "report.html"
-
 
 @click.command("report")
-@click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.html", help=f"[default: RESULTS/{FILE}]"
-)
+@click.option("--output", type=FILE, metavar="FILE.html", help="[default: RESULTS/report.html]")
 @click.option("--pictures/--no-pictures", default=True, help="What each assigner takes from two images, or not.")
 @click.option("--open", "opened", is_flag=True, help="Show it in the browser.")
 @results_option
@@ -36,15 +32,14 @@ def command(output: Path | None, pictures: bool, opened: bool, results: Path, as
       harness report --results elsewhere --output board.html --no-pictures
     """
     screen = console(as_json, files=True)
-    target = output or results / FILE
+    target = output or results / "report.html"
     if target.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {target} must end in .html")
 
     from harness.report import collect, render
 
     content = collect(ResultsStore(results), pictures=pictures)
-    for problem in content.problems:
-        say(console(as_json=True), f"left out: {problem}")
+    say_left_out(content.problems)
     page = render(content)
     if not first_process():
         return

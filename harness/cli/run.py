@@ -10,13 +10,11 @@ import click
 
 from assigners import registry
 from harness.cli.console.options import json_option, machine_options, results_option, set_option
-from harness.cli.console.output import bins_table, console, emit, metrics_table, say
-from harness.cli.console.requests import choose_protocol, command_line, parse_pair, portable, portable_protocol
+from harness.cli.console.output import console, emit, metrics_table, print_bins, say
+from harness.cli.console.requests import Place, choose_protocol, parse_pair
 from harness.cli.console.tables import show
-from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import Interrupted, UserError
 from harness.data.sources import EMBEDDED
-from harness.protocol.protocol import portable_override
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,55 +77,29 @@ def command(
     why = "" if protocol_name else f", the default for {data.partition(':')[0]}"
     say(screen, f"protocol {protocol.name} ({protocol.digest}{why})")
 
-    from harness.runs.run import RunRequest
     from harness.runs.run import run as run_engine
 
     # The record's command must mean something to anyone, the commands on the screen must work in this very place.
-    words = _words(seed, overrides, train_split, val_split, threads, device)
-    recorded = ["--data", portable(data), "--protocol", portable_protocol(origin), *map(portable_override, words)]
-    elsewhere = ["--results", str(results)] if results != DEFAULT_RESULTS else []
-    here = ["--data", data, "--protocol", origin, *words, *elsewhere]
-    go_on = command_line(name, chosen, [*here, "--resume"])
-    request = RunRequest(
-        assigner=name, options=dict(chosen), data=data, protocol=protocol, seed=seed, device=device, threads=threads,
-        workers=workers, resume=resume, restart=restart, results=results,
-        command=command_line(name, chosen, recorded), again=go_on, console=screen,
-    )  # fmt: skip
+    place = Place(data, origin, results, device, threads, workers, screen, train_split, val_split)
+    request = place.request(name, chosen, protocol, overrides, seed, resume=resume, restart=restart)
     try:
         outcome = run_engine(request)
     except Interrupted as stop:
-        raise Interrupted(stop.path, go_on) from stop
+        raise Interrupted(stop.path, request.again) from stop
     if outcome is None:  # another process shows it
         return
-    following = command_line("center" if name != "center" else "atss", {}, here)
-    _report(screen, outcome, following, shlex.join(["harness", "leaderboard", *elsewhere]))
+    following = place.command_here("center" if name != "center" else "atss", {}, overrides, seed)
+    _report(screen, outcome, following, shlex.join(["harness", "leaderboard", *place.elsewhere]))
     if as_json:
         paths = {key: str(getattr(outcome, key)) for key in ("path", "work_dir", "leaderboard")}
         emit({"record": outcome.record.as_json(), **paths})
 
 
-def _words(
-    seed: int,
-    overrides: tuple[str, ...],
-    train_split: str | None,
-    val_split: str | None,
-    threads: int | None,
-    device: str,
-) -> list[str]:
-    """The words of the command that say how to run, besides assigner, data and protocol."""
-    words = ["--seed", str(seed), *(word for override in overrides for word in ("--set", override))]
-    for flag, value in (("--train-split", train_split), ("--val-split", val_split), ("--threads", threads)):
-        words += [flag, str(value)] if value is not None else []
-    return words + (["--device", device] if device != "auto" else [])
-
-
 def _report(screen: Console, outcome: RunOutcome, *commands: str) -> None:
     """The small table, where things lie, what to type next."""
     record = outcome.record
-    metrics = record.metrics
-    show(screen, metrics_table(metrics, record.cost))
-    for attribute, bins in (metrics.bins or {}).items():
-        screen.print(bins_table(attribute, bins))
+    show(screen, metrics_table(record.metrics, record.cost))
+    print_bins(screen, record.metrics)
     say(screen, f"record       {outcome.path}")
     say(screen, f"weights, log {outcome.work_dir}")
     say(screen, f"leaderboard  {outcome.leaderboard}")

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.cli.console.options import json_option, machine_options, results_option, set_option
-from harness.cli.console.output import console, emit, say
-from harness.cli.console.plans import Place, again, carry_out_aloud, parsed_seeds
+from harness.cli.console.output import console, emit, say, say_left_out
+from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds, repeating
+from harness.cli.console.requests import Place
 from harness.cli.views import sweep as tables
 from harness.core.errors import UserError, shorten
 from harness.data.sources import default_protocol
 from harness.protocol.protocol import load_protocol
 from harness.records.store import ResultsStore
 from harness.sweeps.cost import Costs, needed_seeds, rows
-from harness.sweeps.execute import Search, sensitivity
-from harness.sweeps.plan import Plan, make_plan
+from harness.sweeps.execute import sensitivity
+from harness.sweeps.plan import make_plan
 from harness.sweeps.request import read_sweep, sweep_request
-
-if TYPE_CHECKING:
-    from harness.records.schema import RunRecord
 
 
 @click.command("sweep")
@@ -90,9 +89,8 @@ def command(
     origin = request.protocol or default_protocol(request.data)
     place = Place(request.data, origin, results, device, threads, workers, screen)
     store = ResultsStore(results)
-    plan = make_plan(request, store, origin, place.command)
-    for problem in plan.problems:
-        say(console(as_json=True), f"left out: {problem}")
+    plan = make_plan(request, store, origin, partial(repeating, place))
+    say_left_out(plan.problems)
     base = load_protocol(origin, request.overrides)
     search = f" and {len(plan.tunings)} tunings of it" if len(plan.tunings) > 1 else ""
     say(screen, f"{len(plan.runs)} runs on {request.data}, protocol {base.name} ({base.digest}){search}")
@@ -111,30 +109,23 @@ def command(
     ended = carry_out_aloud(plan, store, place, costs, again(ctx))
     records, _ = store.load_all()
     aps = {record.run_id: record.metrics.AP for record in records}
-    searches = _searches(plan, records)
+    planned = {run_id for run in plan.runs for run_id in (run.run_id, run.answer)}
+    of_plan = [record for record in records if record.run_id in planned]
+    searches = sensitivity(of_plan, [*plan.tunings[0].factors]) if len(plan.tunings) > 1 else []
     tables.show_report(screen, plan, ended, aps, searches, again(ctx, rerun="failed"))
     if as_json:
         emit(tables.report_json(ended, aps, searches))
     ctx.exit(1 if any(result.failed for result in ended) else 0)
 
 
-def _searches(plan: Plan, records: Iterable[RunRecord]) -> list[Search]:
-    """What the plan's own runs say of the numbers that it tuned."""
-    if len(plan.tunings) == 1:
-        return []
-    own = {run_id for run in plan.runs for run_id in (run.run_id, run.answer)}
-    return sensitivity([record for record in records if record.run_id in own], [*plan.tunings[0].factors])
-
-
 def _asked(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a sweep file with those of the flags in their place."""
-    asked = read_sweep(file) if file is not None else {}
-    given = {**flags, "set": flags["overrides"]}
-    del given["overrides"]
-    if given["seeds"] is not None:
-        given["seeds"] = parsed_seeds(given["seeds"])
-    given["tune"] = _factors(given["tune"])
-    return asked | {key: value for key, value in given.items() if value not in (None, (), {})}
+    values = read_sweep(file) if file is not None else {}
+    typed = {"set" if key == "overrides" else key: value for key, value in flags.items()}
+    if typed["seeds"] is not None:
+        typed["seeds"] = parsed_seeds(typed["seeds"])
+    typed["tune"] = _factors(typed["tune"])
+    return values | {key: value for key, value in typed.items() if value not in (None, (), {})}
 
 
 def _factors(texts: Sequence[str]) -> dict[str, list[float]]:

@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 
 from harness.cli.console.options import json_option, machine_options, results_option
-from harness.cli.console.output import console, emit, say
-from harness.cli.console.plans import Place as SweepPlace
-from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds
+from harness.cli.console.output import console, emit, say, say_left_out
+from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds, repeating
+from harness.cli.console.requests import Place as Runner
 from harness.cli.console.tables import show
 from harness.cli.views import table as views
 from harness.core.errors import UserError
@@ -25,7 +25,7 @@ from harness.paper.scales import scale as find_scale
 from harness.records.store import ResultsStore
 from harness.sweeps.cost import Costs
 from harness.sweeps.execute import Result
-from harness.sweeps.request import SweepRequest, sweep_request
+from harness.sweeps.request import sweep_request
 
 if TYPE_CHECKING:
     from harness.sweeps.plan import Choice, Tuning
@@ -86,27 +86,27 @@ def command(
     table, scale = find_table(number), find_scale(scale_name)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("harness table runs in one process; train a single run with torchrun, and make the table after")
-    asked = _asked("0," if probe else seeds, rerun)
+    typed = {"assigners": ("",), "seeds": parsed_seeds("0," if probe else seeds), "rerun": rerun}
+    asked = sweep_request(typed, "table")  # checked as those of a sweep
     store = probe_store(results) if probe else ResultsStore(results)
 
-    def runner(place: Place) -> SweepPlace:
-        return SweepPlace(place.data or "", place.origin, store.root, device, threads, workers, screen)
+    def runner(place: Place) -> Runner:
+        return Runner(place.data or "", place.origin, store.root, device, threads, workers, screen)
 
     def command_of(place: Place, choice: Choice, tuning: Tuning, seed: int) -> str:
-        return runner(place).command(choice, tuning, seed)
+        return repeating(runner(place), choice, tuning, seed)
 
     rows = [name.strip() for text in only for name in text.split(",") if name.strip()]
     plan = plan_table(
         table, scale, asked.seeds, store, command_of, sources=sources, only=rows, rerun=asked.rerun, dry=dry_run,
         changes=(*(CHANGES if probe else ()), *((f"model.weights={weights}",) if weights is not None else ())),
     )  # fmt: skip
-    for problem in plan.problems:
-        say(console(as_json=True), f"left out: {problem}")
+    say_left_out(plan.problems)
 
     from harness.core.device import pick_device
     from harness.core.environment import environment
 
-    records = [record for one in (ResultsStore(results), probe_store(results)) for record in one.load_all()[0]]
+    records = [record for known in (ResultsStore(results), probe_store(results)) for record in known.load_all()[0]]
     costs = Costs(records, environment(pick_device(device))["device"])
     if dry_run:
         views.show_plan(screen, plan, costs)
@@ -122,19 +122,10 @@ def command(
     ctx.exit(report(screen, plan, ended, store, as_json, again(ctx, rerun="failed")))
 
 
-def _asked(seeds: str, rerun: str) -> SweepRequest:
-    """Seeds and reruns, checked as those of a sweep."""
-    return sweep_request({"assigners": ("",), "seeds": parsed_seeds(seeds), "rerun": rerun}, "table")
-
-
 def _report(
     screen: Console, plan: TablePlan, ended: Sequence[Result], store: ResultsStore, as_json: bool, retry: str
 ) -> int:
-    """Write and show the finished table.
-
-    Returns:
-        the exit code.
-    """
+    """Write and show the finished table; the exit code."""
     from harness.paper.outcome import answers, lines
     from harness.paper.written import as_json as as_values
     from harness.paper.written import missing_runs, write_table
@@ -142,13 +133,12 @@ def _report(
 
     records, _ = store.load_all()
     details, problems = load_details(store, [run_id for ids in answers(plan, records).values() for run_id in ids])
-    for problem in problems:
-        say(console(as_json=True), f"left out: {problem}")
-    made = lines(plan, records, details)
-    paths = write_table(store, plan, made)
-    missing = missing_runs(made)
+    say_left_out(problems)
+    finished = lines(plan, records, details)
+    paths = write_table(store, plan, finished)
+    missing = missing_runs(finished)
     failed = [result for result in ended if result.failed]
-    show(screen, views.finished(plan, made), ("method",))
+    show(screen, views.finished(plan, finished), ("method",))
     for path in paths:
         say(screen, f"written  {path}")
     if missing:
@@ -159,31 +149,27 @@ def _report(
     if as_json:
         files = {"markdown": str(paths[0]), "csv": str(paths[1])}
         errors = [{"run": result.run.title, "error": result.error} for result in failed]
-        emit({"rows": as_values(plan, made), "missing": missing, "failed": errors, "files": files})
+        emit({"rows": as_values(plan, finished), "missing": missing, "failed": errors, "files": files})
     return 1 if missing or failed else 0
 
 
 def _report_probe(
     screen: Console, plan: TablePlan, ended: Sequence[Result], store: ResultsStore, as_json: bool, retry: str
 ) -> int:
-    """Show what each row's probe cost.
-
-    Returns:
-        the exit code.
-    """
+    """Show what each row's probe cost; the exit code."""
     from harness.paper.outcome import answers
 
     records = store.load_all()[0]
     by_id = {record.run_id: record for record in records}
-    found = {name: by_id[ids[0]] for name, ids in answers(plan, records).items() if ids}
-    lacking = [planned for planned in plan.rows if planned.wanted and planned.row.name not in found]
+    probed = {name: by_id[ids[0]] for name, ids in answers(plan, records).items() if ids}
+    lacking = [planned for planned in plan.rows if planned.wanted and planned.row.name not in probed]
     missing = [f"{planned.row.name} ({planned.obstacle or 'failed'})" for planned in lacking]
-    show(screen, views.probes(plan, found), ("parameters",))
+    show(screen, views.probes(plan, probed), ("parameters",))
     if missing:
         say(screen, f"missing  rows {', '.join(missing)}")
         say(screen, f"again    {retry}")
     if as_json:
-        rows = {name: {"run_id": record.run_id, "cost": record.cost.model_dump()} for name, record in found.items()}
+        rows = {name: {"run_id": record.run_id, "cost": record.cost.model_dump()} for name, record in probed.items()}
         errors = [{"run": result.run.title, "error": result.error} for result in ended if result.failed]
         emit({"rows": rows, "missing": missing, "failed": errors})
     return 1 if missing else 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +28,12 @@ EXAMPLES = 20  # as harness.verify.checks.catalogue has it, which needs torch
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one assigner.
-
-    Attributes:
-        verdicts: under the options asked for; for all assigners, also under those that a peer answers for.
-    """
+    """What came of one assigner."""
 
     subject: Subject
     outcomes: Sequence[Outcome]
-    verdicts: Sequence[Verdict] = field(default_factory=tuple)
+    # Under the options asked for; for all assigners, also under those that a peer answers for.
+    verdicts: Sequence[Verdict] = ()
 
     @property
     def complaint(self) -> str | None:
@@ -96,7 +93,11 @@ def command(assigner: str | None, golden: Path | None, peers: tuple[str, ...], e
         cases = [read_case(path) for path in files]
         findings = [_examined(entry.name, cases, examples, progress) for entry in catalogue()]
         complaint = _show_all(screen, findings, cases)
-        report = _report_on_all(findings, golden)
+        verdicts = [verdict for finding in findings for verdict in finding.verdicts]
+        report: dict[str, Any] = {
+            "assigners": [{**_report(finding, golden), "ok": finding.complaint is None} for finding in findings],
+            "peers": tables.peers_json(verdicts) if golden is not None else None,
+        }
     else:
         finding = _one(assigner, files, peers, examples, progress, screen)
         complaint = f"{finding.subject.title}: {finding.complaint}" if finding.complaint else None
@@ -130,10 +131,9 @@ def _one(
             raise UserError(f"--peer {peer}: not in these cases{did_you_mean(peer, known)}; there: {there}")
     outcomes = _contract(subject, examples, progress)
     screen.print(tables.contract_table(subject, outcomes))
-    if not cases:
-        return Finding(subject, outcomes)
     verdicts = _compare(subject, cases, peers, progress)
-    tables.show_golden(screen, subject, verdicts)
+    if cases:
+        tables.show_golden(screen, subject, verdicts)
     return Finding(subject, outcomes, verdicts)
 
 
@@ -187,7 +187,7 @@ def _show_all(screen: Console, findings: Sequence[Finding], cases: Sequence[Case
     if cases:
         verdicts = [verdict for finding in findings for verdict in finding.verdicts]
         tables.show_peers(screen, verdicts, sorted({peer.name for case in cases for peer in case.peers}))
-    wrong = [f"{finding.subject.title}: {finding.complaint}" for finding in findings if finding.complaint]
+    wrong = (f"{finding.subject.title}: {finding.complaint}" for finding in findings if finding.complaint)
     return "; ".join(wrong) or None
 
 
@@ -197,7 +197,7 @@ def _named(verdicts: Sequence[Verdict], most: int = 3) -> str:
 
 
 def _report(finding: Finding, golden: Path | None) -> dict[str, Any]:
-    compared: Mapping[str, Any] | None = None
+    compared: dict[str, Any] | None = None
     if golden is not None:
         compared = {
             "folder": golden.name,
@@ -209,12 +209,4 @@ def _report(finding: Finding, golden: Path | None) -> dict[str, Any]:
         "options": dict(finding.subject.options),
         "contract": [tables.outcome_json(outcome) for outcome in finding.outcomes],
         "golden": compared,
-    }
-
-
-def _report_on_all(findings: Sequence[Finding], golden: Path | None) -> dict[str, Any]:
-    verdicts = [verdict for finding in findings for verdict in finding.verdicts]
-    return {
-        "assigners": [{**_report(finding, golden), "ok": finding.complaint is None} for finding in findings],
-        "peers": tables.peers_json(verdicts) if golden is not None else None,
     }

@@ -7,7 +7,6 @@ runs stand on the question's ``extended`` board, all others on its ``fair`` boar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assigners.registry import row_name
-from harness.comparison.intervals import Gap, Interval, holm, letters, mean_interval, paired_gap, resolvable_gap
+from harness.comparison.intervals import Gap, Interval, holm, letters, mean_interval, paired_gap, smallest_gap
 from harness.records.details import Bootstrap, Details
 from harness.records.identity import Question, question_of
-from harness.records.names import changed_options, known_defaults, newest_attempts
-from harness.records.schema import RunRecord
+from harness.records.names import changed_options, known_defaults, oldest_first
+from harness.records.schema import CostPart, RunRecord
 
 Kind = Literal["fair", "extended"]
 Part = Literal["everything", "defaults", "variants"]
@@ -37,22 +36,14 @@ def kind_of(record: RunRecord) -> Kind:
 
 @dataclass(frozen=True)
 class BoardEntry:
-    """One assigner with its options: a run per seed, by seed.
+    """One assigner with its options: a run per seed, by seed."""
 
-    Attributes:
-        name: as ``--assigner`` takes it.
-        assigner, options: all options, defaults included.
-        changed: those that are not at their default.
-        records: of the runs.
-        details: of each run, or None where they are not at hand.
-    """
-
-    name: str
+    name: str  # as ``--assigner`` takes it
     assigner: str
-    options: dict[str, Any]
-    changed: dict[str, Any]
+    options: dict[str, Any]  # all of them, defaults included
+    changed: dict[str, Any]  # those that are not at their default
     records: tuple[RunRecord, ...]
-    details: tuple[Details | None, ...]
+    details: tuple[Details | None, ...]  # of each run; None where they are not at hand
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -61,8 +52,8 @@ class BoardEntry:
 
     def values(self, metric: str) -> dict[int, float]:
         """A metric by seed, in points; seeds at which it is undefined are left out."""
-        found = {record.seed: record.metrics[metric] for record in self.records}
-        return {seed: float(value) for seed, value in found.items() if value is not None}
+        values = {record.seed: record.metrics[metric] for record in self.records}
+        return {seed: float(value) for seed, value in values.items() if value is not None}
 
     def mean(self, metric: str) -> float | None:
         """Mean of a metric over seeds, in points."""
@@ -76,7 +67,7 @@ class BoardEntry:
     def cost(self, name: str) -> float | None:
         """Of the run that did best: other work on the machine only ever adds to a cost, and takes from a rate."""
         values = [record.cost[name] for record in self.records]
-        best = max if name.endswith("_per_s") else min
+        best = max if name in CostPart.RATES else min
         return best((value for value in values if value is not None), default=None)
 
     def replicates(self, metric: str) -> dict[int, NDArray[np.float64]]:
@@ -90,24 +81,22 @@ class BoardEntry:
 
 @dataclass(frozen=True)
 class Board:
-    """All entries of a question that may be compared, best mean AP first.
-
-    Attributes:
-        question: what they have in common.
-        kind: ``fair`` or ``extended``.
-        entries: those without an AP come last.
-        part: which of all the entries these are (`parts`).
-    """
+    """All entries of a question that may be compared, best mean AP first."""
 
     question: Question
     kind: Kind
-    entries: tuple[BoardEntry, ...]
-    part: Part = "everything"
+    entries: tuple[BoardEntry, ...]  # those without an AP come last
+    part: Part = "everything"  # which of all the entries these are (`parts`)
+
+    @property
+    def ranked(self) -> list[BoardEntry]:
+        """The entries with an AP."""
+        return [entry for entry in self.entries if entry.values(METRIC)]
 
     @cached_property
     def gaps(self) -> dict[tuple[str, str], Gap]:
         """What is between two entries, first minus second, for each pair in board order that shares a seed."""
-        pairs = combinations([entry for entry in self.entries if entry.values(METRIC)], 2)
+        pairs = combinations(self.ranked, 2)
         return {(a.name, b.name): gap(a, b) for a, b in pairs if a.values(METRIC).keys() & b.values(METRIC).keys()}
 
     @cached_property
@@ -120,20 +109,15 @@ class Board:
     @cached_property
     def letters(self) -> tuple[str, ...]:
         """The rank groups of each entry: two entries that share a letter are not told apart. None without an AP."""
-        names = [entry.name for entry in self.entries if entry.values(METRIC)]
+        names = [entry.name for entry in self.ranked]
         pairs = combinations(range(len(names)), 2)
-        found = letters(names, {(i, j): (names[i], names[j]) in self.told_apart for i, j in pairs})
-        return (*found, *("" for _ in self.entries[len(names) :]))  # those without come last
+        groups = letters(names, {(i, j): (names[i], names[j]) in self.told_apart for i, j in pairs})
+        return (*groups, *("" for _ in self.entries[len(names) :]))  # those without come last
 
     @cached_property
     def smallest(self) -> float | None:
         """The smallest gap in AP that pairs of this board find with 80 % power: from the median pair's noise."""
-        known = [gap for gap in self.gaps.values() if gap.se_seed is not None]
-        if not known:
-            return None
-        seeds = int(np.median([gap.seeds for gap in known]))
-        error = float(np.median([math.hypot(gap.se_seed or 0.0, gap.se_image or 0.0) for gap in known]))
-        return resolvable_gap(error * math.sqrt(seeds), seeds)
+        return smallest_gap([gap for gap in self.gaps.values() if gap.se_seed is not None])
 
     def entry(self, name: str) -> BoardEntry:
         """By name.
@@ -170,7 +154,7 @@ def boards(records: Iterable[RunRecord], details: Mapping[str, Details]) -> list
         records: in the order of `ResultsStore.load_all`; of several attempts at a run the newest counts.
         details: by run id.
     """
-    newest = sorted(newest_attempts(records), key=lambda record: (record.created, record.run_id))
+    newest = oldest_first(records)
     defaults = known_defaults(newest)
     # Names may differ, hashes decide; a question is called what its newest run calls it.
     questions = {asked.key: asked for asked in map(question_of, newest)}
@@ -182,11 +166,11 @@ def boards(records: Iterable[RunRecord], details: Mapping[str, Details]) -> list
         name = row_name(record.assigner, options)
         changed[name] = options
         rows.setdefault((asked, kind_of(record)), {}).setdefault(name, []).append(record)
-    made = []
+    every = []
     for (question, kind), named in sorted(rows.items(), key=lambda row: (row[0][0], row[0][1] != "fair")):
         entries = [_entry(name, changed[name], runs, details) for name, runs in named.items()]
-        made.append(Board(question, kind, tuple(sorted(entries, key=_rank))))
-    return made
+        every.append(Board(question, kind, tuple(sorted(entries, key=_rank))))
+    return every
 
 
 def _entry(name: str, changed: dict[str, Any], runs: Sequence[RunRecord], details: Mapping[str, Details]) -> BoardEntry:
@@ -194,8 +178,8 @@ def _entry(name: str, changed: dict[str, Any], runs: Sequence[RunRecord], detail
     # Two runs may share name and seed where an option was added later: the newer one is the assigner of today.
     by_seed = {run.seed: run for run in runs}
     chosen = tuple(run for _, run in sorted(by_seed.items()))
-    found = tuple(details.get(run.run_id) for run in chosen)
-    return BoardEntry(name, chosen[-1].assigner, dict(chosen[-1].options), changed, chosen, found)
+    newest, known = chosen[-1], tuple(details.get(run.run_id) for run in chosen)
+    return BoardEntry(name, newest.assigner, dict(newest.options), changed, chosen, known)
 
 
 def _rank(entry: BoardEntry) -> tuple[bool, float, str]:

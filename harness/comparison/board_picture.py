@@ -55,10 +55,10 @@ def file_name(board: Board) -> str:
 
 def _gap(board: Board, entry: BoardEntry, reference: BoardEntry) -> Gap | None:
     """Entry minus reference; the board has each pair once."""
-    if (found := board.gaps.get((entry.name, reference.name))) is not None:
-        return found
-    found = board.gaps.get((reference.name, entry.name))
-    return found.turned() if found is not None else None
+    if gap := board.gaps.get((entry.name, reference.name)):
+        return gap
+    gap = board.gaps.get((reference.name, entry.name))
+    return gap.turned() if gap else None
 
 
 def _seeds(axes: Axes, entry: BoardEntry, row: int) -> None:

@@ -23,20 +23,13 @@ LEADER = {"arrowstyle": "-", "color": RULE, "shrinkB": 4, "relpos": (0, 0.5)}  #
 
 @dataclass(frozen=True)
 class Benefit:
-    """One assigner.
+    """One assigner."""
 
-    Attributes:
-        name: as ``--assigner`` takes it.
-        ap: over seeds.
-        ms, mib: for `USUAL_IMAGES` images of `BOXES` boxes each.
-        trains: whether the cost is of forward and backward, for it has a network or losses of its own.
-    """
-
-    name: str
-    ap: Interval
-    ms: float
-    mib: float
-    trains: bool
+    name: str  # as ``--assigner`` takes it
+    ap: Interval  # over seeds
+    ms: float  # for `USUAL_IMAGES` images of `BOXES` boxes each
+    mib: float  # for the same
+    trains: bool  # whether the cost is of forward and backward, for it has a network or losses of its own
 
 
 def benefits(board: Board, lines: Iterable[Line]) -> list[Benefit]:
@@ -47,13 +40,13 @@ def benefits(board: Board, lines: Iterable[Line]) -> list[Benefit]:
     """
     usual = (str(USUAL_IMAGES), str(BOXES), str(USUAL_CLASSES))
     costs = {line["assigner"]: line for line in lines if (line["images"], line["boxes"], line["classes"]) == usual}
-    found = []
+    known = []
     for entry in board.entries:
         line, ap = costs.get(entry.name), entry.interval(METRIC)
         ms, mib = (number_of(line, name) for name in ("ms", "mib")) if line is not None else (None, None)
         if line is not None and ap.mean is not None and ms and mib:
-            found.append(Benefit(entry.name, ap, ms, mib, line["passes"] != "forward"))
-    return found
+            known.append(Benefit(entry.name, ap, ms, mib, line["passes"] != "forward"))
+    return known
 
 
 def front(points: Sequence[Benefit], cost: Callable[[Benefit], float]) -> list[Benefit]:

@@ -15,11 +15,13 @@ bootstrap), about all images like these. The first is judged against the second'
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from harness.comparison.intervals import Gap, half_width, paired_gap, squared_errors
@@ -45,28 +47,17 @@ TRAININGS = 12  # pairs of runs in that world
 
 @dataclass(frozen=True)
 class CoverageRow:
-    """The coverage of one interval in one world.
+    """The coverage of one interval in one world."""
 
-    Attributes:
-        world: ``model`` or ``detections``.
-        n: seeds.
-        ratio, interaction: the image noise shared by the seeds, and that of each seed, over the training noise.
-        interval: ``seeds`` or ``combined``.
-        aim: ``these images`` or ``all images``.
-        coverage: share of the intervals that hold the aim.
-        half_width: their median.
-        simulations: how many.
-    """
-
-    world: str
-    n: int
-    ratio: float | None
-    interaction: float | None
-    interval: str
-    aim: str
-    coverage: float
-    half_width: float
-    simulations: int
+    world: str  # ``model`` or ``detections``
+    n: int  # seeds
+    ratio: float | None  # the image noise that the seeds share, over the training noise
+    interaction: float | None  # the image noise of each seed, likewise
+    interval: str  # ``seeds`` or ``combined``
+    aim: str  # ``these images`` or ``all images``
+    coverage: float  # share of the intervals that hold the aim
+    half_width: float  # their median
+    simulations: int  # how many
 
 
 def model_rows(
@@ -77,23 +68,21 @@ def model_rows(
 ) -> Iterator[CoverageRow]:
     """Rows of the ``model`` world: all combinations of the arguments."""
     weights = image_weights(IMAGES, REPLICATES) / IMAGES
-    for number, n in enumerate(seeds):
-        for ratio in ratios:
-            for interaction in interactions:
-                rng = np.random.default_rng((SEED, number, round(100 * ratio), round(100 * interaction)))
-                parts = [
-                    _simulate(rng, weights, min(CHUNK, simulations - start), n, ratio, interaction)
-                    for start in range(0, simulations, CHUNK)
-                ]
-                means, shared, only_seeds, combined = np.concatenate(parts, axis=1)
-                for interval, aim, error, half in (
-                    ("seeds", "these images", means - shared, only_seeds),
-                    ("seeds", "all images", means, only_seeds),
-                    ("combined", "all images", means, combined),
-                ):
-                    held = float((np.abs(error) <= half).mean())
-                    width = float(np.median(half))
-                    yield CoverageRow("model", n, ratio, interaction, interval, aim, held, width, simulations)
+    for (number, n), ratio, interaction in product(enumerate(seeds), ratios, interactions):
+        rng = np.random.default_rng((SEED, number, round(100 * ratio), round(100 * interaction)))
+        parts = [
+            _simulate(rng, weights, min(CHUNK, simulations - start), n, ratio, interaction)
+            for start in range(0, simulations, CHUNK)
+        ]
+        means, shared, only_seeds, combined = np.concatenate(parts, axis=1)
+        for interval, aim, error, half in (
+            ("seeds", "these images", means - shared, only_seeds),
+            ("seeds", "all images", means, only_seeds),
+            ("combined", "all images", means, combined),
+        ):
+            held = float((np.abs(error) <= half).mean())
+            width = float(np.median(half))
+            yield CoverageRow("model", n, ratio, interaction, interval, aim, held, width, simulations)
 
 
 def _simulate(
@@ -103,8 +92,7 @@ def _simulate(
     root = np.sqrt(IMAGES)  # an effect of sd root on every image is one of sd 1 on their mean
     training = rng.normal(size=(count, n))
     shared = ratio * root * rng.normal(size=(IMAGES, count, 1))
-    own = interaction * root * rng.normal(size=(IMAGES, count, n))
-    by_image = shared + own
+    by_image = shared + interaction * root * rng.normal(size=(IMAGES, count, n))
     differences = training + by_image.mean(axis=0)
     replicates = training[..., None] + np.tensordot(by_image, weights, axes=(0, 1))  # [count, n, B]
     seed_part, image_part = squared_errors(differences, replicates)
@@ -133,11 +121,11 @@ def _observed(rng: np.random.Generator, pairs: list[tuple[MatchTable, MatchTable
     """What a study of `n` random trainings on `IMAGES` random images of the population reports."""
     # Drawing with replacement makes the sample, and each of its bootstrap replicates, a weight of the population.
     slots = rng.integers(POPULATION, size=IMAGES)
-    drawn = np.zeros((1 + REPLICATES, POPULATION))
+    weights = np.zeros((1 + REPLICATES, POPULATION))
     counts = np.concatenate((np.ones((1, IMAGES)), image_weights(IMAGES, REPLICATES)))
-    np.add.at(drawn.T, slots, counts.T)
-    chosen = dict(enumerate(rng.integers(len(pairs), size=n)))
-    a, b = ({seed: _points(pairs[one][side], drawn) for seed, one in chosen.items()} for side in (0, 1))
+    np.add.at(weights.T, slots, counts.T)
+    chosen = [pairs[index] for index in rng.integers(len(pairs), size=n)]
+    a, b = ({seed: _points(pair[side], weights) for seed, pair in enumerate(chosen)} for side in (0, 1))
     return paired_gap(
         {seed: float(points[0]) for seed, points in a.items()},
         {seed: float(points[0]) for seed, points in b.items()},
@@ -162,7 +150,7 @@ def _trainings(rng: np.random.Generator) -> list[tuple[MatchTable, MatchTable]]:
 
 def _detect(rng: np.random.Generator, images: ShapesSet, skill: Floats) -> list[Detections]:
     """One detection near each object, the nearer and the surer the higher the image's skill, and two in the void."""
-    found: list[Detections] = []
+    detections: list[Detections] = []
     for index in range(len(images)):
         truth = images.annotations(index)
         count = len(truth)
@@ -170,27 +158,19 @@ def _detect(rng: np.random.Generator, images: ShapesSet, skill: Floats) -> list[
         sides = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
         boxes = truth.boxes + 0.25 * (1 - quality)[:, None] * sides * rng.normal(size=(count, 4))
         corner = rng.uniform(0, 90, (2, 2))
-        found.append(
+        detections.append(
             {
                 "boxes": np.concatenate((boxes, np.concatenate((corner, corner + 30), axis=1))),
                 "scores": np.concatenate((quality, rng.beta(2, 4, 2))),
                 "labels": np.concatenate((truth.labels, rng.integers(len(images.classes), size=2))),
             }
         )
-    return found
+    return detections
 
 
 def as_csv(rows: list[CoverageRow]) -> str:
     """A table of rows, one line each."""
-
-    def cell(value: object) -> str:
-        return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    lines = [
-        ",".join(field.name for field in fields(CoverageRow)),
-        *(",".join(map(cell, astuple(row))) for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.4g", lineterminator="\n")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

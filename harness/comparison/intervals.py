@@ -25,41 +25,27 @@ MOST_SEEDS = 1000  # that `seeds_needed` considers
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over runs and its 95 % t-interval.
+    """A mean over runs and its 95 % t-interval."""
 
-    Attributes:
-        mean: None for no values.
-        low, high: None for fewer than two values.
-        n: number of values.
-    """
-
-    mean: float | None
-    low: float | None
+    mean: float | None  # None for no values
+    low: float | None  # None for fewer than two
     high: float | None
-    n: int
+    n: int  # number of values
 
 
 @dataclass(frozen=True)
 class Gap:
-    """What is between two assigners, first minus second, with its 95 % interval.
+    """What is between two assigners, first minus second, with its 95 % interval."""
 
-    Attributes:
-        mean: over shared seeds.
-        low, high, p: interval and two-sided p-value of "no gap"; None where neither seeds nor replicates tell.
-        seeds: number of shared seeds.
-        df: degrees of freedom of the seeds' part; None for one seed.
-        se_seed: standard error from training noise, the seeds' own response to the images included; None for one seed.
-        se_image: standard error from the choice of images that all seeds share; None without replicates.
-    """
-
-    mean: float
-    low: float | None
+    mean: float  # over shared seeds
+    low: float | None  # None where neither seeds nor replicates tell
     high: float | None
-    p: float | None
-    seeds: int
-    df: float | None
+    p: float | None  # two-sided, of "no gap"; None likewise
+    seeds: int  # number of shared seeds
+    df: float | None  # degrees of freedom of the seeds' part; None for one seed
+    # Standard error from training noise, the seeds' own response to the images included; None for one seed.
     se_seed: float | None
-    se_image: float | None
+    se_image: float | None  # standard error from the choice of images that all seeds share; None without replicates
 
     def turned(self) -> Gap:
         """The same gap as second minus first."""
@@ -106,8 +92,7 @@ def paired_gap(
     differences = np.array([a[seed] - b[seed] for seed in seeds])
     seed_part, image_part = squared_errors(differences, _paired(seeds, replicates_a or {}, replicates_b or {}))
     mean, n = float(differences.mean()), len(seeds)
-    se_seed = None if seed_part is None else math.sqrt(seed_part)
-    se_image = None if image_part is None else math.sqrt(image_part)
+    se_seed, se_image = (None if part is None else math.sqrt(part) for part in (seed_part, image_part))
     df = None if se_seed is None else float(n - 1)
     if seed_part is None and image_part is None:
         return Gap(mean, None, None, None, n, df, se_seed, se_image)
@@ -263,8 +248,17 @@ def resolvable_gap(sd: float, n: int, power: float = 0.8) -> float | None:
     return sd / math.sqrt(n) * float(shift)
 
 
+def smallest_gap(gaps: Sequence[Gap]) -> float | None:
+    """The true gap that such pairs find in four of five cases, from the median pair's noise; None for no pair."""
+    if not gaps:
+        return None
+    seeds = int(np.median([gap.seeds for gap in gaps]))
+    error = float(np.median([math.hypot(gap.se_seed or 0.0, gap.se_image or 0.0) for gap in gaps]))
+    return resolvable_gap(error * math.sqrt(seeds), seeds)
+
+
 def seeds_needed(gap: float, sd: float, power: float = 0.8) -> int | None:
     """The fewest seeds, from 2 to `MOST_SEEDS`, at which `resolvable_gap` is no more than `gap`; None beyond."""
     candidates = range(2, MOST_SEEDS + 1)
-    found = bisect_left(candidates, -gap, key=lambda n: -(resolvable_gap(sd, n, power) or 0.0))
-    return candidates[found] if found < len(candidates) else None
+    position = bisect_left(candidates, -gap, key=lambda n: -(resolvable_gap(sd, n, power) or 0.0))
+    return candidates[position] if position < len(candidates) else None

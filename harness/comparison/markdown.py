@@ -42,8 +42,8 @@ def _lines(board: Board) -> Iterable[str]:
     protocol = f"`{question.protocol}` ({question.protocol_hash})"
     yield f"Protocol {protocol}, data `{question.data}` ({question.data_hash}){extras}:"
     yield ""
-    if (found := noise(board)) is not None:
-        yield str(found)
+    if (floor := noise(board)) is not None:
+        yield str(floor)
         yield ""
     columns = ("assigner", "seeds", "group", *WITH_INTERVAL, *WITHOUT)
     yield "| " + " | ".join(columns) + " |"

@@ -8,29 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.comparison.board import METRIC, Board
-from harness.comparison.intervals import Gap, resolvable_gap
+from harness.comparison.intervals import Gap, smallest_gap
 
 FEWEST = 3  # seeds of which a standard deviation is told
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Of one board, in AP.
+    """Of one board, in AP, by assigners and pairs with `FEWEST` (shared) seeds at least."""
 
-    Attributes:
-        single: standard deviation over the seeds of one assigner, the median of those with `FEWEST` seeds at least.
-        longest: name and number of seeds of the assigner with most of them, and its standard deviation.
-        paired: standard deviation of seed-paired differences, the median of the pairs with `FEWEST` shared seeds.
-        half, widest: half the 95 % interval of a gap: the median of these pairs, and the largest.
-        smallest: the gap that such pairs find in four of five cases, images included where the details are at hand.
-    """
-
-    single: float
-    longest: tuple[str, int, float]
-    paired: float | None
-    half: float | None
-    widest: float | None
-    smallest: float | None
+    single: float  # standard deviation over the seeds of one assigner, the median
+    longest: tuple[str, int, float]  # name and seeds of the assigner with most of them, and its standard deviation
+    paired: float | None  # standard deviation of seed-paired differences, the median
+    half: float | None  # half the 95 % interval of a gap, the median
+    widest: float | None  # the largest of these
+    smallest: float | None  # the gap that a pair finds in four of five cases, images included where details are at hand
 
     def __str__(self) -> str:
         """The noise in one line of text."""
@@ -52,29 +44,17 @@ def noise(board: Board) -> Noise | None:
         return None
     most = max(known, key=lambda name: (len(values[name]), name))
     pairs = [gap for gap in board.gaps.values() if gap.seeds >= FEWEST]
-    halves = [half for gap in pairs if (half := _half(gap)) is not None]
+    halves = [(gap.high - gap.low) / 2 for gap in pairs if gap.low is not None and gap.high is not None]
     return Noise(
         single=float(np.median(list(known.values()))),
         longest=(most, len(values[most]), known[most]),
         paired=float(np.median([_sd(gap) for gap in pairs])) if pairs else None,
         half=float(np.median(halves)) if halves else None,
         widest=max(halves, default=None),
-        smallest=_smallest(pairs),
+        smallest=smallest_gap(pairs),
     )
-
-
-def _smallest(pairs: list[Gap]) -> float | None:
-    if not pairs:
-        return None
-    seeds = int(np.median([gap.seeds for gap in pairs]))
-    error = float(np.median([math.hypot(gap.se_seed or 0.0, gap.se_image or 0.0) for gap in pairs]))
-    return resolvable_gap(error * math.sqrt(seeds), seeds)
 
 
 def _sd(gap: Gap) -> float:
     assert gap.se_seed is not None  # of two seeds and more
     return gap.se_seed * math.sqrt(gap.seeds)
-
-
-def _half(gap: Gap) -> float | None:
-    return None if gap.low is None or gap.high is None else (gap.high - gap.low) / 2

@@ -18,18 +18,13 @@ SHOWN_KEYS = 12  # differing keys that a refusal lists
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two entries of one board.
-
-    Attributes:
-        board: that both stand on.
-        a, b: the entries.
-        gaps: metric -> first minus second on the shared seeds; empty where they share none. Of AP by the objects'
-            shape (`by_shape`) the interval holds the noise of training alone.
-    """
+    """Two entries of one board."""
 
     board: Board
     a: BoardEntry
     b: BoardEntry
+    # Metric -> first minus second on the shared seeds; empty where they share none. Of AP by the objects' shape
+    # (`by_shape`) the interval holds the noise of training alone.
     gaps: dict[str, Gap]
 
     @property
@@ -41,12 +36,12 @@ class Comparison:
     def equal(self) -> dict[str, bool | None]:
         """Whether the runs agreed, at each shared seed, in what must not depend on the assigner; None: not recorded."""
         first, second = ({r.seed: r.equal for r in entry.records} for entry in (self.a, self.b))
-        found: dict[str, bool | None] = {}
+        agreed: dict[str, bool | None] = {}
         for name in ("initial_weights", "batches"):
             pairs = [(getattr(first[seed], name), getattr(second[seed], name)) for seed in self.seeds]
             unknown = not pairs or any(None in pair for pair in pairs)
-            found[name] = None if unknown else all(x == y for x, y in pairs)
-        return found
+            agreed[name] = None if unknown else all(x == y for x, y in pairs)
+        return agreed
 
     def step_ratio(self) -> float | None:
         """Step time of the first over that of the second, where both ran on the same kind of machine and threads."""
@@ -85,22 +80,18 @@ def differing_keys(a: Any, b: Any, at: str = "") -> Iterator[tuple[str, Any, Any
 
 def _find(boards: Iterable[Board], wanted: str) -> list[tuple[Board, BoardEntry]]:
     everything = [(board, entry) for board in boards for entry in board.entries]
-    by_run = [
-        (board, entry)
-        for board, entry in everything
-        if any(record.run_id.startswith(wanted) for record in entry.records)
-        and "-" in wanted  # a run id has its hyphens; a name alone is an assigner
-    ]
-    if by_run:
-        return by_run
+    if "-" in wanted:  # a run id has its hyphens; a name alone is an assigner
+        by_run = [pair for pair in everything if any(r.run_id.startswith(wanted) for r in pair[1].records)]
+        if by_run:
+            return by_run
     name, options = parse_spec(wanted)
-    found = [(board, entry) for board, entry in everything if _is(entry, name, options)]
-    if not found:
+    by_name = [(board, entry) for board, entry in everything if _is(entry, name, options)]
+    if not by_name:
         names = sorted({entry.name for _, entry in everything})
         raise UserError(
             f"no finished run of {wanted!r}{did_you_mean(wanted, names)}; known: {shorten(', '.join(names)) or 'none'}"
         )
-    return found
+    return by_name
 
 
 def _is(entry: BoardEntry, name: str, options: Mapping[str, Any]) -> bool:
@@ -123,10 +114,10 @@ def _same(value: Any, text: Any) -> bool:
 
 
 def _gaps(a: BoardEntry, b: BoardEntry) -> dict[str, Gap]:
-    found = {name: gap(a, b, name) for name in COMPARED if a.values(name).keys() & b.values(name).keys()}
+    gaps = {name: gap(a, b, name) for name in COMPARED if a.values(name).keys() & b.values(name).keys()}
     left, right = by_shape(a), by_shape(b)
     shared = (name for name in left if left[name].keys() & right.get(name, {}).keys())
-    return found | {name: paired_gap(left[name], right[name], {}, {}) for name in shared}
+    return gaps | {name: paired_gap(left[name], right[name]) for name in shared}
 
 
 def by_shape(entry: BoardEntry) -> dict[str, dict[int, float]]:
@@ -135,17 +126,17 @@ def by_shape(entry: BoardEntry) -> dict[str, dict[int, float]]:
     The gap of the latter is what one assigner gains where the attribute is large beyond what it gains where it is
     small. Runs whose records do not have it are left out.
     """
-    found: dict[str, dict[int, float]] = {}
+    aps: dict[str, dict[int, float]] = {}
     for record in entry.records:
         for attribute, bins in (record.metrics.bins or {}).items():
             known = {name: part.AP for name, part in bins.items() if part.AP is not None}
             words = attribute.replace("_", " ")
             for name, value in known.items():
-                found.setdefault(f"AP, {words} {name}", {})[record.seed] = value
+                aps.setdefault(f"AP, {words} {name}", {})[record.seed] = value
             first, last = (list(bins)[place] for place in (0, -1))
             if first in known and last in known and first != last:
-                found.setdefault(f"AP, {words} {last} minus {first}", {})[record.seed] = known[last] - known[first]
-    return found
+                aps.setdefault(f"AP, {words} {last} minus {first}", {})[record.seed] = known[last] - known[first]
+    return aps
 
 
 def _machine(record: RunRecord) -> tuple[Any, ...]:

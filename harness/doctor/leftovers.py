@@ -13,15 +13,13 @@ from harness.core.files import held
 from harness.core.text import counted
 from harness.doctor.rows import Finding, from_error
 from harness.records.failures import Failure
+from harness.records.folder import RunFolder
 from harness.records.identity import RunSpec
 from harness.records.inputs import recorded_protocol
-from harness.records.pending import completing, is_pending, load_pending, pending_runs
+from harness.records.pending import completing, load_pending, pending_runs
 from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
-from harness.records.unfinished import state_file, unfinished_run
-
-LOCKS = ("lock", "claim")  # of a run, and of a sweep that has it run
-WEIGHTS = "network.safetensors"  # `harness.runs.trained.NETWORK_FILE`, which needs torch
+from harness.records.unfinished import unfinished_run
 
 
 def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Finding]:
@@ -33,7 +31,7 @@ def waiting(store: ResultsStore, failed: Mapping[str, Failure]) -> dict[str, Fin
     findings = {}
     for run_id in pending_runs(store):
         what = f"run {run_id}"
-        if _busy(store.work_dir(run_id)):
+        if _busy(store.folder(run_id)):
             findings[run_id] = Finding(what, "ok", "in progress in another process")
             continue
         try:
@@ -55,11 +53,11 @@ def superseded(store: ResultsStore) -> dict[str, str]:
     """
     records = store.load_all()[0]
     successors = {}
-    for work in work_folders(store):
-        left = None if _busy(work) else unfinished_run(store, work.name)
+    for work in store.folders():
+        left = None if _busy(work) else unfinished_run(store, work.run_id)
         if left is None or left.question is None:
             continue
-        since = (state_file(work) or work).stat().st_mtime
+        since = (work.state or work.path).stat().st_mtime
         for record in records:
             if record.run_id != left.run_id and _seconds(record.created) >= int(since):
                 question = _question(record)
@@ -76,39 +74,32 @@ def orphans(store: ResultsStore, spoken: Collection[str], lost: Mapping[str, str
         lost: what `superseded` gives.
     """
     empty = []
-    for work in work_folders(store):
-        held_by_record = store.recorded(work.name) and work.name not in lost
-        if held_by_record or (work.name in spoken and work.name not in lost) or _busy(work):
+    for work in store.folders():
+        run_id, path = work.run_id, work.path
+        if _busy(work) or (run_id not in lost and (run_id in spoken or store.record_files(run_id))):
             continue
-        things = {path.name for path in work.iterdir()} - {*LOCKS}
-        if not things:
-            empty.append(work)
-        elif work.name in lost:
-            since = f"run {lost[work.name]} was finished since on other data of this name"
-            detail = f"unfinished, and {since}; {_size(work)}"
-            advice = f"{_remove(work)} (unless its data is still there: then {_going_on(store, work.name)})"
-            yield Finding(f"work folder {work.name}", "warning", detail, advice)
-        elif state_file(work) is None:
-            holds = "weights but no record" if WEIGHTS in things else "no checkpoint, no weights and no record"
-            yield Finding(f"work folder {work.name}", "warning", f"{holds}; {_size(work)}", _remove(work))
+        if {*path.iterdir()} <= {work.lock, work.claim}:
+            empty.append(path)
+        elif run_id in lost:
+            since = f"run {lost[run_id]} was finished since on other data of this name"
+            detail = f"unfinished, and {since}; {_size(path)}"
+            advice = f"{_remove(path)} (unless its data is still there: then {_going_on(store, run_id)})"
+            yield Finding(f"work folder {run_id}", "warning", detail, advice)
+        elif work.state is None:
+            holds = "weights but no record" if work.network.exists() else "no checkpoint, no weights and no record"
+            yield Finding(f"work folder {run_id}", "warning", f"{holds}; {_size(path)}", _remove(path))
     if empty:
         names = shorten(", ".join(path.name for path in empty))
         detail = f"{counted(len(empty), 'folder')} without anything but a lock: {names}"
         yield Finding("work folders", "warning", detail, _remove(*empty))
 
 
-def work_folders(store: ResultsStore) -> list[Path]:
-    """The work folders of a results directory, by run id."""
-    work = store.root / "work"
-    return sorted(path for path in work.iterdir() if path.is_dir()) if work.is_dir() else []
-
-
-def _busy(work: Path) -> bool:
-    return any(held(work / name) for name in LOCKS)
+def _busy(work: RunFolder) -> bool:
+    return held(work.lock) or held(work.claim)
 
 
 def _going_on(store: ResultsStore, run_id: str) -> str:
-    if is_pending(store, run_id):
+    if store.folder(run_id).trained.is_file():
         return completing(run_id, load_pending(store, run_id).data, store.root)
     return "the command that began it, with --resume"
 

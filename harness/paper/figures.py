@@ -62,18 +62,12 @@ class Components:
 
 @dataclass(frozen=True)
 class IouCurve:
-    """The mean IoU of positives of one assigner.
+    """The mean IoU of positives of one assigner."""
 
-    Attributes:
-        name: as ``--assigner`` takes it.
-        seeds: how many runs it is the mean of.
-        step, value: ``[k]``.
-    """
-
-    name: str
-    seeds: int
+    name: str  # as ``--assigner`` takes it
+    seeds: int  # how many runs it is the mean of
     step: tuple[float, ...]
-    value: tuple[float, ...]
+    value: tuple[float, ...]  # at each step
 
 
 def components(trained: TrainedRun, images: ImageSet) -> Components:
@@ -91,17 +85,17 @@ def components(trained: TrainedRun, images: ImageSet) -> Components:
     boxes = 0
     for index in range(len(images)):
         view = look(trained.model, images, index, trained.protocol)
-        found = mixtures(trained.model, view)
-        if found is None or not view.targets.num_boxes:
+        learnt = mixtures(trained.model, view)
+        if learnt is None or not view.targets.num_boxes:
             continue
-        mixture, usable = found
+        mixture, usable = learnt
         box, level = usable.nonzero(as_tuple=True)
         boxes += usable.shape[0]
-        own = mixture[box, level]
-        share = own.log_pi.softmax(dim=-1)
+        chosen = mixture[box, level]
+        share = chosen.log_pi.softmax(dim=-1)
         levels = level[:, None].expand(share.shape)
-        parts.append((own.mu.flatten(0, 1).double().numpy(), own.sigma.flatten(0, 1).double().numpy(),
-                      levels.flatten().numpy().astype(np.float64), share.flatten().double().numpy()))  # fmt: skip
+        arrays = (chosen.mu.flatten(0, 1), chosen.sigma.flatten(0, 1), levels.flatten(), share.flatten())
+        parts.append(tuple(array.double().numpy() for array in arrays))
     if not parts:
         raise UserError(f"no box of split {images.split!r} of {images.title} reaches the assigner; give other data")
     mu, sigma, level_of, share_of = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -115,7 +109,7 @@ def curves(entries: Mapping[str, Sequence[Trace]]) -> list[IouCurve]:
         entries: the traces (`harness.records.details`) of each assigner's runs, by name. Runs without that statistic
             are left out, and steps that not all of an assigner's runs have.
     """
-    made = []
+    means = []
     for name, traces in entries.items():
         known = [
             {step: value for step, value in zip(trace.step, values, strict=True) if value is not None}
@@ -124,36 +118,36 @@ def curves(entries: Mapping[str, Sequence[Trace]]) -> list[IouCurve]:
         ]
         steps = sorted(set.intersection(*map(set, known))) if known else []
         if steps:
-            made.append(IouCurve(name, len(known), tuple(steps), tuple(fmean(k[s] for k in known) for s in steps)))
-    return sorted(made, key=lambda curve: (-curve.value[-1], curve.name))
+            means.append(IouCurve(name, len(known), tuple(steps), tuple(fmean(k[s] for k in known) for s in steps)))
+    return sorted(means, key=lambda curve: (-curve.value[-1], curve.name))
 
 
 @styled
-def figure_4(found: Components, lines: Sequence[IouCurve], title: str) -> Figure:
+def figure_4(learnt: Components, lines: Sequence[IouCurve], title: str) -> Figure:
     """Three charts in a row.
 
     Args:
-        found: of one run.
+        learnt: by one run.
         lines: best first; none leaves (c) empty.
         title: what it is of.
     """
-    kept = np.arange(len(found.level))[:: max(1, len(found.level) // MOST_POINTS)]
-    notes = f"{len(kept)} components of {found.boxes} boxes on their usable levels; darker: larger share"
+    kept = np.arange(len(learnt.level))[:: max(1, len(learnt.level) // MOST_POINTS)]
+    notes = f"{len(kept)} components of {learnt.boxes} boxes on their usable levels; darker: larger share"
     names = max((len(_label(curve)) for curve in lines), default=0)
     figure = new_figure(14 + LETTER * names, 5.4, f"Figure 4: {title}", notes)
     means, widths, training = figure.subplots(1, 3)
     # (a) in the box's own frame, y downwards as in the image; what lies outside is put on the rim.
     means.set(title="(a) means of the components", xlabel="x, half sides from the centre", ylabel="y")
     means.set(xlim=(-REACH, REACH), ylim=(REACH, -REACH))
-    _points(means, found, np.clip(found.mu, -REACH, REACH), kept)
+    _points(means, learnt, np.clip(learnt.mu, -REACH, REACH), kept)
     means.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color=INK)
     means.text(-0.97, -0.95, "box", va="top")
     # (b) along x and y.
-    most = float(np.quantile(found.sigma, 0.995)) * 1.05
+    most = float(np.quantile(learnt.sigma, 0.995)) * 1.05
     widths.set(title="(b) standard deviations of the components", xlabel="along x, half sides", ylabel="along y")
     widths.set(xlim=(0, most), ylim=(0, most))
-    _points(widths, found, np.minimum(found.sigma, most), kept)
-    for level in sorted({*found.level.tolist()}):
+    _points(widths, learnt, np.minimum(learnt.sigma, most), kept)
+    for level in sorted({*learnt.level.tolist()}):
         widths.scatter([], [], color=SERIES[level % len(SERIES)], label=f"P{FIRST_LEVEL + level}")
     widths.legend(loc="upper left", handlelength=1, frameon=True, edgecolor="none")
     _training(training, lines)
@@ -162,12 +156,12 @@ def figure_4(found: Components, lines: Sequence[IouCurve], title: str) -> Figure
     return figure
 
 
-def _points(axes: Axes, found: Components, places: Floats, kept: npt.NDArray[np.int64]) -> None:
+def _points(axes: Axes, learnt: Components, places: Floats, kept: npt.NDArray[np.int64]) -> None:
     """A disc for each component that is kept, the clearer the larger its share."""
     from matplotlib.colors import to_rgba_array
 
-    ink = to_rgba_array(SERIES)[found.level[kept] % len(SERIES)]
-    ink[:, 3] = 0.12 + 0.5 * found.share[kept]
+    ink = to_rgba_array(SERIES)[learnt.level[kept] % len(SERIES)]
+    ink[:, 3] = 0.12 + 0.5 * learnt.share[kept]
     axes.locator_params(nbins=6)
     # Pixels in the SVG too: thousands of discs as shapes are a megabyte.
     axes.scatter(places[kept, 0], places[kept, 1], s=9, c=ink, linewidths=0, clip_on=False, rasterized=True)
@@ -211,11 +205,13 @@ def figure_5(runs: Sequence[TrainedRun], images: ImageSet, chosen: Sequence[int]
             panel.title = f"{trained.record.assigner}, {view.name}"
             levels |= set(drawn.level.tolist())
             places.append(panel)
-            if (found := mixtures(trained.model, view)) is not None:
-                learnt.append(quality_panel(view, drawn, *found, IMAGE_SIDE))
+            if (mixture := mixtures(trained.model, view)) is not None:
+                learnt.append(quality_panel(view, drawn, *mixture, IMAGE_SIDE))
                 learnt[-1].title = f"{trained.record.assigner}: learnt quality"
         rows += [places, learnt] if learnt else [places]
-    legend = [LegendEntry(partial(_dot, level=level), f"P{FIRST_LEVEL + level}") for level in sorted(levels)]
+    legend = [
+        LegendEntry(partial(Pen.dot, level=level, label=1.0), f"P{FIRST_LEVEL + level}") for level in sorted(levels)
+    ]
     legend.append(LegendEntry(lambda pen, x, y: pen.dot(x, y, 0, 0.0), "dark: soft label 0"))
     return sheet(rows, title, legend)
 
@@ -228,16 +224,12 @@ def most_eccentric(images: ImageSet, count: int) -> list[int]:
     """
     means = {}
     for index in range(len(images)):
-        found = images.annotations(index)
-        if len(found) and "eccentricity" in found.attributes:
-            means[index] = float(found.attributes["eccentricity"].mean())
+        objects = images.annotations(index)
+        if len(objects) and "eccentricity" in objects.attributes:
+            means[index] = float(objects.attributes["eccentricity"].mean())
     if not means:
         raise UserError(f"{images.title} does not say how eccentric its objects are; shapes does")
     return sorted(means, key=lambda index: (-means[index], index))[:count]
-
-
-def _dot(pen: Pen, x: float, y: float, *, level: int) -> None:
-    pen.dot(x, y, level, 1.0)
 
 
 def embedded(image: Image.Image, title: str) -> str:

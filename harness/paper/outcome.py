@@ -35,25 +35,15 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the finished table.
-
-    Attributes:
-        planned: the row and its runs.
-        paper: the published row.
-        entry: our runs that are through; None for none.
-        missing: seeds without a record.
-        paper_gain: over the reference row, in points as printed; None where unknown.
-        gain: ours, paired by seed; None for the reference itself and where no seed is shared.
-        verdict: one of this module's words.
-    """
+    """One row of the finished table."""
 
     planned: PlannedRow
     paper: Published
-    entry: BoardEntry | None
-    missing: tuple[int, ...]
-    paper_gain: float | None
-    gain: Gap | None
-    verdict: str
+    entry: BoardEntry | None  # our runs that are through; None for none
+    missing: tuple[int, ...]  # seeds without a record
+    paper_gain: float | None  # over the reference row, in points as printed; None where unknown
+    gain: Gap | None  # ours, paired by seed; None for the reference itself and where no seed is shared
+    verdict: str  # one of this module's words
 
     @property
     def interval(self) -> Interval | None:
@@ -89,7 +79,6 @@ def lines(plan: TablePlan, records: Iterable[RunRecord], details: Mapping[str, D
 
     Args:
         plan: the table; rows whose data were not named have no runs here.
-        records: of the store.
         details: by run id; their replicates widen a gain's interval to images like these.
     """
     recorded = RecordIndex(records)
@@ -107,20 +96,18 @@ def answers(plan: TablePlan, records: Iterable[RunRecord]) -> dict[str, list[str
 
 
 def _records(planned: PlannedRow, recorded: RecordIndex) -> dict[int, RunRecord]:
-    found = {run.spec.seed: recorded.answer(run.spec) for run in planned.runs if run.spec.data}
-    return {seed: record for seed, record in found.items() if record is not None}
+    records = ((run.spec.seed, recorded.answer(run.spec)) for run in planned.runs)
+    return {seed: record for seed, record in records if record is not None}
 
 
 def _entry(planned: PlannedRow, recorded: RecordIndex, details: Mapping[str, Details]) -> BoardEntry | None:
     by_seed = _records(planned, recorded)
     if not by_seed:
         return None
-    first = planned.runs[0]
+    choice = planned.runs[0].choice
     runs = tuple(record for _, record in sorted(by_seed.items()))
-    own_details = tuple(details.get(record.run_id) for record in runs)
-    return BoardEntry(
-        first.choice.name, first.spec.assigner, first.spec.options, first.choice.changed, runs, own_details
-    )
+    known = tuple(details.get(record.run_id) for record in runs)
+    return BoardEntry(choice.name, choice.assigner, choice.options, choice.changed, runs, known)
 
 
 def _line(
@@ -128,8 +115,8 @@ def _line(
 ) -> Line:
     row, entry = planned.row, entries[planned.row.name]
     reference, base = plan.row(row.reference), entries[row.reference]
-    own = paper[row.published]
-    paper_gain = _paper_gain(plan, own, paper[reference.row.published])
+    printed = paper[row.published]
+    paper_gain = _paper_gain(plan, printed, paper[reference.row.published])
     missing = _missing(plan, planned, entry)
     is_reference = _same_runs(planned, reference)
     gain = gap(entry, base) if not is_reference and entry and base and _shared(entry, base) else None
@@ -138,18 +125,19 @@ def _line(
     elif missing or (not is_reference and (gain is None or _missing(plan, reference, base))):
         words = INCOMPLETE
     else:
-        compared = plan.scale.full and plan.table.same_images and METRIC in own.metrics and entry is not None
-        words = verdict(paper_gain, gain, (own.metrics[METRIC], entry.interval(METRIC)) if compared and entry else None)
-    return Line(planned, own, entry, missing, None if is_reference else paper_gain, gain, words)
+        comparable = plan.scale.full and plan.table.same_images and METRIC in printed.metrics
+        numbers = (printed.metrics[METRIC], entry.interval(METRIC)) if comparable and entry is not None else None
+        words = verdict(paper_gain, gain, numbers)
+    return Line(planned, printed, entry, missing, None if is_reference else paper_gain, gain, words)
 
 
-def _paper_gain(plan: TablePlan, own: Published, reference: Published) -> float | None:
+def _paper_gain(plan: TablePlan, printed: Published, reference: Published) -> float | None:
     over = reference.metrics.get(METRIC)
     if over is None and plan.table.base is not None:
         table, row = plan.table.base
         over = published(table)[row].metrics[METRIC]
     # Printed to a tenth of a point, and so is their difference.
-    return round(own.metrics[METRIC] - over, 1) if over is not None and METRIC in own.metrics else None
+    return round(printed.metrics[METRIC] - over, 1) if over is not None and METRIC in printed.metrics else None
 
 
 def _missing(plan: TablePlan, planned: PlannedRow, entry: BoardEntry | None) -> tuple[int, ...]:

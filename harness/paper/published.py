@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,14 @@ COLUMNS = ("table", "row", "method", "split", "setting", *METRICS, "note")
 
 @dataclass(frozen=True)
 class Published:
-    """One row as printed.
+    """One row as printed."""
 
-    Attributes:
-        row: its number within the table, from 1.
-        method, setting: as printed, or in words where the source has ticks.
-        split: the images of the evaluation.
-        metrics: points by name; only what is known.
-        note: what is odd about the row, or lost.
-    """
-
-    row: str
-    method: str
-    split: str
-    setting: str
-    metrics: dict[str, float]
-    note: str
+    row: str  # its number within the table, from 1
+    method: str  # as printed, or in words where the source has ticks
+    split: str  # the images of the evaluation
+    setting: str  # as printed, or in words
+    metrics: dict[str, float]  # points by name; only what is known
+    note: str  # what is odd about the row, or lost
 
 
 def published(table: int, folder: Path = FOLDER) -> dict[str, Published]:
@@ -44,9 +35,8 @@ def published(table: int, folder: Path = FOLDER) -> dict[str, Published]:
     """
     path = folder / f"table{table}.csv"
     try:
-        text = path.read_text("utf-8")
         # "#" begins the line that names the source.
-        frame = pd.read_csv(io.StringIO(text), comment="#", dtype=str, keep_default_na=False)
+        frame = pd.read_csv(path, comment="#", dtype=str, keep_default_na=False)
         if tuple(frame.columns) != COLUMNS:
             raise ValueError(f"columns {', '.join(frame.columns)}; expected {', '.join(COLUMNS)}")
         rows = [_row(values) for values in frame.to_dict("records")]

@@ -18,29 +18,17 @@ _CENTERNESS = ("model.quality=centerness",)
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row.
+    """One row."""
 
-    Attributes:
-        name: the published row's number, with a letter where several runs may be meant by it.
-        assigner: as ``--assigner`` takes it.
-        reference: name of the row that the gain is over; its own for that row itself.
-        overrides: of the protocol, equal at every scale.
-        backbone: as printed; None is the protocol's own.
-        deformable: deformable convolution in C3-C5.
-        multi_scale: tested at several scales, mirrored too.
-        kind: of the data.
-        note: how the printed row is read.
-    """
-
-    name: str
-    assigner: str
-    reference: str
-    overrides: tuple[str, ...] = ()
-    backbone: Backbone | None = None
-    deformable: bool = False
-    multi_scale: bool = False
-    kind: Kind = "coco"
-    note: str = ""
+    name: str  # the published row's number, with a letter where several runs may be meant by it
+    assigner: str  # as ``--assigner`` takes it
+    reference: str  # name of the row that the gain is over; its own for that row itself
+    overrides: tuple[str, ...] = ()  # of the protocol, equal at every scale
+    backbone: Backbone | None = None  # as printed; None is the protocol's own
+    deformable: bool = False  # deformable convolution in C3-C5
+    multi_scale: bool = False  # tested at several scales, mirrored too
+    kind: Kind = "coco"  # of the data
+    note: str = ""  # how the printed row is read
 
     @property
     def published(self) -> str:
@@ -50,23 +38,14 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """One table."""
 
-    Attributes:
-        number: of the paper.
-        title: what it is about.
-        rows: in printed order.
-        base: (table, row) that prints the AP of the reference row, where this table's is lost.
-        same_images: whether the paper evaluates on images whose annotations are public.
-        notes: how the table is read.
-    """
-
-    number: int
-    title: str
-    rows: tuple[PaperRow, ...]
-    base: tuple[int, str] | None = None
-    same_images: bool = True
-    notes: tuple[str, ...] = ()
+    number: int  # in the paper
+    title: str  # what it is about
+    rows: tuple[PaperRow, ...]  # in printed order
+    base: tuple[int, str] | None = None  # (table, row) with the AP of the reference row, where this table's is lost
+    same_images: bool = True  # whether the paper evaluates on images whose annotations are public
+    notes: tuple[str, ...] = ()  # how the table is read
 
     def row(self, name: str) -> PaperRow:
         """By name.
@@ -200,7 +179,6 @@ def table(number: str) -> Table:
     Raises:
         UserError: if the paper has none of that number.
     """
-    found = TABLES.get(int(number)) if number.isdecimal() and len(number) < 4 else None
-    if found is None:
+    if not number.isdecimal() or len(number) > 3 or int(number) not in TABLES:
         raise UserError(f"no table {number!r}; the paper's tables are 1 to {max(TABLES)}")
-    return found
+    return TABLES[int(number)]

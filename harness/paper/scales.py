@@ -18,25 +18,15 @@ RATIOS = (0.75, 1.0, 1.25)  # of the protocol's short edge, where multi-scale te
 
 @dataclass(frozen=True)
 class Scale:
-    """One scale.
+    """One scale."""
 
-    Attributes:
-        name: as ``--scale`` takes it.
-        protocols: name or file of the protocol by kind of data.
-        data: what COCO's tables use where nothing is named; None where they cannot do without being told.
-        backbones: timm's name for each of the paper's.
-        table_7: the protocol of Table 7, where it is another one.
-        test_scales: short edges of multi-scale testing, px; None for `RATIOS` of the protocol's own.
-        note: for the caption.
-    """
-
-    name: str
-    protocols: Mapping[str, str]
-    data: str | None
-    backbones: Mapping[Backbone, str]
-    table_7: str | None = None
-    test_scales: tuple[int, ...] | None = None
-    note: str = ""
+    name: str  # as ``--scale`` takes it
+    protocols: Mapping[str, str]  # name or file of the protocol by kind of data
+    data: str | None  # what COCO's tables use where nothing is named; None where they cannot do without being told
+    backbones: Mapping[Backbone, str]  # timm's name for each of the paper's
+    table_7: str | None = None  # the protocol of Table 7, where it is another one
+    test_scales: tuple[int, ...] | None = None  # short edges of multi-scale testing, px; None for `RATIOS` of its own
+    note: str = ""  # for the caption
 
     @property
     def full(self) -> bool:
@@ -59,18 +49,18 @@ class Scale:
         Raises:
             UserError: for a backbone that the scale has none for.
         """
-        made = [*row.overrides]
+        changes = [*row.overrides]
         if row.backbone is not None:
             if row.backbone not in self.backbones:
                 raise UserError(f"scale {self.name} has no backbone that stands for {row.backbone}, and no table 7")
-            made.append(f"model.backbone={self.backbones[row.backbone]}")
+            changes.append(f"model.backbone={self.backbones[row.backbone]}")
         if row.deformable:
-            made.append("model.deformable_stages=[3,4,5]")
+            changes.append("model.deformable_stages=[3,4,5]")
         if row.multi_scale:
             edge = load_protocol(origin).data.short_edge
             edges = self.test_scales or tuple(round(edge * ratio) for ratio in RATIOS)
-            made += [f"evaluation.test_scales=[{','.join(map(str, edges))}]", "evaluation.test_flip=true"]
-        return tuple(made)
+            changes += [f"evaluation.test_scales=[{','.join(map(str, edges))}]", "evaluation.test_flip=true"]
+        return tuple(changes)
 
 
 SCALES = {

@@ -17,13 +17,6 @@ from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 
 MINUS, PLUS_MINUS = "\u2212", "\u00b1"
-_OURS = ("AP", "AP50", "AP75")
-
-COLUMNS = (
-    "table", "scale", "row", "method", "split", "setting", *(f"paper_{name}" for name in METRICS), "assigner",
-    "overrides", "protocol", "protocol_hash", "data", "seeds", "AP", "AP_low", "AP_high", *METRICS[1:], "reference",
-    "paper_gain", "gain", "gain_low", "gain_high", "gain_p", "verdict", "run_ids", "note",
-)  # fmt: skip
 
 
 def write_table(store: ResultsStore, plan: TablePlan, lines: Sequence[Line]) -> tuple[Path, Path]:
@@ -61,51 +54,46 @@ def markdown(plan: TablePlan, lines: Sequence[Line]) -> str:
 
 def caption(plan: TablePlan, lines: Sequence[Line]) -> list[str]:
     """What a reader has to know, a sentence or two each."""
-    found = [_conditions(plan, lines)]
+    sentences = [_conditions(plan, lines)]
     if plan.scale.full and plan.table.same_images:
-        found.append("Numbers and gains may both be held against the paper's.")
+        sentences.append("Numbers and gains may both be held against the paper's.")
     else:
-        found.append("Compare gains alone: our numbers are of other images or a smaller training than the paper's.")
+        sentences.append("Compare gains alone: our numbers are of other images or a smaller training than the paper's.")
     if plan.scale.note and any(line.planned.row.backbone for line in lines):
-        found.append(plan.scale.note)
-    found += plan.table.notes
+        sentences.append(plan.scale.note)
+    sentences += plan.table.notes
     references = dict.fromkeys(line.planned.row.reference for line in lines)
-    found.append(
+    sentences.append(
         f"Gains are over row {' or '.join(references)}, on the same seeds; intervals are at 95 %, each by itself, and "
         "that of a gain covers the choice of images where the details of its runs are at hand."
     )
-    found += [
-        f"{word}: {VERDICTS[word]}." for word in dict.fromkeys(line.verdict for line in lines) if word in VERDICTS
-    ]
-    found += [
-        f"Row {line.planned.row.name}: {words}."
-        for line in lines
-        if (words := "; ".join(filter(None, (line.planned.row.note, line.paper.note))))
-    ]
-    return found
+    verdicts = dict.fromkeys(line.verdict for line in lines)
+    sentences += [f"{word}: {VERDICTS[word]}." for word in verdicts if word in VERDICTS]
+    notes = {line.planned.row.name: filter(None, (line.planned.row.note, line.paper.note)) for line in lines}
+    sentences += [f"Row {name}: {words}." for name, parts in notes.items() if (words := "; ".join(parts))]
+    return sentences
 
 
 def _conditions(plan: TablePlan, lines: Sequence[Line]) -> str:
     """Protocol and data of the runs."""
-    found = []
+    places = []
     for place in dict.fromkeys(line.planned.place for line in lines):
         titles = {record.data.title for line in lines if line.planned.place == place
                   for record in (line.entry.records if line.entry else ())}  # fmt: skip
         data = ", ".join(sorted(titles)) or (place.data.partition(":")[0] if place.data else "data not named")
-        found.append(f"protocol {Path(place.origin).stem} on {data}")
+        places.append(f"protocol {Path(place.origin).stem} on {data}")
     seeds = ", ".join(map(str, plan.seeds))
-    return f"Ours: {'; '.join(found)}; seeds {seeds}; each row changes of the protocol what it says, nothing else."
+    return f"Ours: {'; '.join(places)}; seeds {seeds}; each row changes of the protocol what it says, nothing else."
 
 
 def _cells(plan: TablePlan, line: Line, printed: Iterable[str]) -> list[str]:
     entry, row = line.entry, line.planned.row
-    means = {name: entry.mean(name) if entry is not None else None for name in _OURS}
     run_as = " ".join([f"`{row.assigner}`", *(f"`{text}`" for text in line.planned.tuning.overrides)])
     return [
         row.name, line.paper.method, line.paper.setting,
-        *(_number(line.paper.metrics.get(name), 1) for name in printed),
-        _interval(line.interval), _number(means["AP50"], 1), _number(means["AP75"], 1),
-        _seeds(plan, line), _signed(line.paper_gain, 1), _gain(line.gain), line.verdict, run_as,
+        *(_number(line.paper.metrics.get(name)) for name in printed), _interval(line.interval),
+        *(_number(entry.mean(name) if entry is not None else None) for name in ("AP50", "AP75")),
+        _seeds(plan, line), _signed(line.paper_gain), _gain(line.gain), line.verdict, run_as,
     ]  # fmt: skip
 
 
@@ -124,18 +112,18 @@ def _interval(interval: Interval | None) -> str:
 def _gain(gain: Gap | None) -> str:
     if gain is None:
         return ""
-    bounds = f" [{_signed(gain.low, 1)}, {_signed(gain.high, 1)}]" if gain.low is not None else ""
-    return f"{_signed(gain.mean, 1)}{bounds}"
+    bounds = f" [{_signed(gain.low)}, {_signed(gain.high)}]" if gain.low is not None else ""
+    return f"{_signed(gain.mean)}{bounds}"
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
-def _signed(value: float | None, digits: int) -> str:
+def _signed(value: float | None) -> str:
     if value is None:
         return ""
-    words = f"{abs(value):.{digits}f}"
+    words = f"{abs(value):.1f}"
     return words if not words.strip("0.") else f"{'+' if value > 0 else MINUS}{words}"
 
 
@@ -145,22 +133,22 @@ def _row(cells: Iterable[str]) -> str:
 
 def as_csv(plan: TablePlan, lines: Iterable[Line]) -> str:
     """The table for programs: everything of `as_json`, numbers to two places."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    buffer, rows = io.StringIO(), as_json(plan, lines)
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for values in as_json(plan, lines):
-        writer.writerow({key: _plain(key, value) for key, value in values.items()})
+    writer.writerows({key: _plain(key, value) for key, value in row.items()} for row in rows)
     return buffer.getvalue()
 
 
 def as_json(plan: TablePlan, lines: Iterable[Line]) -> list[dict[str, Any]]:
-    """Each line as plain JSON values by `COLUMNS`."""
+    """Each line as plain JSON values by column, in their order."""
     return [_values(plan, line) for line in lines]
 
 
 def _values(plan: TablePlan, line: Line) -> dict[str, Any]:
     planned, entry, interval, gain = line.planned, line.entry, line.interval, line.gain
     records: Sequence[RunRecord] = entry.records if entry is not None else ()
+    means = {name: entry.mean(name) if entry is not None else None for name in METRICS}
     return {
         "table": plan.table.number, "scale": plan.scale.name, "row": planned.row.name, "method": line.paper.method,
         "split": line.paper.split, "setting": line.paper.setting,
@@ -169,8 +157,8 @@ def _values(plan: TablePlan, line: Line) -> dict[str, Any]:
         "protocol": Path(planned.place.origin).stem, "protocol_hash": planned.protocol.digest,
         "data": records[0].data.title if records else None,
         "seeds": [record.seed for record in records],
-        **{name: entry.mean(name) if entry is not None else None for name in METRICS},
-        "AP_low": interval.low if interval else None, "AP_high": interval.high if interval else None,
+        "AP": means.pop("AP"), "AP_low": interval.low if interval else None,
+        "AP_high": interval.high if interval else None, **means,
         "reference": planned.row.reference, "paper_gain": line.paper_gain,
         "gain": gain.mean if gain else None, "gain_low": gain.low if gain else None,
         "gain_high": gain.high if gain else None, "gain_p": gain.p if gain else None,

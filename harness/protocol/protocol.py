@@ -42,10 +42,9 @@ class _Section(BaseModel):
 
     def content(self) -> dict[str, Any]:
         """All keys that can move a result, as plain JSON values; those marked `LATER` only off their default."""
-        fields = type(self).model_fields
         kept = {
             name
-            for name, field in fields.items()
+            for name, field in type(self).model_fields.items()
             if LATER not in field.metadata or getattr(self, name) != field.get_default(call_default_factory=True)
         }
         return self.model_dump(mode="json", include=kept)
@@ -212,8 +211,7 @@ class Protocol(_Section):
 
     def content(self) -> dict[str, Any]:
         """All keys that can move a result, as plain JSON values."""
-        values = {name: getattr(self, name) for name in type(self).model_fields if name not in ("name", "note")}
-        return {name: section.content() for name, section in values.items()}
+        return {name: section.content() for name, section in self if isinstance(section, _Section)}
 
     @property
     def digest(self) -> str:
@@ -229,11 +227,12 @@ def canonical_hash(value: object, digits: int = 12) -> str:
 
 def builtin_protocols() -> dict[str, str]:
     """Name and first note line of every protocol that ships with the package."""
-    found = {}
-    for entry in sorted(resources.files("harness.protocol.presets").iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(".toml"):
-            found[entry.name.removesuffix(".toml")] = str(tomllib.loads(entry.read_text("utf-8")).get("note", ""))
-    return found
+    presets = sorted(resources.files("harness.protocol.presets").iterdir(), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".toml"): str(tomllib.loads(file.read_text("utf-8")).get("note", ""))
+        for file in presets
+        if file.name.endswith(".toml")
+    }
 
 
 def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protocol:
@@ -267,8 +266,8 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
     values.setdefault("name", path.stem)
     for override in overrides:
         _apply(values, override)
-    if told := sorted(portable_override(override) for override in overrides if not _only_place(values, override)):
-        values["name"] = f"{values['name']}+{','.join(told)}"
+    if changes := sorted(portable_override(override) for override in overrides if not _only_place(values, override)):
+        values["name"] = f"{values['name']}+{','.join(changes)}"
     try:
         return Protocol.model_validate(_as_of_today(values, Protocol.model_validate(values)))
     except ValidationError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from harness.core.errors import UserError, reason, shorten
+from harness.core.files import DAMAGE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,16 +57,16 @@ def pixels_of_start(backbone: str, path: str = "") -> tuple[Any, Any]:
     Raises:
         UserError: for a backbone that timm does not know.
     """
-    found = _pixels_of_run(path) if path else None
-    if found is None and backbone not in AS_IMAGENET:
+    pixels = _pixels_of_run(path) if path else None
+    if pixels is None and backbone not in AS_IMAGENET:
         from detector.backbone import BackboneError, pretrained_pixels
 
         try:
             mean, std = pretrained_pixels(backbone)
         except BackboneError as error:
             raise UserError(str(error)) from error
-        found = _or_usual(mean, IMAGENET_MEAN), _or_usual(std, IMAGENET_STD)
-    return found or (IMAGENET_MEAN, IMAGENET_STD)
+        pixels = _or_usual(mean, IMAGENET_MEAN), _or_usual(std, IMAGENET_STD)
+    return pixels or (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def read_weights(path: str, sha256: str) -> dict[str, Tensor]:
@@ -77,7 +78,8 @@ def read_weights(path: str, sha256: str) -> dict[str, Tensor]:
     Raises:
         UserError: if the file cannot be read, has changed, is damaged, or holds anything but tensors by name.
     """
-    from harness.core.files import DAMAGE
+    import torch
+    from safetensors.torch import load
 
     try:
         content = Path(path).read_bytes()
@@ -86,7 +88,9 @@ def read_weights(path: str, sha256: str) -> dict[str, Tensor]:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"weights {path} have changed since the protocol was read; start again")
     try:
-        values = _parse(content)
+        # Safetensors begin with the length of a header in JSON, then comes the header.
+        safe = content[8:9] == b"{"
+        values = load(content) if safe else torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # its text advises to trust the file
         raise UserError(
             f"weights {path} are damaged or hold more than tensors, and pickled code is not run; "
@@ -112,15 +116,6 @@ def _pixels_of_run(path: str) -> tuple[Any, Any] | None:
 
 def _or_usual(values: tuple[float, ...], usual: tuple[float, ...]) -> tuple[float, ...]:
     return usual if [round(value, 3) for value in values] == list(usual) else values
-
-
-def _parse(content: bytes) -> Any:
-    import torch
-    from safetensors.torch import load
-
-    if content[8:9] == b"{":  # safetensors: the length of a header in JSON, then the header
-        return load(content)
-    return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _tensors(path: str, values: Any) -> dict[str, Tensor]:

@@ -71,24 +71,23 @@ def save_details(store: ResultsStore, details: Details) -> Path:
 
 def load_details(store: ResultsStore, run_ids: Iterable[str]) -> tuple[dict[str, Details], list[str]]:
     """The details at hand, by run id, and one line for each file that cannot be used."""
-    found: dict[str, Details] = {}
+    details: dict[str, Details] = {}
     problems = []
     for run_id in run_ids:
         path = _path(store, run_id)
         if not path.exists():
             continue
         try:
-            found[run_id] = _read(path, run_id)
+            details[run_id] = _read(path, run_id)
         except UserError as error:
             problems.append(str(error))
-    return found, problems
+    return details, problems
 
 
 def learning_curves(path: Path) -> Trace:
     """The trace of a run in at most `TRACE_POINTS` points; empty where there is no file."""
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    parts = np.array_split(np.arange(len(lines)), min(TRACE_POINTS, len(lines) or 1))
-    stretches = [part for part in parts if len(part)]
+    stretches = np.array_split(np.arange(len(lines)), min(TRACE_POINTS, len(lines))) if lines else []
 
     def means(group: str) -> dict[str, Numbers]:
         names = sorted({name for line in lines for name in line[group]})

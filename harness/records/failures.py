@@ -15,26 +15,19 @@ from harness.records.identity import RunSpec
 from harness.records.store import ResultsStore
 
 
-class FailedProtocol(BaseModel):
-    """Name and hash of the protocol."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FailedProtocol(_Part):
+    """Which protocol the run was under."""
 
     name: str
     hash: str
 
 
-class Failure(BaseModel):
-    """One failed run.
-
-    Attributes:
-        error: what went wrong, in one line.
-        step: the last step in its trace; None where it never got to one.
-        created: UTC.
-        command: the line that runs it again.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class Failure(_Part):
+    """One failed run."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -42,10 +35,10 @@ class Failure(BaseModel):
     options: dict[str, Any]
     seed: int
     protocol: FailedProtocol
-    error: str
-    step: int | None
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
-    command: str
+    error: str  # what went wrong, in one line
+    step: int | None  # the last one in its trace; None where it never got to one
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # UTC
+    command: str  # that runs it again
 
 
 def failure_path(store: ResultsStore, run_id: str) -> Path:
@@ -62,7 +55,7 @@ def save_failure(store: ResultsStore, spec: RunSpec, error: str, command: str) -
         seed=spec.seed,
         protocol=FailedProtocol(name=spec.protocol.name, hash=spec.protocol.digest),
         error=error,
-        step=last_step(store.work_dir(spec.run_id) / "metrics.jsonl"),
+        step=last_step(store.folder(spec.run_id).trace),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         command=command,
     )
@@ -72,13 +65,13 @@ def save_failure(store: ResultsStore, spec: RunSpec, error: str, command: str) -
 
 def load_failures(store: ResultsStore) -> tuple[list[Failure], list[str]]:
     """All failures by run id, and one line for each file that is none."""
-    found, problems = [], []
+    failures, problems = [], []
     for path in sorted((store.root / "failed").glob("[!.]*.json")):
         try:
-            found.append(_read(path))
+            failures.append(_read(path))
         except UserError as error:
             problems.append(str(error))
-    return found, problems
+    return failures, problems
 
 
 def find_failure(store: ResultsStore, run_id: str) -> Failure | None:

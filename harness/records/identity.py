@@ -23,28 +23,18 @@ if TYPE_CHECKING:
 # schema: a record may say more of a run without becoming the answer to another question.
 _QUESTION = 1
 
-_ABSENT = "absent"
-
 AnswerKey = tuple[str, str, str, str, str, int]
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that determines a run's result.
-
-    Attributes:
-        protocol: the frozen protocol.
-        data: what `data_identity` gives; of a run that is to leave a record, `data_record`.
-        assigner: its registered name.
-        options: all options of the assigner, defaults included, as plain JSON values.
-        seed: of initialisation, data order, augmentation and assigner noise.
-    """
+    """Everything that determines a run's result."""
 
     protocol: Protocol
-    data: DataIdentity
-    assigner: str
-    options: dict[str, Any]
-    seed: int
+    data: DataIdentity  # what `data_identity` gives; of a run that is to leave a record, `data_record`
+    assigner: str  # its registered name
+    options: dict[str, Any]  # all of them, defaults included, as plain JSON values
+    seed: int  # of initialisation, data order, augmentation and assigner noise
 
     @property
     def question(self) -> dict[str, Any]:
@@ -79,8 +69,6 @@ def data_identity(kind: str, train: ImageSet, val: ImageSet) -> DataIdentity:
 
     Args:
         kind: the reader, as ``--data`` begins with it.
-        train: images that are trained on.
-        val: images that are evaluated on.
     """
     return DataIdentity(
         kind=kind, title=train.title, classes=list(train.classes), train=_identity(train), val=_identity(val)
@@ -135,11 +123,7 @@ def answer_key(
     """What two runs have in common exactly where one stands for the other.
 
     Args:
-        assigner: its name.
         changed: options that differ from today's defaults.
-        protocol_hash: of the protocol.
-        data: of the run.
-        seed: of the run.
     """
     return assigner, canonical_hash(dict(changed)), protocol_hash, data.train.checksum, data.val.checksum, seed
 
@@ -150,22 +134,22 @@ def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]
     Args:
         theirs, mine: as `RunSpec.question` gives them.
     """
-    found = []
+    phrases = []
     data, here = theirs["data"], mine["data"]
     if data["title"] != here["title"]:
-        found.append(f"data set {data['title']}, not {here['title']}")
+        phrases.append(f"data set {data['title']}, not {here['title']}")
     for role, name in {"train": "training", "val": "validation"}.items():
-        (split, checksum), (own_split, own_checksum) = data[role], here[role]
-        if split != own_split:
-            found.append(f"{name} split {split}, not {own_split}")
-        elif checksum != own_checksum:
-            found.append(f"other images or annotations in the {name} split")
+        (split, checksum), (my_split, my_checksum) = data[role], here[role]
+        if split != my_split:
+            phrases.append(f"{name} split {split}, not {my_split}")
+        elif checksum != my_checksum:
+            phrases.append(f"other images or annotations in the {name} split")
     old, new = ({**_keys(question["protocol"]), **question["options"]} for question in (theirs, mine))
     for key in sorted({*old, *new}):
-        value, own = old.get(key, _ABSENT), new.get(key, _ABSENT)
-        if value != own:
-            found.append(f"{key} {shorten(str(value), 60)}, not {shorten(str(own), 60)}")
-    return found
+        value, my_value = old.get(key, "absent"), new.get(key, "absent")
+        if value != my_value:
+            phrases.append(f"{key} {shorten(str(value), 60)}, not {shorten(str(my_value), 60)}")
+    return phrases
 
 
 def _keys(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,10 +160,10 @@ def trained_alike(theirs: Mapping[str, Any] | None, mine: Mapping[str, Any]) -> 
     """Whether two runs differ at most in what the validation split, of the same name, holds."""
     if theirs is None or theirs["data"]["val"][0] != mine["data"]["val"][0]:
         return False
-    return without_validation(theirs) == without_validation(mine)
+    return _without_validation(theirs) == _without_validation(mine)
 
 
-def without_validation(question: Mapping[str, Any]) -> dict[str, Any]:
+def _without_validation(question: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the weights; and how they are evaluated, but for the images."""
     data = {key: value for key, value in question["data"].items() if key != "val"}
     return {**question, "data": data}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -18,33 +17,14 @@ from harness.records.names import changed_options, known_defaults, newest_attemp
 from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 
-# Columns in order; floats carry their number of decimals, so that the file does not depend on a library's taste.
-COLUMNS: dict[str, int | None] = {
-    "protocol": None,
-    "protocol_hash": None,
-    "data": None,
-    "data_hash": None,
-    "assigner": None,
-    "parameters": None,
-    "declares": None,
-    "seed": None,
-    "AP": 2,
-    "AP50": 2,
-    "AP75": 2,
-    "APs": 2,
-    "APm": 2,
-    "APl": 2,
-    "images_per_s": 1,
-    "step_ms": 1,
-    "peak_memory_mb": 0,
-    "network_parameters": None,
-    "assigner_parameters": None,
-    "commit": None,
-    "date": None,
-    "device": None,
-    "run_id": None,
-    "command": None,
-}
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+COLUMNS = (
+    "protocol", "protocol_hash", "data", "data_hash", "assigner", "parameters", "declares", "seed", *METRICS,
+    "images_per_s", "step_ms", "peak_memory_mb", "network_parameters", "assigner_parameters", "commit", "date",
+    "device", "run_id", "command",
+)  # fmt: skip
+# Decimals of floats, so that the file does not depend on a library's taste.
+DECIMALS = {**dict.fromkeys(METRICS, 2), "images_per_s": 1, "step_ms": 1, "peak_memory_mb": 0}
 
 
 def leaderboard(records: Iterable[RunRecord]) -> pd.DataFrame:
@@ -93,10 +73,8 @@ def check_leaderboard(store: ResultsStore) -> None:
 
 def _csv(store: ResultsStore) -> str:
     table = leaderboard(store.load_all()[0])
-    text = pd.DataFrame({name: [_cell(value, digits) for value in table[name]] for name, digits in COLUMNS.items()})
-    buffer = io.StringIO()
-    text.to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
+    text = pd.DataFrame({name: [_cell(value, DECIMALS.get(name)) for value in table[name]] for name in COLUMNS})
+    return text.to_csv(index=False, lineterminator="\n")
 
 
 def _cell(value: object, digits: int | None) -> str:
@@ -129,7 +107,7 @@ def _row(record: RunRecord, changed: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": ";".join(f"{key}={value}" for key, value in changed.items()),
         "declares": declared(record),
         "seed": record.seed,
-        **{name: metrics[name] for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
+        **{name: metrics[name] for name in METRICS},
         "images_per_s": cost.images_per_s,
         "step_ms": cost.step_ms,
         "peak_memory_mb": cost.peak_memory_mb,

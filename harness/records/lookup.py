@@ -12,7 +12,7 @@ from typing import Any
 
 from assigners import registry
 from harness.records.identity import AnswerKey, RunSpec, answer_key
-from harness.records.names import newest_attempts
+from harness.records.names import oldest_first
 from harness.records.schema import RunRecord
 
 
@@ -25,7 +25,7 @@ class RecordIndex:
 
     def __init__(self, records: Iterable[RunRecord]) -> None:
         self._records: dict[str, list[RunRecord]] = {}
-        for record in sorted(newest_attempts(records), key=lambda record: (record.created, record.run_id)):
+        for record in oldest_first(records):
             self._records.setdefault(record.assigner, []).append(record)
         self._answers: dict[str, dict[AnswerKey, RunRecord]] = {}
 

@@ -22,6 +22,11 @@ def newest_attempts(records: Iterable[RunRecord]) -> list[RunRecord]:
     return list(newest.values())
 
 
+def oldest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """One record per run id, the newest; in the order of their time."""
+    return sorted(newest_attempts(records), key=lambda record: (record.created, record.run_id))
+
+
 def known_defaults(records: Iterable[RunRecord]) -> dict[str, dict[str, Any]]:
     """Assigner -> option -> its default, as the newest record that left the option alone has it."""
     defaults: dict[str, dict[str, Any]] = {}
@@ -34,9 +39,8 @@ def known_defaults(records: Iterable[RunRecord]) -> dict[str, dict[str, Any]]:
 def changed_options(record: RunRecord, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The options of a record that differ from `known_defaults`, by name."""
     usual = defaults.get(record.assigner, {})
-    changed = record.changed_options
     return {
         key: value
         for key, value in sorted(record.options.items())
-        if (value != usual[key] if key in usual else key in changed)
+        if (value != usual[key] if key in usual else key in record.changed_options)
     }

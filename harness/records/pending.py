@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.core.again import aimed_at
 from harness.core.errors import UserError, reason, shorten
 from harness.core.files import dump, write_atomically
 from harness.records.identity import RunSpec
@@ -23,8 +24,6 @@ from harness.records.inputs import recorded_protocol
 from harness.records.migrations import migrate
 from harness.records.schema import MetricsPart, RunRecord, SplitPart
 from harness.records.store import ResultsStore
-
-TRAINED_FILE = "trained.json"
 
 _UNKNOWN = dict.fromkeys(name for name in MetricsPart.model_fields if name != "bins")  # until it is evaluated
 
@@ -42,27 +41,16 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Pending:
-    """A trained run without its record.
+    """A trained run without its record."""
 
-    Attributes:
-        record: its record; the metrics are undefined and evaluation has taken no time yet.
-        data: where the run found its data, as ``--data`` takes it.
-        trained_by: the code that trained it, as a checkpoint's state has it.
-    """
-
-    record: RunRecord
-    data: str
-    trained_by: list[dict[str, str | None]]
+    record: RunRecord  # the metrics are undefined and evaluation has taken no time yet
+    data: str  # where the run found its data, as ``--data`` takes it
+    trained_by: list[dict[str, str | None]]  # the code that trained it, as a checkpoint's state has it
 
     @property
     def run_id(self) -> str:
         """Id of the run that waits for its record."""
         return self.record.run_id
-
-    @property
-    def own_split(self) -> str:
-        """The split that the record is to be of."""
-        return self.record.data.val.split
 
     def spec(self, val: SplitPart | None = None) -> RunSpec:
         """The run as the store knows it.
@@ -75,23 +63,13 @@ class Pending:
         return RunSpec(recorded_protocol(record), data, record.assigner, record.options, record.seed)
 
 
-def trained_file(store: ResultsStore, run_id: str) -> Path:
-    """Where a run that waits for its record says so."""
-    return store.work_dir(run_id) / TRAINED_FILE
-
-
-def is_pending(store: ResultsStore, run_id: str) -> bool:
-    """Whether a run waits for its record."""
-    return trained_file(store, run_id).is_file()
-
-
 def save_pending(store: ResultsStore, pending: Pending) -> None:
     """Write it down; the weights must lie there already."""
     record = pending.record.model_dump(
         by_alias=True, exclude_unset=True, exclude={"metrics": True, "cost": {"eval_ms_per_image"}}
     )
     content = _File(data=pending.data, trained_by=pending.trained_by, record=record)
-    write_atomically(trained_file(store, pending.run_id), dump(content.model_dump(mode="json", by_alias=True)))
+    write_atomically(store.folder(pending.run_id).trained, dump(content.model_dump(mode="json", by_alias=True)))
 
 
 def load_pending(store: ResultsStore, run_id: str) -> Pending:
@@ -100,7 +78,7 @@ def load_pending(store: ResultsStore, run_id: str) -> Pending:
     Raises:
         UserError: if the file is missing, damaged or of another run.
     """
-    path = trained_file(store, run_id)
+    path = store.folder(run_id).trained
     try:
         content = _File.model_validate(json.loads(path.read_text("utf-8")))
         record = pending_record(content.record)
@@ -124,7 +102,7 @@ def pending_record(record: dict[str, Any]) -> RunRecord:
 
 def pending_runs(store: ResultsStore) -> list[str]:
     """The runs that wait for their record."""
-    return sorted(path.parent.name for path in (store.root / "work").glob(f"*/{TRAINED_FILE}"))
+    return [folder.run_id for folder in store.folders() if folder.trained.exists()]
 
 
 def find_pending(store: ResultsStore, run: str) -> str | None:
@@ -154,12 +132,11 @@ def find_pending(store: ResultsStore, run: str) -> str | None:
 
 def completing(run_id: str, data: str, results: Path) -> str:
     """The command that completes a run's record."""
-    elsewhere = ["--results", str(results)] if results != Path("results") else []
-    return shlex.join(["harness", "eval", run_id, "--data", data, *elsewhere])
+    return aimed_at(shlex.join(["harness", "eval", run_id, "--data", data]), results)
 
 
 def way_out(path: Path) -> str:
-    """What to do about a `trained_file` that cannot be used, or whose weights cannot."""
+    """What to do about a file of a trained run that cannot be used, or whose weights cannot."""
     go_on = any(path.with_name(name).is_dir() for name in ("checkpoint", "checkpoint.old"))
     return f"delete {path} and {'run again with --resume' if go_on else 'train the run again'}"
 
@@ -170,7 +147,7 @@ def clear_pending(store: ResultsStore, run_id: str, *, allowed: bool) -> None:
     Raises:
         UserError: if one waits for its record and may not be cleared.
     """
-    path = trained_file(store, run_id)
+    path = store.folder(run_id).trained
     if path.is_file() and not allowed:
         raise UserError(
             f"this very run is trained and waits for its record at {path}: add --resume to complete it, or --restart "

@@ -6,7 +6,7 @@ A new schema needs a step in `harness.records.migrations`, which reads the recor
 from __future__ import annotations
 
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
@@ -100,6 +100,7 @@ class CostPart(_Part):
     """What the result cost; further figures may stand beside these."""
 
     model_config = ConfigDict(extra="allow")
+    RATES: ClassVar = frozenset({"images_per_s"})  # the more the better, where all others are a cost
 
     step_ms: Amount  # median over the training steps
     images_per_s: Amount

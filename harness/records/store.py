@@ -16,22 +16,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from harness.core.errors import InProgress, UserError, did_you_mean, reason, shorten, writing
 from harness.core.files import dump, exclusively, printable, publish_file
+from harness.records.folder import RunFolder
 from harness.records.migrations import migrate
 from harness.records.schema import RunRecord
 
-if TYPE_CHECKING:
-    pass
-
-
 MOST_LEVELS = 50  # of nesting in a record, which has about six: whoever copies or writes it must not run out of stack
 
-SAMPLES = Path("samples", "samples.json")  # in a run's work folder: which sample pictures lie beside it
 _FILE_NAME = re.compile(r"(?P<run_id>.+?)(?:\.(?P<attempt>[2-9]|[1-9]\d+))?\.json")
 
 
@@ -42,13 +37,18 @@ class ResultsStore:
         self.root = root
         self.runs_dir = root / "runs"
 
-    def work_dir(self, run_id: str) -> Path:
+    def folder(self, run_id: str) -> RunFolder:
         """Where the run keeps its checkpoints, traces and weights. It may not exist yet."""
-        return self.root / "work" / run_id
+        return RunFolder(self.root / "work" / run_id)
 
-    def recorded(self, run_id: str) -> bool:
-        """Whether a file lies where a record of the run would, readable or not."""
-        return any(any(self.runs_dir.glob(name)) for name in (f"{run_id}.json", f"{run_id}.*.json"))
+    def folders(self) -> list[RunFolder]:
+        """The work folders that there are, by run id."""
+        work = self.root / "work"
+        return [RunFolder(path) for path in sorted(work.iterdir()) if path.is_dir()] if work.is_dir() else []
+
+    def record_files(self, run_id: str) -> list[Path]:
+        """What lies where a record of the run would, readable or not."""
+        return [path for name in (f"{run_id}.json", f"{run_id}.*.json") for path in self.runs_dir.glob(name)]
 
     def save(self, record: RunRecord) -> Path:
         """Write a record that no other ever replaces; a repeat of a run gets the next free number.
@@ -77,15 +77,15 @@ class ResultsStore:
 
     def attempts(self, run_id: str) -> dict[Path, RunRecord]:
         """The valid records of one run by their files, in this version's schema."""
-        found = {}
-        for path in (*self.runs_dir.glob(f"{run_id}.json"), *self.runs_dir.glob(f"{run_id}.*.json")):
+        records = {}
+        for path in self.record_files(run_id):
             with suppress(UserError):  # `load_all` tells of those that are none
-                found[path] = _read(path)
-        return found
+                records[path] = _read(path)
+        return records
 
     def load_all(self) -> tuple[list[RunRecord], list[str]]:
         """All valid records, by run id and attempt, in this version's schema; one line for each file that is none."""
-        found, problems = [], []
+        numbered, problems = [], []
         try:
             paths = sorted(path for path in self.runs_dir.iterdir() if path.suffix == ".json")
         except FileNotFoundError:
@@ -96,10 +96,10 @@ class ResultsStore:
             if path.name.startswith("."):
                 continue  # a record being written
             try:
-                found.append((_attempt(path), _read(path)))
+                numbered.append((_attempt(path), _read(path)))
             except UserError as error:
                 problems.append(str(error))
-        return [record for _, record in sorted(found, key=lambda pair: pair[0])], problems
+        return [record for _, record in sorted(numbered, key=lambda pair: pair[0])], problems
 
     def find(self, run_id: str) -> RunRecord:
         """The newest record of a run, by its id or an unambiguous beginning of it.
@@ -129,7 +129,7 @@ class ResultsStore:
         Raises:
             InProgress: if another process holds it.
         """
-        path = self.work_dir(run_id) / "lock"
+        path = self.folder(run_id).lock
         with ExitStack() as held:
             try:
                 held.enter_context(exclusively(path, wait=False))

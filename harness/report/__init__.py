@@ -26,11 +26,8 @@ def render(content: Content) -> str:
     )
     environment.filters |= {"breakable": _breakable}
     package = files("harness.report")
-    own = {
-        name: Markup(package.joinpath(file).read_text("utf-8"))
-        for name, file in (("style", "style.css"), ("script", "script.js"))
-    }
-    return environment.get_template("report.html.j2").render(content=content, **own)
+    style, script = (Markup(package.joinpath(name).read_text("utf-8")) for name in ("style.css", "script.js"))
+    return environment.get_template("report.html.j2").render(content=content, style=style, script=script)
 
 
 def _breakable(words: str, after: str = "[,") -> Markup:

@@ -18,50 +18,29 @@ Series = Mapping[str, int]  # the mark of each entry, by name; the same througho
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """One cell."""
 
-    Attributes:
-        words: the text; a dash where there is no value.
-        title: the tooltip: the reason for a dash, or the numbers behind the words.
-        sort: what a column is ordered by, None where there is no value.
-        small: further text, set small.
-        chart: drawn before the words.
-        kind: class of the cell.
-        share: depth of the tint, 0 to 1, where the cell is tinted.
-        anchor: what the words lead to, on this page.
-    """
-
-    words: str
-    title: str = ""
-    sort: float | str | None = None
-    small: str = ""
-    chart: Markup | None = None
-    kind: str = "number"
-    share: float | None = None
-    anchor: str = ""
+    words: str  # the text; a dash where there is no value
+    title: str = ""  # the tooltip: the reason for a dash, or the numbers behind the words
+    sort: float | str | None = None  # what a column is ordered by; None where there is no value
+    small: str = ""  # further text, set small
+    chart: Markup | None = None  # drawn before the words
+    kind: str = "number"  # class of the cell
+    share: float | None = None  # depth of the tint, 0 to 1, where the cell is tinted
+    anchor: str = ""  # what the words lead to, on this page
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head.
+    """A column's head."""
 
-    Attributes:
-        words: the name.
-        title: what it is.
-        kind: ``number`` or ``name``.
-        axis: the scale of the charts in it.
-        note: set small below the name.
-        first: the order that the first click gives.
-        group: what this column and its neighbours have in common, in a line above.
-    """
-
-    words: str
-    title: str = ""
-    kind: str = "number"
-    axis: Markup | None = None
-    note: str = ""
-    first: str = "descending"
-    group: str = ""
+    words: str  # the name
+    title: str = ""  # what it is
+    kind: str = "number"  # or ``name``, ``letters``
+    axis: Markup | None = None  # the scale of the charts in it
+    note: str = ""  # set small below the name
+    first: str = "descending"  # the order that the first click gives
+    group: str = ""  # what this column and its neighbours have in common, in a line above
 
 
 @dataclass(frozen=True)
@@ -100,17 +79,17 @@ def estimate(values: Iterable[float]) -> Estimate | None:
     known = tuple(value for value in values if math.isfinite(value))
     if not known:
         return None
-    made = mean_interval(list(known))
-    return Estimate(math.fsum(known) / len(known), made.low, made.high, known)
+    interval = mean_interval(list(known))
+    return Estimate(math.fsum(known) / len(known), interval.low, interval.high, known)
 
 
-def spoken(one: Estimate, digits: int = 1) -> str:
+def spoken(result: Estimate, digits: int = 1) -> str:
     """An estimate in words."""
-    if one.low is None or one.high is None:
-        return f"{number(one.mean, digits)} (one seed)"
-    seeds = ", ".join(number(value, digits) for value in one.values)
-    interval = f"95 % interval {number(one.low, digits)} to {number(one.high, digits)}"
-    return f"{number(one.mean, digits)}, {interval}; seeds {seeds}"
+    if result.low is None or result.high is None:
+        return f"{number(result.mean, digits)} (one seed)"
+    seeds = ", ".join(number(value, digits) for value in result.values)
+    interval = f"95 % interval {number(result.low, digits)} to {number(result.high, digits)}"
+    return f"{number(result.mean, digits)}, {interval}; seeds {seeds}"
 
 
 def signed(value: float, digits: int = 1) -> str:

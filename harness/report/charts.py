@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from markupsafe import Markup
 
 from harness.drawing.svg import COLOURS, Scale, dash, element, length, line, mark, number, picture, shortened, text
@@ -21,18 +22,12 @@ REACH = 0.75  # of the spread of the means, that whiskers may add to a scale at 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds.
-
-    Attributes:
-        mean: what is shown.
-        low, high: the 95 % interval, or None for a single seed.
-        values: one per seed.
-    """
+    """A mean over seeds."""
 
     mean: float
-    low: float | None = None
+    low: float | None = None  # of the 95 % interval; None for a single seed
     high: float | None = None
-    values: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()  # one per seed
 
 
 def fitted(estimates: Iterable[Estimate], start: float, end: float, *, zero: bool = False) -> Scale:
@@ -44,13 +39,13 @@ def fitted(estimates: Iterable[Estimate], start: float, end: float, *, zero: boo
         zero: nought is on it too.
     """
     known = list(estimates)
-    inner = [value for one in known for value in (one.mean, *one.values)] + ([0.0] if zero else [])
+    inner = [value for estimate in known for value in (estimate.mean, *estimate.values)] + ([0.0] if zero else [])
     if not inner:
         return Scale(0.0, 1.0, start, end)
     low, high = min(inner), max(inner)
     reach = REACH * max(high - low, 1e-3 * abs(high), 1e-3)
-    lows = [max(one.low, low - reach) for one in known if one.low is not None]
-    highs = [min(one.high, high + reach) for one in known if one.high is not None]
+    lows = [max(estimate.low, low - reach) for estimate in known if estimate.low is not None]
+    highs = [min(estimate.high, high + reach) for estimate in known if estimate.high is not None]
     low, high = min([low, *lows]), max([high, *highs])
     pad = 0.03 * (high - low) or 0.5
     return Scale(low - (0 if zero and low == 0 else pad), high + pad, start, end)
@@ -107,21 +102,14 @@ def _whisker(scale: Scale, low: float, high: float, y: float) -> list[Markup]:
 
 @dataclass(frozen=True)
 class Point:
-    """An assigner between its cost and its result.
+    """An assigner between its cost and its result."""
 
-    Attributes:
-        name: written beside the mark.
-        series: of the mark.
-        x, x_low, x_high: cost, and the smallest and the largest over runs.
-        y: result.
-    """
-
-    name: str
-    series: int
-    x: float
-    x_low: float
-    x_high: float
-    y: Estimate
+    name: str  # written beside the mark
+    series: int  # of the mark
+    x: float  # cost
+    x_low: float  # the smallest over runs
+    x_high: float  # the largest
+    y: Estimate  # result
 
 
 @dataclass(frozen=True)
@@ -154,8 +142,8 @@ def scatter(points: Sequence[Point], x_words: str, y_words: str, *, width: float
     )
     parts.append(element("path", d=f"{steps}H{plot.right:.2f}", class_="frontier"))
     marks = []
-    for point in points:
-        x, y = across(point.x), up(point.y.mean)
+    places = [(across(point.x), up(point.y.mean)) for point in points]
+    for point, (x, y) in zip(points, places, strict=True):
         bars = [line(across(point.x_low), y, across(point.x_high), y, "whisker faint")]
         if point.y.low is not None and point.y.high is not None:
             bars.append(line(x, up.clipped(point.y.low), x, up.clipped(point.y.high), "whisker faint"))
@@ -163,12 +151,10 @@ def scatter(points: Sequence[Point], x_words: str, y_words: str, *, width: float
         words = f"{point.name}: {_estimate_words(point.y)}; {cost}"
         symbol = mark(point.series, x, y, 5, hollow=point.y.low is None)
         marks.append(element("g", element("title", words), *bars, symbol, data_entry=point.name))
-    places = [(across(point.x), up(point.y.mean)) for point in points]
     names = [shortened(point.name, POINT_NAME) for point in points]
     for name, (x, y), label in zip(names, places, label_places(names, places, plot), strict=True):
-        reach = math.dist((x, y), (min(max(x, label.left), label.right), min(max(y, label.top), label.bottom)))
-        if reach > 14:
-            end = min(max(x, label.left), label.right), min(max(y, label.top), label.bottom)
+        end = min(max(x, label.left), label.right), min(max(y, label.top), label.bottom)
+        if math.dist((x, y), end) > 14:
             parts.append(line(x, y, *end, "leader"))
         marks.append(text(label.left + 1, label.bottom - 3, name, "label"))
     return picture(width, height, f"{y_words} against {x_words}", *parts, *marks)
@@ -260,19 +246,13 @@ def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> 
     Without the gaps this is isotonic regression, so neighbours that are too near are pooled about their mean. All lie
     within the limits if these suffice.
     """
-    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    pools: list[tuple[float, int]] = []  # sum and count
-    for rank, index in enumerate(order):
-        total, count = wanted[index] - rank * gap, 1
-        while pools and pools[-1][0] / pools[-1][1] >= total / count:
-            more, others = pools.pop()
-            total, count = total + more, count + others
-        pools.append((total, count))
-    bases = [total / count for total, count in pools for _ in range(count)]
-    found = [0.0] * len(wanted)
-    for rank, (index, base) in enumerate(zip(order, bases, strict=True)):
-        found[index] = max(min(base, high - gap * (len(wanted) - 1)), low) + rank * gap
-    return found
+    from scipy.optimize import isotonic_regression
+
+    order, gaps = np.argsort(wanted, kind="stable"), gap * np.arange(len(wanted))
+    bases = isotonic_regression(np.asarray(wanted)[order] - gaps).x
+    places = np.empty(len(wanted))
+    places[order] = bases.clip(low, max(low, high - gap * (len(wanted) - 1))) + gaps
+    return places.tolist()
 
 
 def _drawable(curve: Curve, log: bool) -> list[tuple[int, float]]:

@@ -44,23 +44,15 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture of an assigner's positives.
+    """A picture of an assigner's positives."""
 
-    Attributes:
-        name, key: of the assigner.
-        source: a data URI.
-        words: what it shows.
-        detector: whose predictions the assigner saw.
-        width, height: in px.
-    """
-
-    name: str
-    key: Markup
-    source: str
-    words: str
-    detector: str
-    width: int
-    height: int
+    name: str  # of the assigner
+    key: Markup  # its mark
+    source: str  # a data URI
+    words: str  # what it shows
+    detector: str  # whose predictions the assigner saw
+    width: int  # px
+    height: int  # px
 
 
 @dataclass(frozen=True)
@@ -73,18 +65,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Run:
-    """Where one row of the board comes from; the first run of an assigner has the anchor that the board leads to."""
+    """Where one row of the board comes from."""
 
-    name: str
-    seed: int
-    run_id: str
-    date: str
+    name: str  # of the assigner
+    record: RunRecord
     result: str
-    command: str
-    commit: str
-    device: str
     versions: str
-    anchor: str
+    anchor: str  # that the board leads to; the first run of an assigner has one
 
 
 @dataclass(frozen=True)
@@ -124,19 +111,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Content:
-    """The whole report.
+    """The whole report."""
 
-    Attributes:
-        subtitle: how much there is.
-        sections: one per board.
-        sensitivity: of searches over protocols, by question.
-        problems: files that were left out.
-    """
-
-    subtitle: str
-    sections: tuple[Section, ...]
-    problems: tuple[str, ...] = ()
-    sensitivity: tuple[Table, ...] = ()
+    subtitle: str  # how much there is
+    sections: tuple[Section, ...]  # one per board
+    problems: tuple[str, ...] = ()  # files that were left out
+    sensitivity: tuple[Table, ...] = ()  # of searches over protocols, by question
 
 
 def collect(store: ResultsStore, *, pictures: bool) -> Content:
@@ -154,18 +134,18 @@ def collect(store: ResultsStore, *, pictures: bool) -> Content:
             f"no runs under {store.runs_dir}; `harness run --assigner iqdet` makes one, --results DIR looks elsewhere"
         )
     details, broken = load_details(store, {record.run_id for record in records})
-    found = [part for board in boards(records, details) for part in parts(board)]
+    shown = [part for board in boards(records, details) for part in parts(board)]
     searches = sensitivity(records)
-    names = {entry.name for board in found for entry in board.entries}
+    names = {entry.name for board in shown for entry in board.entries}
     searched = {curve.name for search in searches for curve in search.curves}
     series = {name: index for index, name in enumerate(sorted(names | searched))}
     sections, unread = [], []
-    for position, board in enumerate(found, start=1):
+    for position, board in enumerate(shown, start=1):
         agreement, lines = load_agreement(store.root, board, series)
         unread += lines
         sections.append(_section(store, board, series, f"board-{position}", agreement, pictures))
     # A run of an assigner's defaults stands on its board and among the variants: it is one run.
-    runs = {record.run_id: record for board in found for entry in board.entries for record in entry.records}
+    runs = {record.run_id: record for board in shown for entry in board.entries for record in entry.records}
     newest = max(record.created for record in runs.values())[:10]
     assigners = {record.assigner for record in runs.values()}
     return Content(
@@ -190,7 +170,7 @@ def _section(
         for entry in board.entries
         for record in entry.records
     )
-    machines = {f"{run.device}: {run.versions}" for run in runs}
+    machines = {f"{run.record.environment.device}: {run.versions}" for run in runs}
     return Section(
         anchor=anchor,
         title=f"{question.data}, protocol {question.protocol}{_which(board)}",
@@ -214,9 +194,8 @@ def _section(
 
 
 def _which(board: Board) -> str:
-    said = [f"{board.kind} board"] if board.kind == "extended" else []
-    said += ["variants"] if board.part == "variants" else []
-    return f" ({', '.join(said)})" if said else ""
+    words = ["extended board"] * (board.kind == "extended") + ["variants"] * (board.part == "variants")
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _facts(board: Board) -> tuple[tuple[str, str], ...]:
@@ -228,7 +207,7 @@ def _facts(board: Board) -> tuple[tuple[str, str], ...]:
         for part in (data.train, data.val)
     ]
     return (
-        ("Data", f"{data.title}, {counted(len(data.classes), 'class').replace('classs', 'classes')}: "
+        ("Data", f"{data.title}, {counted(len(data.classes), 'class', 'es')}: "
                  f"{listing(data.classes[:12])}{' ...' if len(data.classes) > 12 else ''}"),
         ("Trained on", splits[0]),
         ("Evaluated on", splits[1]),
@@ -240,11 +219,11 @@ def _facts(board: Board) -> tuple[tuple[str, str], ...]:
 def _cost_chart(board: Board, series: Series) -> Markup | None:
     points = []
     for entry in board.entries:
-        one, cost = estimate(entry.values("AP").values()), entry.cost("step_ms")
-        if one is None or cost is None:
+        result, cost = estimate(entry.values("AP").values()), entry.cost("step_ms")
+        if result is None or cost is None:
             continue
         known = [record.cost.step_ms for record in entry.records]
-        points.append(Point(entry.name, series[entry.name], cost, min(known), max(known), one))
+        points.append(Point(entry.name, series[entry.name], cost, min(known), max(known), result))
     if len(points) < 2:
         return None
     across, up = "training step, ms (fastest run, and range over runs)", "AP, points (mean and 95 % interval)"
@@ -279,22 +258,11 @@ def _averaged(entry: BoardEntry, traces: Sequence[tuple[list[int], list[float | 
 
 
 def _run(entry: BoardEntry, record: RunRecord, anchor: str) -> Run:
-    environment, metric = record.environment, record.metrics.AP
-    shown = ("python", "torch", "torchvision", "timm", "pycocotools", "cuda")
-    return Run(
-        name=entry.name,
-        seed=record.seed,
-        run_id=record.run_id,
-        date=record.created,
-        result=DASH if metric is None else number(metric, 2),
-        command=record.command,
-        commit=record.source.commit or "unknown",
-        device=environment.device,
-        versions=", ".join(
-            f"{name} {value}" for name in shown if (value := getattr(environment, name, None)) is not None
-        ),
-        anchor=anchor,
-    )
+    metric = record.metrics.AP
+    names = ("python", "torch", "torchvision", "timm", "pycocotools", "cuda")
+    versions = {name: getattr(record.environment, name, None) for name in names}
+    known = ", ".join(f"{name} {value}" for name, value in versions.items() if value is not None)
+    return Run(entry.name, record, DASH if metric is None else number(metric, 2), known, anchor)
 
 
 def repeat_command(board: Board) -> str:
@@ -307,11 +275,10 @@ def repeat_command(board: Board) -> str:
     if not same or needs_folder(record.data.kind):
         return ""
     try:
-        known = load_protocol(board.question.protocol).digest == board.question.protocol_hash
+        if load_protocol(board.question.protocol).digest != board.question.protocol_hash:
+            return ""
     except UserError:
-        known = False  # a protocol of the user's own, or with changes
-    if not known:
-        return ""
+        return ""  # a protocol of the user's own, or with changes
     names = ",".join(entry.name for entry in board.entries)
     words = ["harness", "sweep", "-a", names, "--seeds", str(len(seeds)), "-p", board.question.protocol]
     return shlex.join(words)

@@ -26,21 +26,13 @@ Values = Mapping[tuple[str, str], Iterable[float | None]]
 
 @dataclass(frozen=True)
 class Group:
-    """Columns on one scale.
+    """Columns on one scale."""
 
-    Attributes:
-        words: what they have in common, in a line above; may be empty.
-        heads: name and note of each column.
-        values: (assigner, column) -> one value per seed, None where there is none.
-        digits: after the point.
-        zero: the scale holds nought.
-    """
-
-    words: str
-    heads: Sequence[tuple[str, str]]
-    values: Values
-    digits: int = 1
-    zero: bool = False
+    words: str  # what they have in common, in a line above; may be empty
+    heads: Sequence[tuple[str, str]]  # name and note of each column
+    values: Values  # (assigner, column) -> one value per seed, None where there is none
+    digits: int = 1  # after the point
+    zero: bool = False  # the scale holds nought
 
 
 def forest(caption: str, names: Sequence[str], groups: Sequence[Group], series: Series, note: str = "") -> Table | None:
@@ -54,18 +46,18 @@ def forest(caption: str, names: Sequence[str], groups: Sequence[Group], series: 
     for group in groups:
         known = {key: estimate(v for v in values if v is not None) for key, values in group.values.items()}
         heads = [pair for pair in group.heads if any(known.get((name, pair[0])) for name in names)]
-        scale = charts.cell_scale((one for one in known.values() if one is not None), zero=group.zero, width=WIDTH)
+        scale = charts.cell_scale(filter(None, known.values()), zero=group.zero, width=WIDTH)
         for head, small in heads:
             columns.append(Column(head, axis=charts.axis(scale, WIDTH), note=small, group=group.words))
             for name in names:
-                one = known.get((name, head))
-                if one is None:
+                result = known.get((name, head))
+                if result is None:
                     cells[name].append(missing("no run measured it"))
                     continue
-                words = f"{name}, {group.words + ' ' if group.words else ''}{head}: {spoken(one, group.digits)}"
-                chart = charts.interval(one, scale, series[name], words, WIDTH)
-                shown = number(one.mean, group.digits)
-                cells[name].append(Cell(shown, words, one.mean, chart=chart, kind="number plot"))
+                words = f"{name}, {group.words + ' ' if group.words else ''}{head}: {spoken(result, group.digits)}"
+                chart = charts.interval(result, scale, series[name], words, WIDTH)
+                shown = number(result.mean, group.digits)
+                cells[name].append(Cell(shown, words, result.mean, chart=chart, kind="number plot"))
     rows = tuple(row(name, series, cells[name]) for name in names)
     return Table(caption, tuple(columns), rows, note) if columns else None
 
@@ -74,7 +66,7 @@ def size_tables(board: Board, series: Series) -> list[Table]:
     """AP by size, and AP, recall and IoU by every attribute that the objects carry."""
     names = [entry.name for entry in board.entries]
     values: Values = {(e.name, size): list(e.values(size).values()) for e in board.entries for size in SIZES}
-    made = [forest("AP by size", names, [Group("", list(SIZES.items()), values)], series)]
+    tables = [forest("AP by size", names, [Group("", list(SIZES.items()), values)], series)]
     counts: dict[str, dict[str, int]] = {}
     for entry in board.entries:
         for record in entry.records:
@@ -82,17 +74,12 @@ def size_tables(board: Board, series: Series) -> list[Table]:
                 counts.setdefault(attribute, {}).update({name: part.count for name, part in bins.items()})
     for attribute, count_of in sorted(counts.items()):
         heads = [(name, counted(count, "object")) for name, count in count_of.items()]
-        groups = [
-            Group(
-                words,
-                heads,
-                {(e.name, name): _binned(e, attribute, name, field) for e in board.entries for name in count_of},
-                digits,
-            )
-            for field, words, digits in FIELDS
-        ]
-        made.append(forest(f"By {attribute.replace('_', ' ')}", names, groups, series, MEANINGS.get(attribute, "")))
-    return [table for table in made if table is not None]
+        groups = []
+        for field, words, digits in FIELDS:
+            values = {(e.name, name): _binned(e, attribute, name, field) for e in board.entries for name in count_of}
+            groups.append(Group(words, heads, values, digits))
+        tables.append(forest(f"By {attribute.replace('_', ' ')}", names, groups, series, MEANINGS.get(attribute, "")))
+    return [table for table in tables if table is not None]
 
 
 def _binned(entry: BoardEntry, attribute: str, name: str, field: str) -> list[float | None]:
@@ -102,11 +89,11 @@ def _binned(entry: BoardEntry, attribute: str, name: str, field: str) -> list[fl
 
 def error_table(board: Board, series: Series) -> Table | None:
     """AP50 gained if all mistakes of one kind were repaired. None where no run has its details."""
-    found = {e.name: [details.errors for details in e.details if details is not None] for e in board.entries}
-    names = [name for name, errors in found.items() if errors]
-    every = [errors for name in names for errors in found[name]]
+    mistakes = {e.name: [details.errors for details in e.details if details is not None] for e in board.entries}
+    names = [name for name, errors in mistakes.items() if errors]
+    every = [errors for name in names for errors in mistakes[name]]
     kinds = list(dict.fromkeys(kind for errors in every for kind in errors.gain))
-    values: Values = {(name, kind): [e.gain.get(kind) for e in found[name]] for name in names for kind in kinds}
+    values: Values = {(name, kind): [e.gain.get(kind) for e in mistakes[name]] for name in names for kind in kinds}
     heads = [(kind, _least_to_most(errors.counts.get(kind) for errors in every)) for kind in kinds]
     scores = sorted({errors.score for errors in every})
     note = (
@@ -127,7 +114,7 @@ def _least_to_most(counts: Iterable[int | None]) -> str:
 
 def search_tables(searches: Iterable[Search], series: Series) -> list[Table]:
     """Mean AP at each point of a search over numbers of the protocol, for each assigner."""
-    made = []
+    tables = []
     for search in searches:
         keys = ", ".join(search.keys)
         heads = {point: f" {TIMES} ".join(f"{value:g}" for value in point) for point in search.points}
@@ -136,14 +123,14 @@ def search_tables(searches: Iterable[Search], series: Series) -> list[Table]:
             for curve in search.curves
             for point, aps in curve.aps.items()
         }
-        said = [f"{c.name} {number(c.spread, 1)} (best at {heads[c.best]})" for c in search.curves]
-        note = f"Highest mean minus lowest, points: {', '.join(said)}."
+        spreads = [f"{c.name} {number(c.spread, 1)} (best at {heads[c.best]})" for c in search.curves]
+        note = f"Highest mean minus lowest, points: {', '.join(spreads)}."
         edge = [curve.name for curve in search.curves if search.at_edge(curve)]
         if edge:
             note += f" Best at the edge of the search, so perhaps better beyond it: {listing(edge)}."
         caption = f"AP by {keys}: {search.data}, protocol {search.protocol}"
         names = [curve.name for curve in search.curves]
-        table = forest(caption, names, [Group(keys, [(head, "") for head in heads.values()], values)], series, note)
-        if table is not None:
-            made.append(table)
-    return made
+        tables.append(
+            forest(caption, names, [Group(keys, [(head, "") for head in heads.values()], values)], series, note)
+        )
+    return [table for table in tables if table is not None]

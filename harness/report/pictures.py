@@ -10,7 +10,7 @@ from typing import Any
 from harness.comparison.board import Board, BoardEntry
 from harness.core.errors import UserError, reason
 from harness.drawing.svg import key
-from harness.records.store import SAMPLES, ResultsStore
+from harness.records.store import ResultsStore
 from harness.report.cells import Series
 from harness.report.content import Sample, Samples
 
@@ -25,15 +25,14 @@ def sample_pictures(store: ResultsStore, board: Board, series: Series) -> Sample
     lacking = []
     for entry in board.entries:
         try:
-            found = _pictures(store, entry)
+            pictures = _pictures(store, entry)
         except UserError as error:
             lacking.append(f"None of {entry.name}: {error}.")
             continue
-        for image, picture, seed in found:
+        for image, uri, seed in pictures:
             words = f"the samples that {entry.name} takes from {image['image']}"
-            sample = Sample(
-                entry.name, key(series[entry.name]), picture, words, f"seed {seed}", image["width"], image["height"]
-            )
+            size = image["width"], image["height"]
+            sample = Sample(entry.name, key(series[entry.name]), uri, words, f"seed {seed}", *size)
             rows.setdefault(image["image"], []).append(sample)
     return Samples(tuple(map(tuple, rows.values())), tuple(lacking)) if rows else None
 
@@ -45,7 +44,7 @@ def _pictures(store: ResultsStore, entry: BoardEntry) -> list[tuple[dict[str, An
         UserError: if none has, or they cannot be read.
     """
     for record in entry.records:
-        index = store.work_dir(record.run_id) / SAMPLES
+        index = store.folder(record.run_id).samples
         if index.exists():
             return [(image, _data_uri(index.with_name(image["file"])), record.seed) for image in _index(index)]
     again = f"harness eval {entry.records[0].run_id} --details"

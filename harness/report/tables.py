@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.comparison.board import Board, BoardEntry
-from harness.comparison.intervals import Gap
 from harness.core.text import counted
 from harness.drawing.svg import DASH, Scale, number
 from harness.report import charts
@@ -23,7 +22,7 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
         anchor: beginning of the anchors that the provenance of each assigner has.
     """
     results = [estimate(entry.values("AP").values()) for entry in board.entries]
-    scale = charts.cell_scale(one for one in results if one is not None)
+    scale = charts.cell_scale(filter(None, results))
     columns = [
         Column("rank", "the ranks that the assigner may hold, given which pairs are told apart", first="ascending"),
         Column(
@@ -44,11 +43,11 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
         )
     groups = sorted(set("".join(board.letters)))
     rows = []
-    for entry, rank, letters, one in zip(board.entries, ranks(board), board.letters, results, strict=True):
+    for entry, rank, letters, result in zip(board.entries, ranks(board), board.letters, results, strict=True):
         cells = [
-            _rank(*rank) if one is not None else missing("no AP"),
-            _result(entry, one, scale, series),
-            Cell(_aligned(letters, groups), kind="letters", sort=letters) if one is not None else missing("no AP"),
+            _rank(*rank) if result is not None else missing("no AP"),
+            _result(entry, result, scale, series),
+            Cell(_aligned(letters, groups), kind="letters", sort=letters) if result is not None else missing("no AP"),
             _seeds(entry, f"{anchor}-{series[entry.name]}"),
             *(_metric(entry, name) for name in ("AP50", "AP75", *SIZES)),
             _cost(entry, "step_ms", 0), _cost(entry, "images_per_s", 1), _cost(entry, "peak_memory_mb", 0),
@@ -68,23 +67,19 @@ def extras(entry: BoardEntry) -> str:
 
 def gap_table(board: Board, series: Series) -> Table | None:
     """Every pair: row minus column, in points of AP. None where no pair shares a seed."""
-    known = [entry for entry in board.entries if entry.values("AP")]
     if not board.gaps:
         return None
-    heads = known[1:]
-    rows = []
-    for at, entry in enumerate(known[:-1]):
-        cells = [
-            _gap(board, entry.name, other.name) if index >= at else Cell("", kind="empty")
-            for index, other in enumerate(heads)
-        ]
+    heads, rows = board.ranked[1:], []
+    for at, entry in enumerate(board.ranked[:-1]):
+        empty = [Cell("", kind="empty")] * at
+        cells = [*empty, *(_gap(board, entry.name, other.name) for other in heads[at:])]
         rows.append(row(entry.name, series, cells))
     columns = tuple(Column(entry.name, kind="name") for entry in heads)
     return Table("gaps in AP between pairs of assigners", columns, tuple(rows))
 
 
 def _gap(board: Board, a: str, b: str) -> Cell:
-    gap: Gap | None = board.gaps.get((a, b))
+    gap = board.gaps.get((a, b))
     if gap is None:
         return missing(f"{a} and {b} share no seed")
     words = signed(gap.mean)
@@ -100,17 +95,15 @@ def _gap(board: Board, a: str, b: str) -> Cell:
     return Cell(words + (" *" if apart else ""), title, small=f"{signed(gap.low)} to {signed(gap.high)}", kind=kind)
 
 
-def _result(entry: BoardEntry, one: Estimate | None, scale: Scale, series: Series) -> Cell:
-    if one is None:
+def _result(entry: BoardEntry, result: Estimate | None, scale: Scale, series: Series) -> Cell:
+    if result is None:
         return missing("no object defines AP")
-    small = (
-        f"{number(one.low, 1)}{DASH}{number(one.high, 1)}"
-        if one.low is not None and one.high is not None
-        else "one seed"
-    )
-    words = f"{entry.name}: {spoken(one)}"
-    chart = charts.interval(one, scale, series[entry.name], words)
-    return Cell(number(one.mean, 1), words, one.mean, small, chart, kind="number plot")
+    small = "one seed"
+    if result.low is not None and result.high is not None:
+        small = f"{number(result.low, 1)}{DASH}{number(result.high, 1)}"
+    words = f"{entry.name}: {spoken(result)}"
+    chart = charts.interval(result, scale, series[entry.name], words)
+    return Cell(number(result.mean, 1), words, result.mean, small, chart, kind="number plot")
 
 
 def _aligned(letters: str, groups: Sequence[str]) -> str:
@@ -128,10 +121,10 @@ def _seeds(entry: BoardEntry, anchor: str) -> Cell:
 
 
 def _metric(entry: BoardEntry, name: str) -> Cell:
-    one = estimate(entry.values(name).values())
-    if one is None:
+    result = estimate(entry.values(name).values())
+    if result is None:
         return missing(f"no object of the validation images defines {name}")
-    return Cell(number(one.mean, 1), f"{name}: {spoken(one)}", one.mean)
+    return Cell(number(result.mean, 1), f"{name}: {spoken(result)}", result.mean)
 
 
 def _cost(entry: BoardEntry, name: str, digits: int) -> Cell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.comparison.board import Board, BoardEntry
+from harness.comparison.board import Board
 from harness.core.text import counted
 from harness.drawing.svg import number
 from harness.records.schema import RunRecord
@@ -26,13 +26,13 @@ def ranks(board: Board) -> list[tuple[int, int]]:
     names = [entry.name for entry in board.entries]
     above = [sum((other, name) in board.told_apart for other in names) for name in names]
     below = [sum((name, other) in board.told_apart for other in names) for name in names]
-    count = len(_with_result(board))
+    count = len(board.ranked)
     return [(1 + better, count - worse) for better, worse in zip(above, below, strict=True)]
 
 
 def headline(board: Board) -> str:
     """The finding, in one sentence."""
-    known = _with_result(board)
+    known = board.ranked
     if not known:
         return "No run here has an AP."
     leader = known[0].name
@@ -60,89 +60,84 @@ def headline(board: Board) -> str:
 
 def findings(board: Board) -> list[str]:
     """What follows the headline."""
-    known = _with_result(board)
+    known = board.ranked
     if not known:
         return []
     leader = known[0]
-    one = leader.interval("AP")
+    result = leader.interval("AP")
     spread = (
-        f" (95 % interval {number(one.low, 1)} to {number(one.high, 1)}, {counted(len(leader.seeds), 'seed')})"
-        if one.low is not None and one.high is not None
+        f" (95 % interval {number(result.low, 1)} to {number(result.high, 1)}, {counted(len(leader.seeds), 'seed')})"
+        if result.low is not None and result.high is not None
         else " (one seed, so without an interval)"
     )
-    said = [f"{leader.name}: {number(leader.mean('AP') or 0.0, 1)} AP{spread}."]
+    sentences = [f"{leader.name}: {number(leader.mean('AP') or 0.0, 1)} AP{spread}."]
     if len(known) < 2:
-        return said
+        return sentences
     beginnings = (
         f"Behind {leader.name} by more than noise",
         "Tied with it",
         "Not tested against it, for want of shared seeds",
     )
-    said += [f"{words}: {listing(names)}." for words, names in zip(beginnings, _standing(board), strict=True) if names]
+    standing = zip(beginnings, _standing(board), strict=True)
+    sentences += [f"{words}: {listing(names)}." for words, names in standing if names]
     tests = sum(gap.tested for gap in board.gaps.values())
     pairs = len(known) * (len(known) - 1) // 2
-    said.append(
+    sentences.append(
         f"Of {counted(pairs, 'pair')}, {len(board.told_apart)} "
         f"{'is' if len(board.told_apart) == 1 else 'are'} told apart (5 % for the family of pairs, Holm's correction)."
     )
     if tests < pairs:
-        said.append(f"{counted(pairs - tests, 'pair')} cannot be tested; they share letters as ties do.")
+        sentences.append(f"{counted(pairs - tests, 'pair')} cannot be tested; they share letters as ties do.")
     if board.smallest is not None:
-        said.append(
+        sentences.append(
             f"The smallest true gap that a pair here would show in four of five cases is about "
             f"{number(board.smallest, 1)} points of AP; smaller ones need more seeds."
         )
-    return said
+    return sentences
 
 
 def caveats(board: Board) -> list[str]:
     """What a reader should hold against the numbers, drawn from the runs."""
     runs = [record for entry in board.entries for record in entry.records]
-    said = []
+    sentences = []
     single = [entry.name for entry in board.entries if len(entry.seeds) == 1]
     if single:
-        said.append(f"One seed only, so no interval over seeds: {listing(single)}.")
-    uneven = {entry.seeds for entry in board.entries}
-    if len(uneven) > 1:
-        said.append("The assigners ran on different seeds; a gap counts only the seeds that both have.")
+        sentences.append(f"One seed only, so no interval over seeds: {listing(single)}.")
+    if len({entry.seeds for entry in board.entries}) > 1:
+        sentences.append("The assigners ran on different seeds; a gap counts only the seeds that both have.")
     lacking = sum(details is None for entry in board.entries for details in entry.details)
     if lacking:
-        said.append(
+        sentences.append(
             f"{lacking} of {counted(len(runs), 'run')} lack their details: gaps with them leave the choice of "
             "validation images out of the interval."
         )
-    images = runs[0].data.val.images
-    said.append(f"All AP is on {counted(images, 'validation image')}.")
-    return said + _about_machines(board, runs)
+    sentences.append(f"All AP is on {counted(runs[0].data.val.images, 'validation image')}.")
+    return sentences + _about_machines(board, runs)
 
 
 def _about_machines(board: Board, runs: Sequence[RunRecord]) -> list[str]:
     """What the runs' machines and code mean for times and results."""
-    said = []
+    sentences = []
     machines = {str(record.environment.device) for record in runs}
     if len(machines) > 1:
-        said.append(f"Runs on different machines ({listing(sorted(machines))}): their times are not comparable.")
+        sentences.append(f"Runs on different machines ({listing(sorted(machines))}): their times are not comparable.")
     times = {entry.name: [record.cost.step_ms for record in entry.records] for entry in board.entries}
     worst = max(times, key=lambda name: _spread(times[name]))
     if _spread(times[worst]) > NOISY:
         low, high = min(times[worst]), max(times[worst])
-        said.append(
+        sentences.append(
             f"Times are rough: the machine was shared or changed. A step of {worst} took {number(low, 0)} to "
             f"{number(high, 0)} ms, depending on the run."
         )
     commits = {record.source.commit for record in runs}
     if len(commits) > 1:
-        said.append(f"The runs come from {len(commits)} commits of the code; the provenance names each.")
-    return said
-
-
-def _with_result(board: Board) -> list[BoardEntry]:
-    return [entry for entry in board.entries if entry.values("AP")]
+        sentences.append(f"The runs come from {len(commits)} commits of the code; the provenance names each.")
+    return sentences
 
 
 def _standing(board: Board) -> tuple[list[str], list[str], list[str]]:
     """Who is told apart from the entry of the highest mean, who is not, and who cannot be tested against it."""
-    leader, *others = [entry.name for entry in _with_result(board)]
+    leader, *others = [entry.name for entry in board.ranked]
     gaps = {name: board.gaps.get((leader, name)) for name in others}
     tested = [name for name, gap in gaps.items() if gap is not None and gap.tested]
     behind = [name for name in tested if (leader, name) in board.told_apart]

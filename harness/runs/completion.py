@@ -28,28 +28,17 @@ from harness.evaluation.coco_results import needs_coco, write_results
 from harness.evaluation.inference import Detections, detect, judge
 from harness.records.details import save_details
 from harness.records.failures import failure_path
+from harness.records.folder import RunFolder
 from harness.records.identity import RunSpec, split_record
 from harness.records.inputs import recorded_protocol
 from harness.records.leaderboard import write_leaderboard
-from harness.records.pending import (
-    TRAINED_FILE,
-    Pending,
-    clear_pending,
-    completing,
-    is_pending,
-    load_pending,
-    save_pending,
-    trained_file,
-    way_out,
-)
+from harness.records.pending import Pending, clear_pending, completing, load_pending, save_pending, way_out
 from harness.records.schema import RunRecord, SplitPart
 from harness.records.store import ResultsStore
-from harness.records.unfinished import state_file
 from harness.runs.recording import make_details, now
 from harness.runs.samples import write_samples
-from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE, TrainedRun, restore_trained, weights_at_hand
+from harness.runs.trained import TrainedRun, restore_trained, weights_at_hand
 from harness.training.checkpoint import clear_checkpoint, earlier_code, load_network, save_network
-from harness.training.trainer import TRACE_FILE
 
 
 @dataclass(frozen=True)
@@ -63,11 +52,10 @@ class RunOutcome:
 
 
 @contextmanager
-def training_kept(work: Path, complete: str, go_on: str) -> Iterator[None]:
+def training_kept(folder: RunFolder, complete: str, go_on: str) -> Iterator[None]:
     """Say of whatever goes wrong within the block that the training is kept, and what completes the run.
 
     Args:
-        work: the work folder.
         complete: the command for after a fault.
         go_on: the command for after Ctrl-C.
 
@@ -76,17 +64,17 @@ def training_kept(work: Path, complete: str, go_on: str) -> Iterator[None]:
         RunFailed: if memory runs out.
         Interrupted: after Ctrl-C.
     """
-    told = f"the training is kept in {work}, complete the run with: {complete}"
+    advice = f"the training is kept in {folder.path}, complete the run with: {complete}"
     try:
         yield
     except UserError as error:
-        raise UserError(f"{error}; {told}") from error
+        raise UserError(f"{error}; {advice}") from error
     except KeyboardInterrupt:
-        raise Interrupted(work / TRAINED_FILE, go_on) from None
+        raise Interrupted(folder.trained, go_on) from None
     except Exception as error:
         if isinstance(error, MemoryError) or out_of_memory(error):
-            raise RunFailed(f"out of memory while evaluating; free memory; {told}") from error
-        error.add_note(told)  # a bug keeps its traceback
+            raise RunFailed(f"out of memory while evaluating; free memory; {advice}") from error
+        error.add_note(advice)  # a bug keeps its traceback
         raise
 
 
@@ -104,28 +92,26 @@ def complete(
     """Write the record, the details, the leaderboard and sample pictures, and remove what only an unfinished run needs.
 
     Args:
-        pending: the run.
         model: trained, with its assigner.
         images, detections: of its validation split.
         measured: cost of the evaluation, in a record's terms.
         source: the code that evaluates (`harness.core.environment.source_version`).
         again: whether an earlier attempt may have come as far as the record.
     """
-    known, work = pending.record, store.work_dir(pending.run_id)
+    known, folder = pending.record, store.folder(pending.run_id)
     record = known.with_parts(
         created=now(),
         metrics=judge(images, detections),
         cost={**known.cost.model_dump(exclude_unset=True), **measured},
         source={**source, "earlier": earlier_code(pending.trained_by, source)},
     )
-    written = _written(store, pending) if again else None
-    path = store.save(record) if written is None else written
-    save_details(store, make_details(pending.run_id, images, detections, work / TRACE_FILE))
-    trained_file(store, pending.run_id).unlink(missing_ok=True)
-    clear_checkpoint(work / "checkpoint", allowed=True)
+    path = (_written(store, pending) if again else None) or store.save(record)
+    save_details(store, make_details(pending.run_id, images, detections, folder.trace))
+    folder.trained.unlink(missing_ok=True)
+    clear_checkpoint(folder.checkpoint, allowed=True)
     failure_path(store, pending.run_id).unlink(missing_ok=True)
-    write_samples(work, model, images, recorded_protocol(record), record.seed)
-    return RunOutcome(record, path, work, write_leaderboard(store))
+    write_samples(folder.samples, model, images, recorded_protocol(record), record.seed)
+    return RunOutcome(record, path, folder.path, write_leaderboard(store))
 
 
 def own_images(store: ResultsStore, pending: Pending, data: str, val_split: str | None) -> ImageSet | None:
@@ -139,11 +125,11 @@ def own_images(store: ResultsStore, pending: Pending, data: str, val_split: str 
         UserError: if it cannot be read.
     """
     known = pending.record.data
-    if data.partition(":")[0] != known.kind or val_split not in (None, pending.own_split):
+    if data.partition(":")[0] != known.kind or val_split not in (None, known.val.split):
         return None
     section = recorded_protocol(pending.record).data
     images = without_unreadable(open_data(data, section, role="val"), section, store.root, None)
-    same = (images.title, images.split, list(images.classes)) == (known.title, pending.own_split, known.classes)
+    same = (images.title, images.split, list(images.classes)) == (known.title, known.val.split, known.classes)
     return images if same else None
 
 
@@ -161,7 +147,6 @@ def complete_run(
     """Evaluate a run that is trained, and complete its record as the run itself would have.
 
     Args:
-        run_id: of the run.
         images: its validation split (`own_images`). If it is not what it was, the run has another id, and its work
             folder moves there.
         data: where that lies, as ``--data`` takes it.
@@ -187,27 +172,27 @@ def complete_run(
             _expect_room(store, run_id, becomes)
         trained = restore_pending(store, pending, chosen)
         say(console, f"{run_id} is trained and waits for its record; evaluating {counted(len(images), 'image')}")
-        with training_kept(store.work_dir(run_id), again, again):
+        with training_kept(store.folder(run_id), again, again):
             loaders = default_workers(workers)
-            found, milliseconds = detect(trained.model, images, trained.protocol, chosen, loaders, Processes(), console)
+            detections, milliseconds = detect(
+                trained.model, images, trained.protocol, chosen, loaders, Processes(), console
+            )
             if results_json is not None and listed is not None:
-                write_results(results_json, listed, found)
+                write_results(results_json, listed, detections)
         if becomes != run_id:
             pending, again = relocate(store, pending, val), completing(becomes, data, store.root)
             say(console, renamed(run_id, becomes))
-        with training_kept(store.work_dir(becomes), again, again):
-            pending = evaluated_on(pending, chosen)
-            return complete(
-                store, pending, trained.model, images, found, {"eval_ms_per_image": milliseconds}, source, again=True
-            )
+        with training_kept(store.folder(becomes), again, again):
+            pending, measured = evaluated_on(pending, chosen), {"eval_ms_per_image": milliseconds}
+            return complete(store, pending, trained.model, images, detections, measured, source, again=True)
 
 
 def evaluated_on(pending: Pending, device: torch.device) -> Pending:
     """The run with what was otherwise while it was evaluated beside the environment that it was trained in."""
     known = pending.record.environment.model_dump()
     other = {key: value for key, value in environment(device).items() if value != known.get(key)}
-    told = {**known, "evaluated": other} if other else known
-    return replace(pending, record=pending.record.with_parts(environment=told))
+    both = {**known, "evaluated": other} if other else known
+    return replace(pending, record=pending.record.with_parts(environment=both))
 
 
 def restore_pending(store: ResultsStore, pending: Pending, device: torch.device) -> TrainedRun:
@@ -216,9 +201,9 @@ def restore_pending(store: ResultsStore, pending: Pending, device: torch.device)
     Raises:
         UserError: if its weights are missing, damaged or of another model.
     """
-    path = trained_file(store, pending.run_id)
+    path, weights = store.folder(pending.run_id).trained, store.folder(pending.run_id).network.name
     if not weights_at_hand(store, pending.record):
-        raise UserError(f"{NETWORK_FILE}, or what the assigner learnt, is missing beside {path}; {way_out(path)}")
+        raise UserError(f"{weights}, or what the assigner learnt, is missing beside {path}; {way_out(path)}")
     try:
         return restore_trained(store, pending.record, device, with_assigner=True)
     except UserError as error:
@@ -232,34 +217,31 @@ def renamed(run_id: str, becomes: str) -> str:
 
 def free(store: ResultsStore, run_id: str) -> bool:
     """Whether nothing of a run is there: no record, no checkpoint, no weights."""
-    work = store.work_dir(run_id)
-    there = state_file(work) is not None or (work / NETWORK_FILE).exists() or is_pending(store, run_id)
-    return not there and not store.recorded(run_id)
+    folder = store.folder(run_id)
+    there = folder.state is not None or folder.network.exists() or folder.trained.is_file()
+    return not there and not store.record_files(run_id)
 
 
 def relocate(store: ResultsStore, pending: Pending, val: SplitPart) -> Pending:
     """Make a trained run that of another validation split: under its id, in that one's work folder.
 
     The caller holds the run's lock. A kill on the way leaves at least one of the two complete.
-
-    Args:
-        val: what a record says of the split.
     """
     old, spec = pending.run_id, pending.spec(val)
-    source, target = store.work_dir(old), store.work_dir(spec.run_id)
+    source, target = store.folder(old), store.folder(spec.run_id)
     about = weights_header(spec, pending.record.data.classes)
-    for name in (NETWORK_FILE, ASSIGNER_FILE):
-        if (source / name).exists():
-            save_network(target / name, load_network(source / name), about)
-    if (source / TRACE_FILE).exists():
-        shutil.copyfile(source / TRACE_FILE, target / TRACE_FILE)
+    for weights, place in ((source.network, target.network), (source.assigner, target.assigner)):
+        if weights.exists():
+            save_network(place, load_network(weights), about)
+    if source.trace.exists():
+        shutil.copyfile(source.trace, target.trace)
     moved = replace(pending, record=pending.record.model_copy(update={"run_id": spec.run_id, "data": spec.data}))
     save_pending(store, moved)
     clear_pending(store, old, allowed=True)
-    clear_checkpoint(source / "checkpoint", allowed=True)
+    clear_checkpoint(source.checkpoint, allowed=True)
     failure_path(store, old).unlink(missing_ok=True)
-    if not store.recorded(old):  # else the weights are that record's
-        shutil.rmtree(source, ignore_errors=True)
+    if not store.record_files(old):  # else the weights are that record's
+        shutil.rmtree(source.path, ignore_errors=True)
     return moved
 
 
@@ -279,16 +261,14 @@ def say(console: Console | None, text: str) -> None:
 
 def _expect_room(store: ResultsStore, run_id: str, becomes: str) -> None:
     if not free(store, becomes):
-        lies = "has a record" if store.recorded(becomes) else "lies unfinished"
+        lies = "has a record" if store.record_files(becomes) else "lies unfinished"
         raise UserError(
             f"the validation split has changed since the training, which makes {run_id} the run {becomes}, and that "
-            f"one {lies} already; remove {store.work_dir(run_id)}, or use another --results directory"
+            f"one {lies} already; remove {store.folder(run_id).path}, or use another --results directory"
         )
 
 
 def _written(store: ResultsStore, pending: Pending) -> Path | None:
     """The record of this very training, if it was written and what follows was not: no two take the same time."""
-    known = pending.record
-    alike = (path for path, record in store.attempts(pending.run_id).items()
-             if record.cost.train_s == known.cost.train_s)  # fmt: skip
-    return next(alike, None)
+    attempts, seconds = store.attempts(pending.run_id), pending.record.cost.train_s
+    return next((path for path, record in attempts.items() if record.cost.train_s == seconds), None)

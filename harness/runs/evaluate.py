@@ -24,7 +24,6 @@ from harness.runs.completion import restore_pending, say
 from harness.runs.recording import make_details
 from harness.runs.samples import write_samples
 from harness.runs.trained import TrainedRun, load_trained
-from harness.training.trainer import TRACE_FILE
 
 
 def evaluate_run(
@@ -80,10 +79,9 @@ def evaluate_run(
         loaders = default_workers(workers)
         detections, _ = detect(trained.model, images, trained.protocol, chosen, loaders, Processes(), console)
     if details:
-        trace = store.work_dir(trained.run_id) / TRACE_FILE
-        save_details(store, make_details(trained.run_id, images, detections, trace))
-        work, seed = store.work_dir(trained.run_id), trained.record.seed
-        write_samples(work, trained.model, images, trained.protocol, seed)
+        folder = store.folder(trained.run_id)
+        save_details(store, make_details(trained.run_id, images, detections, folder.trace))
+        write_samples(folder.samples, trained.model, images, trained.protocol, trained.record.seed)
     if results_json is not None and listed is not None:
         count = write_results(results_json, listed, detections)
         say(console, f"{count} detections in {len(images)} images written to {results_json}")

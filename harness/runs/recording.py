@@ -32,39 +32,20 @@ def now() -> str:
 
 
 def unfinished_record(
-    trainer: Trainer,
-    spec: RunSpec,
-    changed: dict[str, Any],
-    source: dict[str, Any],
-    device: torch.device,
-    command: str,
+    trainer: Trainer, spec: RunSpec, changed: dict[str, Any], source: dict[str, Any], device: torch.device, command: str
 ) -> RunRecord:
     """The record of a run that is trained and not evaluated (`harness.records.pending.pending_record`).
 
     Args:
         trainer: at the last step.
-        spec: of the run.
         changed: options that differ from the assigner's defaults.
         source: the code that runs (`harness.core.environment.source_version`).
-        device: that trained.
         command: the line that repeats the run.
     """
+    protocol, state = spec.protocol, trainer.state
+    batches = None if state.batches is None else f"{state.batches:08x}"
+    twin = {} if state.trained_as is None else {"trained_as": state.trained_as}
     return pending_record({
-        **_about(spec, changed),
-        "cost": _cost(trainer, device),
-        "environment": environment(device),
-        "declares": declared(trainer.model.assigner),
-        "source": {**source, "earlier": earlier_code(trainer.state.trained_by, source)},
-        "equal": {"initial_weights": trainer.state.initial_weights, "batches": _hex(trainer.state.batches)},
-        "command": command,
-        "progress": _progress(trainer),
-    })  # fmt: skip
-
-
-def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
-    """What a record says of the question that the run answers."""
-    protocol = spec.protocol
-    return {
         "schema": SCHEMA,
         "run_id": spec.run_id,
         "created": now(),
@@ -76,30 +57,23 @@ def _about(spec: RunSpec, changed: dict[str, Any]) -> dict[str, Any]:
         "options": spec.options,
         "changed_options": changed,
         "seed": spec.seed,
-    }  # fmt: skip
+        "cost": _cost(trainer, device),
+        "environment": environment(device),
+        "declares": declared(trainer.model.assigner),
+        "source": {**source, "earlier": earlier_code(state.trained_by, source)},
+        "equal": {"initial_weights": state.initial_weights, "batches": batches},
+        "command": command,
+        "progress": {"steps": state.step, "curve": state.curve, **twin, **trainer.latest},
+    })  # fmt: skip
 
 
 def declared(assigner: Assigner | None) -> dict[str, Any]:
     """What the assigner changes besides the assignment, as JSON values; what it leaves alone is absent."""
     usual = Declares()
     declares = usual if assigner is None else assigner.declares
-    changed = {field.name: getattr(declares, field.name) for field in fields(usual)}
-    return {
-        name: sorted(value) if isinstance(value, frozenset) else value
-        for name, value in changed.items()
-        if value != getattr(usual, name)
-    }
-
-
-def _progress(trainer: Trainer) -> dict[str, Any]:
-    """How far training came, and the losses of its last step."""
-    state = trainer.state
-    twin = {} if state.trained_as is None else {"trained_as": state.trained_as}
-    return {"steps": state.step, "curve": state.curve, **twin, **trainer.latest}
-
-
-def _hex(digest: int | None) -> str | None:
-    return None if digest is None else f"{digest:08x}"
+    values = ((field.name, getattr(declares, field.name)) for field in fields(usual))
+    changed = {name: value for name, value in values if value != getattr(usual, name)}
+    return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in changed.items()}
 
 
 def _cost(trainer: Trainer, device: torch.device) -> dict[str, float]:
@@ -122,7 +96,7 @@ def make_details(run_id: str, images: ImageSet, detections: Sequence[Detections]
 
     Args:
         images, detections: of the run's validation split, as `harness.evaluation.coco_metrics` takes them.
-        trace: its ``metrics.jsonl``; where there is none the curves are empty.
+        trace: its metrics by step; where there is none the curves are empty.
     """
     return Details(
         run_id=run_id,

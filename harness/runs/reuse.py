@@ -14,11 +14,11 @@ from harness.records.identity import RunSpec
 from harness.records.names import newest_attempts
 from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
-from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE, weights_at_hand
+from harness.runs.trained import weights_at_hand
 from harness.training.checkpoint import load_network
-from harness.training.trainer import TRACE_FILE, Trainer
+from harness.training.trainer import Trainer
 
-_TOLD = ("steps", "curve", "trained_as")  # of a record's progress: the rest are the losses of the last step
+_COURSE = ("steps", "curve", "trained_as")  # of a record's progress: the rest are the losses of the last step
 
 
 def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -> RunRecord | None:
@@ -28,17 +28,17 @@ def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -
         initial_weights: digest of the network before the first step; other code may begin elsewhere.
     """
     content = spec.protocol.content()
-    asked = _training(content)
+    training = _training(content)
     twins = [
         record
         for record in newest_attempts(store.load_all()[0])
         if (record.assigner, record.options, record.seed) == (spec.assigner, spec.options, spec.seed)
         and record.equal.initial_weights == initial_weights
         and record.data.train.checksum == spec.data.train.checksum
-        and _training(record.protocol.content) == asked
+        and _training(record.protocol.content) == training
         and record.protocol.content["evaluation"] != content["evaluation"]  # a repeat trains
         and weights_at_hand(store, record)
-        and (store.work_dir(record.run_id) / TRACE_FILE).exists()
+        and store.folder(record.run_id).trace.exists()
     ]
     return max(twins, key=lambda record: record.created, default=None)
 
@@ -49,13 +49,13 @@ def adopt(trainer: Trainer, store: ResultsStore, twin: RunRecord) -> None:
     Raises:
         UserError: if the weights are damaged.
     """
-    work, progress = store.work_dir(twin.run_id), twin.progress
-    learnt = load_network(work / ASSIGNER_FILE) if twin.cost.assigner_parameters else {}
-    state = {**load_network(work / NETWORK_FILE), **{f"assigner.{name}": value for name, value in learnt.items()}}
+    folder, progress = store.folder(twin.run_id), twin.progress
+    learnt = load_network(folder.assigner) if twin.cost.assigner_parameters else {}
+    state = {**load_network(folder.network), **{f"assigner.{name}": value for name, value in learnt.items()}}
     for model in (trainer.model, trainer.evaluated):
         model.load_state_dict(state)
-    trainer.folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(work / TRACE_FILE, trainer.trace_path)
+    trainer.trace_path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder.trace, trainer.trace_path)
     batches, source = twin.equal.batches, twin.source
     trainer.state = replace(
         trainer.state,
@@ -70,7 +70,7 @@ def adopt(trainer: Trainer, store: ResultsStore, twin: RunRecord) -> None:
         trained_as=twin.run_id,
     )
     trainer.step_seconds.append(twin.cost.step_ms / 1000)
-    trainer.latest = {name: value for name, value in progress.items() if name not in _TOLD}
+    trainer.latest = {name: value for name, value in progress.items() if name not in _COURSE}
 
 
 def _training(content: Mapping[str, Any]) -> dict[str, Any]:

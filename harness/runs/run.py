@@ -31,17 +31,11 @@ from harness.data.splits import open_splits, say_warnings
 from harness.evaluation.coco_metrics import coco_metrics
 from harness.evaluation.inference import Detections, detect
 from harness.protocol.protocol import Protocol
+from harness.records.folder import RunFolder
 from harness.records.identity import RunSpec, data_record, split_record, trained_alike
-from harness.records.pending import (
-    Pending,
-    clear_pending,
-    completing,
-    is_pending,
-    load_pending,
-    save_pending,
-)
+from harness.records.pending import Pending, clear_pending, completing, load_pending, save_pending
 from harness.records.store import ResultsStore
-from harness.records.unfinished import nearest, siblings, state_file
+from harness.records.unfinished import nearest, siblings
 from harness.runs.completion import (
     RunOutcome,
     complete,
@@ -57,7 +51,6 @@ from harness.runs.completion import (
 from harness.runs.evaluate import evaluate_run
 from harness.runs.recording import unfinished_record
 from harness.runs.reuse import adopt, find_twin
-from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE
 from harness.training.build import attach_assigner, build_detector, resolve_assigner
 from harness.training.checkpoint import clear_checkpoint, earlier_code, note_code, save_network
 from harness.training.trainer import StopRequested, Trainer
@@ -67,39 +60,23 @@ __all__ = ["RunOutcome", "RunRequest", "evaluate_run", "open_splits", "run", "sa
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run.
-
-    Attributes:
-        assigner, options: by name; options as text or values.
-        data: ``shapes``, ``coco:DIR``, ``voc:DIR`` or ``wider:DIR``.
-        protocol: what is equal across assigners.
-        seed: of everything random.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        threads, workers: of the CPU and of loading; they change the speed alone (threads also the last bits).
-        resume: go on from the last checkpoint if there is one.
-        restart: begin anew even if there is one.
-        results: the results directory.
-        command: the line that repeats this run, for the record.
-        again: the line that goes on with it in this very place; `command` with --resume where empty.
-        console: where progress is shown.
-        checkpoint_seconds: between checkpoints.
-    """
+    """What to run."""
 
     assigner: str
-    options: dict[str, Any]
-    data: str
-    protocol: Protocol
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    workers: int | None = None
-    resume: bool = False
-    restart: bool = False
+    options: dict[str, Any]  # as text or values
+    data: str  # ``shapes``, ``coco:DIR``, ``voc:DIR`` or ``wider:DIR``
+    protocol: Protocol  # what is equal across assigners
+    seed: int = 0  # of everything random
+    device: str = "auto"  # or ``cpu``, ``cuda``
+    threads: int | None = None  # of the CPU; they change the speed, and the last bits
+    workers: int | None = None  # that load images; they change the speed alone
+    resume: bool = False  # go on from the last checkpoint if there is one
+    restart: bool = False  # begin anew even if there is one
     results: Path = Path("results")
-    command: str = ""
-    again: str = ""
-    console: Console | None = None
-    checkpoint_seconds: float = 30.0
+    command: str = ""  # the line that repeats this run, for the record
+    again: str = ""  # the line that goes on with it in this very place; `command` with --resume where empty
+    console: Console | None = None  # where progress is shown
+    checkpoint_seconds: float = 30.0  # between checkpoints
 
 
 def run(request: RunRequest) -> RunOutcome | None:
@@ -113,13 +90,8 @@ def run(request: RunRequest) -> RunOutcome | None:
     chosen = resolve_assigner(request.assigner, request.options)
     device = pick_device(request.device)
     train, val = _open(request)
-    spec = RunSpec(
-        request.protocol,
-        data_record(request.data.partition(":")[0], train, val),
-        chosen.assigner,
-        chosen.options,
-        request.seed,
-    )
+    data = data_record(request.data.partition(":")[0], train, val)
+    spec = RunSpec(request.protocol, data, chosen.assigner, chosen.options, request.seed)
     store = ResultsStore(request.results)
     source = source_version()  # of the code that is loaded, not of what a checkout holds hours later
     with processes(device.type) as group, computing(device, request.threads):
@@ -129,7 +101,7 @@ def run(request: RunRequest) -> RunOutcome | None:
             job = _Job(request, spec, store, device, group, train, val)
             if request.resume:
                 job.look_around()
-                if is_pending(store, spec.run_id):
+                if job.folder.trained.is_file():
                     return job.finish(job.trained(source), source, again=True)
             trainer = job.prepare(source)
             job.fit(trainer)
@@ -145,12 +117,11 @@ def _open(request: RunRequest) -> tuple[ImageSet, ImageSet]:
         checked(images, section, folder, workers, request.console)
         for images in open_splits(request.data, request.protocol)
     )
-    if request.console is not None:
-        sides = (
-            f"{role} {images.split}: {counted(len(images), 'image')}"
-            for role, images in (("training on", train), ("evaluating on", val))
-        )
-        request.console.print(f"{train.title}: {', '.join(sides)}", highlight=False, markup=False, soft_wrap=True)
+    sides = (
+        f"{role} {images.split}: {counted(len(images), 'image')}"
+        for role, images in (("training on", train), ("evaluating on", val))
+    )
+    say(request.console, f"{train.title}: {', '.join(sides)}")
     say_warnings(request.console, train, val)
     return train, val
 
@@ -168,8 +139,8 @@ class _Job:
     val: ImageSet
 
     @property
-    def work(self) -> Path:
-        return self.store.work_dir(self.spec.run_id)
+    def folder(self) -> RunFolder:
+        return self.store.folder(self.spec.run_id)
 
     @property
     def go_on(self) -> str:
@@ -183,14 +154,14 @@ class _Job:
         A trained one that differs in the content of the validation split alone becomes this run.
         """
         store, spec = self.store, self.spec
-        if self.group.main and not is_pending(store, spec.run_id) and state_file(self.work) is None:
-            found = siblings(store, spec)
-            alike = [run.run_id for run in found if run.step is None and trained_alike(run.question, spec.question)]
+        if self.group.main and not self.folder.trained.is_file() and self.folder.state is None:
+            others = siblings(store, spec)
+            alike = [run.run_id for run in others if run.step is None and trained_alike(run.question, spec.question)]
             if alike and free(store, spec.run_id):
                 with store.lock(alike[0]):
                     relocate(store, load_pending(store, alike[0]), split_record(self.val))
                 self._say(renamed(alike[0], spec.run_id))
-            elif other := nearest(found, spec):
+            elif other := nearest(others, spec):
                 self._say(f"begins at step 1; {other.run_id} ({other.stands}) is another run: {other.differs(spec)}")
         self.group.wait()
 
@@ -209,8 +180,8 @@ class _Job:
         attach_assigner(model, spec.assigner, spec.options, spec.seed)
         model.to(device).to(memory_format=torch.channels_last)  # the layout that convolutions like best, on a CPU too
         trainer = Trainer(
-            model, spec.protocol, spec.run_id, spec.seed, device, self.group, self.work, self.train.name,
-            request.checkpoint_seconds, request.data, spec.question,
+            model, spec.protocol, spec.run_id, spec.seed, device, self.group, self.folder.checkpoint, self.folder.trace,
+            self.train.name, request.checkpoint_seconds, request.data, spec.question,
         )  # fmt: skip
         if not request.resume and self.group.main:
             clear_pending(self.store, spec.run_id, allowed=request.restart)
@@ -259,9 +230,9 @@ class _Job:
             return
         spec, model = self.spec, trainer.evaluated
         about = weights_header(spec, self.train.classes)
-        save_network(self.work / NETWORK_FILE, model.network_state(), about)
+        save_network(self.folder.network, model.network_state(), about)
         if model.assigner is not None and (learnt := model.assigner.state_dict()):
-            save_network(self.work / ASSIGNER_FILE, learnt, about)
+            save_network(self.folder.assigner, learnt, about)
         record = unfinished_record(trainer, spec, changed, source, self.device, self.request.command)
         save_pending(self.store, Pending(record, self.request.data, trainer.state.trained_by))
 
@@ -273,7 +244,7 @@ class _Job:
         """
         self._say(f"evaluating {counted(len(self.val), 'image')}")
         command = completing(self.spec.run_id, self.request.data, self.request.results)
-        with training_kept(self.work, command, self.go_on):
+        with training_kept(self.folder, command, self.go_on):
             detections, milliseconds = self.detect(model)
             if not self.group.main:
                 return None
@@ -298,8 +269,8 @@ class _Job:
     def _tell_earlier(self, trained_by: list[dict[str, str | None]], source: dict[str, Any]) -> None:
         """Warn where other code trained."""
         if earlier := earlier_code(trained_by, source):
-            told = f"trained so far by {', '.join(earlier)}; this is {source['commit'] or source['version']}"
-            self._say(f"warning: {told}; the record will name both, --restart begins anew")
+            code = f"trained so far by {', '.join(earlier)}; this is {source['commit'] or source['version']}"
+            self._say(f"warning: {code}; the record will name both, --restart begins anew")
 
     def _say(self, text: str) -> None:
         say(self.console, text)

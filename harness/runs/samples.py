@@ -19,7 +19,6 @@ from harness.data.base import ImageSet
 from harness.inspection.one_image import assign, look
 from harness.inspection.one_image_sheet import overview
 from harness.protocol.protocol import Protocol
-from harness.records.store import SAMPLES
 
 IMAGES = 2  # of the validation split, those with the most objects among the first few
 CANDIDATES = 12
@@ -27,11 +26,11 @@ SIDE = 400  # px of a picture's longer edge
 COLOURS = 96  # of its palette: a third of the bytes, and no difference to the eye
 
 
-def write_samples(work: Path, model: FCOS, images: ImageSet, protocol: Protocol, seed: int) -> None:
+def write_samples(index: Path, model: FCOS, images: ImageSet, protocol: Protocol, seed: int) -> None:
     """Draw what the assigner takes at the end of training; nothing for a detector without its assigner.
 
     Args:
-        work: folder of the run.
+        index: the file that lists the pictures (`RunFolder.samples`); what lies beside it is replaced.
         model: trained; it is left in evaluation mode.
         images: the validation split.
     """
@@ -41,22 +40,15 @@ def write_samples(work: Path, model: FCOS, images: ImageSet, protocol: Protocol,
     step = Step(seed, protocol.schedule.steps, 1.0)
     chosen = sorted(range(min(CANDIDATES, len(images))), key=lambda index: -len(images.annotations(index)))[:IMAGES]
     pictures, files = [], {}
-    for number, index in enumerate(chosen):
-        view = look(model, images, index, protocol)
-        drawn = assign(model, view, step, range(view.targets.num_boxes))
-        picture = overview(view, drawn, None, SIDE).finished()
-        name = f"{number}.png"
-        files[name] = _png(picture)
+    for number, position in enumerate(chosen):
+        view = look(model, images, position, protocol)
+        samples = assign(model, view, step, range(view.targets.num_boxes))
+        picture = overview(view, samples, None, SIDE).finished()
+        name, buffer = f"{number}.png", io.BytesIO()
+        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        files[name] = buffer.getvalue()
         pictures.append({"image": view.name, "file": name, "width": picture.width, "height": picture.height})
-    listed = work / SAMPLES
-    folder = listed.parent
-    rmtree(folder, ignore_errors=True)
+    rmtree(index.parent, ignore_errors=True)
     for name, content in files.items():
-        write_atomically(folder / name, content)
-    write_atomically(listed, dump(pictures))  # last: where it lies, its pictures do
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+        write_atomically(index.with_name(name), content)
+    write_atomically(index, dump(pictures))  # last: where it lies, its pictures do

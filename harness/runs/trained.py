@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,25 +19,15 @@ from harness.records.store import ResultsStore
 from harness.training.build import attach_assigner, build_detector
 from harness.training.checkpoint import load_network
 
-NETWORK_FILE = "network.safetensors"  # the evaluated network alone
-ASSIGNER_FILE = "assigner.safetensors"  # the assigner's own parameters, where it has any
-
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's detector.
-
-    Attributes:
-        record: of the run.
-        protocol: of the run.
-        classes: class names in the order of their ids.
-        model: in evaluation mode, on the device; without an assigner unless it was asked for.
-    """
+    """A run's detector."""
 
     record: RunRecord
     protocol: Protocol
-    classes: tuple[str, ...]
-    model: FCOS
+    classes: tuple[str, ...]  # names in the order of their ids
+    model: FCOS  # in evaluation mode, on the device; without an assigner unless it was asked for
 
     @property
     def run_id(self) -> str:
@@ -66,58 +57,63 @@ def restore_trained(
         UserError: if its weights are missing, damaged or of another model.
     """
     protocol = recorded_protocol(record, store.root)
-    classes = tuple(record.data.classes)
-    network = load_network(_at_hand(store, record, NETWORK_FILE))
+    classes, folder = tuple(record.data.classes), store.folder(record.run_id)
+    network = _read(folder.network, "weights", store, record)
     model = build_detector(protocol, len(classes), record.seed, to_train=False)
     assigner = attach_assigner(model, record.assigner, record.options, record.seed)
     model.assigner = None
-    _restore(model, network, store, record, NETWORK_FILE)
+    _restore(model, network, folder.network, store, record)
     if with_assigner:
         if assigner.state_dict():
-            state = load_network(_at_hand(store, record, ASSIGNER_FILE))
-            _restore(assigner, state, store, record, ASSIGNER_FILE)
+            learnt = _read(folder.assigner, "parameters of its assigner", store, record)
+            _restore(assigner, learnt, folder.assigner, store, record)
         model.attach(assigner)
     return TrainedRun(record, protocol, classes, model.to(device).eval())
 
 
 def weights_at_hand(store: ResultsStore, record: RunRecord) -> bool:
     """Whether the run's weights lie here, those of its assigner too where it learns any."""
-    files = [NETWORK_FILE, *([ASSIGNER_FILE] if record.cost.assigner_parameters else [])]
-    return all((store.work_dir(record.run_id) / name).exists() for name in files)
+    folder = store.folder(record.run_id)
+    return folder.network.exists() and (not record.cost.assigner_parameters or folder.assigner.exists())
 
 
-def newest_trained(store: ResultsStore) -> str:
+def newest_trained(store: ResultsStore, assigners: Sequence[str] = ()) -> str:
     """The id of the newest run whose weights are at hand.
+
+    Args:
+        assigners: of one of these, by name; none for any.
 
     Raises:
         UserError: if there is none.
     """
-    records = [r for r in store.load_all()[0] if (store.work_dir(r.run_id) / NETWORK_FILE).exists()]
+    records = [
+        record
+        for record in store.load_all()[0]
+        if record.assigner in (assigners or (record.assigner,)) and store.folder(record.run_id).network.exists()
+    ]
     if not records:
-        again = aimed_at("harness run --assigner center", store.root)
+        of = f" of {' or '.join(assigners)}" if assigners else ""
+        again = aimed_at(f"harness run --assigner {assigners[0] if assigners else 'center'}", store.root)
         raise UserError(
-            f"no run under {store.root} has its weights at hand; train one with: {again}, "
+            f"no run{of} under {store.root} has its weights at hand; train one with: {again}, "
             "or name another --results directory"
         )
     return max(records, key=lambda record: record.created).run_id
 
 
-def _at_hand(store: ResultsStore, record: RunRecord, name: str) -> Path:
-    path = store.work_dir(record.run_id) / name
+def _read(path: Path, what: str, store: ResultsStore, record: RunRecord) -> dict[str, Tensor]:
     if not path.exists():
-        what = "weights" if name == NETWORK_FILE else "parameters of its assigner"
         raise UserError(
             f"run {record.run_id} has a record but no {what} at {path}; train it here with: "
             f"{aimed_at(record.command, store.root)}"
         )
-    return path
+    return load_network(path)
 
 
-def _restore(module: nn.Module, state: dict[str, Tensor], store: ResultsStore, record: RunRecord, name: str) -> None:
+def _restore(module: nn.Module, state: dict[str, Tensor], path: Path, store: ResultsStore, record: RunRecord) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:  # torch lists every key
-        path = store.work_dir(record.run_id) / name
         raise UserError(
             f"weights {path} are of another model than that of run {record.run_id} ({shorten(reason(error))}); "
             f"train it again with: {aimed_at(record.command, store.root)}"

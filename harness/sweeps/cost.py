@@ -13,7 +13,7 @@ from harness.protocol.protocol import canonical_hash
 from harness.records.identity import question_of
 from harness.records.names import newest_attempts
 from harness.records.schema import RunRecord
-from harness.sweeps.plan import Plan, PlannedRun, numeric_keys
+from harness.sweeps.plan import Plan, PlannedRun, State, by_state, numeric_keys
 
 QuestionKey = tuple[str, str]  # hashes of protocol and data
 
@@ -34,17 +34,11 @@ _AMOUNT = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run is expected to take.
+    """What one run is expected to take."""
 
-    Attributes:
-        seconds: training and evaluation.
-        memory_mb: the peak; None where no record knows it, as with other numbers of images in a step.
-        basis: whose medians these are, for people.
-    """
-
-    seconds: float
-    memory_mb: float | None
-    basis: str
+    seconds: float  # training and evaluation
+    memory_mb: float | None  # the peak; None where no record knows it, as with other numbers of images in a step
+    basis: str  # whose medians these are, for people
 
 
 @dataclass(frozen=True)
@@ -58,11 +52,10 @@ class _Known:
     train_image_s: float
     eval_image_s: float
 
-    def scaled_to(self, run: PlannedRun) -> float:
-        """Seconds of a run that does the same to other numbers of images; evaluation where its data are known."""
-        content = run.spec.protocol.content()
-        seconds = content["schedule"]["steps"] * content["schedule"]["batch_size"] * self.train_image_s
-        return float(seconds + _evaluations(content) * run.spec.data.val.images * self.eval_image_s)
+    @property
+    def training(self) -> dict[str, Any]:
+        """The kind of work, but for the evaluation."""
+        return {**self.kind, "evaluation": None}
 
 
 class Costs:
@@ -100,20 +93,19 @@ class Costs:
         """
         content = run.spec.protocol.content()
         work, kind = _work(content), _work(content, _AMOUNT)
+        trained = content["schedule"]["steps"] * content["schedule"]["batch_size"]  # images
+        evaluated = _evaluations(content) * run.spec.data.val.images
         if chosen := self._closest(run, [known for known in self._known if known.work == work]):
             memory = [known.memory_mb for known in chosen if known.memory_mb is not None]
             seconds = median(known.seconds for known in chosen)
             return Cost(seconds, median(memory) if memory else None, self._basis(chosen, run))
         if chosen := self._closest(run, [known for known in self._known if known.kind == kind]):
             basis = f"per image as in {self._basis(chosen, run)}"
-            return Cost(median(known.scaled_to(run) for known in chosen), None, basis)
+            return Cost(median(trained * k.train_image_s + evaluated * k.eval_image_s for k in chosen), None, basis)
         training = {**kind, "evaluation": None}
-        if chosen := self._closest(
-            run, [known for known in self._known if {**known.kind, "evaluation": None} == training]
-        ):
-            steps = content["schedule"]["steps"] * content["schedule"]["batch_size"]
+        if chosen := self._closest(run, [known for known in self._known if known.training == training]):
             basis = f"training alone, per image as in {self._basis(chosen, run)}"
-            return Cost(median(steps * known.train_image_s for known in chosen), None, basis)
+            return Cost(median(trained * known.train_image_s for known in chosen), None, basis)
         return None
 
     def _closest(self, run: PlannedRun, pool: list[_Known]) -> list[_Known]:
@@ -121,15 +113,17 @@ class Costs:
         pool = [known for known in pool if known.device == self.device] or pool
         return [known for known in pool if known.assigner == run.spec.assigner] or pool
 
+    def together(self, runs: Iterable[PlannedRun]) -> tuple[float | None, float | None, str]:
+        """Seconds of all these runs one after another, None where one is unknown; the largest memory; the bases."""
+        costs = [self.of(run) for run in runs]
+        known = [cost for cost in costs if cost is not None]
+        seconds = sum(cost.seconds for cost in known) if len(known) == len(costs) else None
+        memory = max((cost.memory_mb for cost in known if cost.memory_mb is not None), default=None)
+        return seconds, memory, "; ".join(dict.fromkeys(cost.basis for cost in known))
+
     def seconds(self, runs: Iterable[PlannedRun]) -> float | None:
         """Of all these runs one after another; None where one of them is unknown."""
-        total = 0.0
-        for run in runs:
-            cost = self.of(run)
-            if cost is None:
-                return None
-            total += cost.seconds
-        return total
+        return self.together(runs)[0]
 
     def _basis(self, chosen: Collection[_Known], run: PlannedRun) -> str:
         whose = run.spec.assigner if all(known.assigner == run.spec.assigner for known in chosen) else "other assigners"
@@ -140,61 +134,33 @@ class Costs:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One assigner's part in a sweep; `seconds` and `memory_mb` are of the runs that are still to be run.
+    """One assigner's part in a sweep."""
 
-    Attributes:
-        name: as ``--assigner`` takes it.
-        counts: of runs by state.
-        todo: how many are to be run.
-        seconds: of all of these; None if unknown.
-        memory_mb: the largest of theirs; None if unknown.
-        basis: of the estimates.
-    """
-
-    name: str
-    counts: dict[str, int]
-    todo: int
-    seconds: float | None
-    memory_mb: float | None
-    basis: str
+    name: str  # as ``--assigner`` takes it
+    counts: dict[State, int]  # of runs
+    todo: int  # how many are to be run
+    seconds: float | None  # of all of these; None if unknown
+    memory_mb: float | None  # the largest of theirs; None if unknown
+    basis: str  # of the estimates
 
 
 def rows(plan: Plan, costs: Costs) -> list[SweepRow]:
     """A row per assigner, in the order of the plan."""
-    made = []
-    for choice in plan.choices:
-        runs = [run for run in plan.runs if run.choice is choice]
-        todo = [run for run in runs if plan.wants(run)]
-        estimates = [costs.of(run) for run in todo]
-        known = [estimate for estimate in estimates if estimate is not None]
-        memory = [estimate.memory_mb for estimate in known if estimate.memory_mb is not None]
-        states = [run.state for run in runs]
-        made.append(
-            SweepRow(
-                choice.name,
-                {state: states.count(state) for state in ("done", "failed", "interrupted", "missing")},
-                len(todo),
-                sum(estimate.seconds for estimate in known) if len(known) == len(todo) else None,
-                max(memory, default=None),
-                "; ".join(dict.fromkeys(estimate.basis for estimate in known)),
-            )
-        )
-    return made
+    by_choice = [(choice, [run for run in plan.runs if run.choice is choice]) for choice in plan.choices]
+    todo = [[run for run in runs if plan.wants(run)] for _, runs in by_choice]
+    return [
+        SweepRow(choice.name, by_state(runs), len(wanted), *costs.together(wanted))
+        for (choice, runs), wanted in zip(by_choice, todo, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How much seed-paired differences in AP scatter.
+    """How much seed-paired differences in AP scatter."""
 
-    Attributes:
-        sd: in points, pooled over pairs of assigners.
-        pairs: how many pairs share two seeds or more.
-        df: degrees of freedom: seeds of each pair less one, summed. Pairs of one assigner are not independent.
-    """
-
-    sd: float
-    pairs: int
-    df: int
+    sd: float  # in points, pooled over pairs of assigners
+    pairs: int  # that share two seeds or more
+    df: int  # degrees of freedom: seeds of each pair less one, summed. Pairs of one assigner are not independent
 
 
 def paired_spread(records: Iterable[RunRecord], questions: Collection[QuestionKey]) -> Spread | None:

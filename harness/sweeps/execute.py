@@ -10,7 +10,6 @@ import gc
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from harness.core.files import exclusively, write_atomically
 from harness.protocol.protocol import canonical_hash
 from harness.records.failures import failure_path, find_failure, save_failure
 from harness.records.identity import data_hash
-from harness.records.names import changed_options, known_defaults, newest_attempts
+from harness.records.names import changed_options, known_defaults, oldest_first
 from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 from harness.sweeps.plan import Plan, PlannedRun, marks, numeric_keys
@@ -56,8 +55,6 @@ def carry_out(
     """Run what the plan wants, in its order; a run that fails is written down and the next one begins.
 
     Args:
-        plan: of `make_plan`.
-        store: where records, failures and working files lie.
         train: trains one run and returns its record.
         before: told the position of the run that begins, and all runs of this round.
         after: told how each ended.
@@ -68,7 +65,7 @@ def carry_out(
     Raises:
         Interrupted: if the user stopped the run; the sweep stops with it.
     """
-    results = {run.run_id: _found(run, store, run.state == "failed") for run in plan.runs if not plan.wants(run)}
+    results = {run.run_id: _ended(run, store, run.state == "failed") for run in plan.runs if not plan.wants(run)}
     waiting: Sequence[PlannedRun] = plan.todo
     for _ in range(2):  # what another process holds is tried once more at the end
         for position, run in enumerate(waiting):
@@ -82,16 +79,16 @@ def carry_out(
 def _claimed(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], RunRecord]) -> Result:
     """Hold the run against other sweeps while looking whether it is still wanted, and while it is run."""
     try:
-        with exclusively(store.work_dir(run.run_id) / "claim", wait=False):
+        with exclusively(store.folder(run.run_id).claim, wait=False):
             # Where it ended in another process since the plan was made, it is not run a second time.
             if fresh := marks(store, run.run_id) - run.marks:
-                return _found(run, store, failed=any(folder == "failed" for folder, *_ in fresh))
+                return _ended(run, store, failed=any(folder == "failed" for folder, *_ in fresh))
             return _tried(run, store, train)
     except BlockingIOError:
         return Result(run, "in progress elsewhere")
 
 
-def _found(run: PlannedRun, store: ResultsStore, failed: bool) -> Result:
+def _ended(run: PlannedRun, store: ResultsStore, failed: bool) -> Result:
     """A run that is left as it is."""
     if not failed:
         return Result(run, "done before")
@@ -101,7 +98,7 @@ def _found(run: PlannedRun, store: ResultsStore, failed: bool) -> Result:
 
 def _tried(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], RunRecord]) -> Result:
     """Run it, and write down what goes wrong."""
-    told = store.work_dir(run.run_id) / "error.txt"
+    traceback_file = store.folder(run.run_id).error
     try:
         record = train(run)
     except Interrupted:
@@ -112,9 +109,9 @@ def _tried(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], R
         message = shorten(reason(error), 1000)
     except Exception as error:
         message = shorten(f"{type(error).__name__}: {reason(error)}", 1000)
-        write_atomically(told, traceback.format_exc())
+        write_atomically(traceback_file, traceback.format_exc())
     else:
-        for path in (failure_path(store, run.run_id), told):
+        for path in (failure_path(store, run.run_id), traceback_file):
             path.unlink(missing_ok=True)
         return Result(run, "ran", record=record)
     finally:
@@ -125,18 +122,12 @@ def _tried(run: PlannedRun, store: ResultsStore, train: Callable[[PlannedRun], R
 
 @dataclass(frozen=True)
 class SearchCurve:
-    """AP of one assigner over a search.
+    """AP of one assigner over a search."""
 
-    Attributes:
-        name: as ``--assigner`` takes it.
-        assigner, options: all options, defaults included.
-        aps: AP in points by seed, at each point of the search that has runs.
-    """
-
-    name: str
+    name: str  # as ``--assigner`` takes it
     assigner: str
-    options: dict[str, Any]
-    aps: dict[Point, dict[int, float]]
+    options: dict[str, Any]  # all of them, defaults included
+    aps: dict[Point, dict[int, float]]  # in points by seed, at each point of the search that has runs
 
     def mean(self, point: Point) -> float | None:
         """Over seeds; None where no run is."""
@@ -157,29 +148,19 @@ class SearchCurve:
 
 @dataclass(frozen=True)
 class Search:
-    """Runs whose protocols differ in some numbers and nothing else.
+    """Runs whose protocols differ in some numbers and nothing else."""
 
-    Attributes:
-        keys: the numbers, as ``section.key``.
-        protocol: the shortest name of these protocols.
-        data: title of the data.
-        points: values of `keys`, rising.
-        curves: one per assigner with two points or more, best mean first.
-    """
-
-    keys: tuple[str, ...]
-    protocol: str
-    data: str
-    points: tuple[Point, ...]
-    curves: tuple[SearchCurve, ...]
+    keys: tuple[str, ...]  # the numbers, as ``section.key``
+    protocol: str  # the shortest name of these protocols
+    data: str  # title
+    points: tuple[Point, ...]  # values of `keys`, rising
+    curves: tuple[SearchCurve, ...]  # one per assigner with two points or more, best mean first
 
     def at_edge(self, curve: SearchCurve) -> tuple[str, ...]:
         """The keys whose best value is the smallest or the largest of the search: the optimum may lie outside."""
-        found = []
-        for key, value, values in zip(self.keys, curve.best, zip(*self.points, strict=True), strict=True):
-            if len({*values}) > 1 and value in (min(values), max(values)):
-                found.append(key)
-        return tuple(found)
+        columns = zip(self.keys, curve.best, zip(*self.points, strict=True), strict=True)
+        ends = ((key, value, min(values), max(values)) for key, value, values in columns)
+        return tuple(key for key, value, low, high in ends if low < high and value in (low, high))
 
 
 def sensitivity(records: Iterable[RunRecord], keys: Sequence[str] | None = None) -> list[Search]:
@@ -193,17 +174,16 @@ def sensitivity(records: Iterable[RunRecord], keys: Sequence[str] | None = None)
     Returns:
         A search for each protocol (but for these numbers) and data set with two points or more.
     """
-    newest = sorted(newest_attempts(records), key=lambda record: (record.created, record.run_id))
-    newest = [record for record in newest if record.metrics.AP is not None]
+    newest = [record for record in oldest_first(records) if record.metrics.AP is not None]
     defaults = known_defaults(newest)
-    found = []
+    searches = []
     for wanted in [tuple(keys)] if keys is not None else _real_numbers(newest):
-        groups: dict[tuple[str, ...], list[RunRecord]] = {}
-        for record, rest in zip(newest, _rests(newest, wanted), strict=True):
-            if rest is not None:
-                groups.setdefault((rest, data_hash(record.data)), []).append(record)
-        found += [search for group in groups.values() if (search := _search(wanted, group, defaults)) is not None]
-    return found
+        rests, groups = _rests(newest, wanted), dict[tuple[str, str], list[RunRecord]]()
+        for record in newest:
+            if record.protocol.hash in rests:
+                groups.setdefault((rests[record.protocol.hash], data_hash(record.data)), []).append(record)
+        searches += [search for group in groups.values() if (search := _search(wanted, group, defaults)) is not None]
+    return searches
 
 
 def _real_numbers(records: Iterable[RunRecord]) -> list[tuple[str]]:
@@ -216,20 +196,15 @@ def _real_numbers(records: Iterable[RunRecord]) -> list[tuple[str]]:
     return [(key,) for key, known in sorted(values.items()) if len(known) > 1]
 
 
-def _rests(records: Sequence[RunRecord], keys: tuple[str, ...]) -> list[str | None]:
-    """A hash of each record's protocol without `keys`; None where it lacks one of them."""
-
-    @cache
-    def rest(digest: str) -> str | None:
-        content = contents[digest]
-        if not {*keys} <= numeric_keys(content).keys():
-            return None
-        return canonical_hash(
+def _rests(records: Sequence[RunRecord], keys: tuple[str, ...]) -> dict[str, str]:
+    """Hash of a protocol -> that of the same without `keys`; those that lack one of them are left out."""
+    return {
+        digest: canonical_hash(
             {s: {k: v for k, v in values.items() if f"{s}.{k}" not in keys} for s, values in content.items()}
         )
-
-    contents = _contents(records)
-    return [rest(record.protocol.hash) for record in records]
+        for digest, content in _contents(records).items()
+        if {*keys} <= numeric_keys(content).keys()
+    }
 
 
 def _contents(records: Iterable[RunRecord]) -> dict[str, Mapping[str, Any]]:

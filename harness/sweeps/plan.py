@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, get_args
 
 from assigners import registry
 from assigners.registry import AssignerSpec
 from harness.core.errors import UserError, did_you_mean, shorten
-from harness.protocol.protocol import Protocol, canonical_hash, load_protocol
+from harness.protocol.protocol import DataSection, Protocol, canonical_hash, load_protocol
 from harness.records.failures import failure_path, load_failures
 from harness.records.identity import RunSpec, data_identity
 from harness.records.lookup import RecordIndex
@@ -18,22 +18,15 @@ from harness.records.schema import DataIdentity
 from harness.records.store import ResultsStore
 from harness.sweeps.request import SHORT_KEYS, Rerun, SweepRequest, expand
 
-if TYPE_CHECKING:
-    from harness.protocol.protocol import DataSection
-
 State = Literal["done", "failed", "interrupted", "missing"]
 Marks = frozenset[tuple[str, str, int]]  # folder, file name, ns of its last change
 
 
 @dataclass(frozen=True)
 class Choice(AssignerSpec):
-    """One assigner of a sweep.
+    """One assigner of a sweep."""
 
-    Attributes:
-        given: the options that were typed, as text.
-    """
-
-    given: dict[str, str]
+    typed: dict[str, str]  # the options that were named, as text
 
 
 @dataclass(frozen=True)
@@ -52,24 +45,15 @@ class Tuning:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep.
-
-    Attributes:
-        choice, tuning: what it is.
-        spec: the same as the store knows it.
-        command: the line that repeats it alone.
-        state: what the store held when the plan was made.
-        marks: what `marks` gave at that time.
-        answer: run id of the record that made it done: its own, or another from before an option was added.
-    """
+    """One run of a sweep."""
 
     choice: Choice
     tuning: Tuning
-    spec: RunSpec
-    command: str
-    state: State
-    marks: Marks
-    answer: str | None = None
+    spec: RunSpec  # the same as the store knows it
+    command: str  # the line that repeats it alone
+    state: State  # what the store held when the plan was made
+    marks: Marks  # what `marks` gave at that time
+    answer: str | None = None  # run id of the record that made it done: its own, or one from before an option was added
 
     @property
     def run_id(self) -> str:
@@ -84,20 +68,13 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole sweep.
+    """A whole sweep: the product of choices, tunings and seeds."""
 
-    Attributes:
-        runs: in their order: seeds outermost, so that a sweep that is stopped leaves a balanced board.
-        choices, tunings: what they are the product of, besides seeds.
-        rerun: which of the runs that ended are run again.
-        problems: one line for each file of the store that is neither a record nor a failed run's.
-    """
-
-    runs: tuple[PlannedRun, ...]
+    runs: tuple[PlannedRun, ...]  # seeds outermost, so that a sweep that is stopped leaves a balanced board
     choices: tuple[Choice, ...]
     tunings: tuple[Tuning, ...]
-    rerun: Rerun
-    problems: tuple[str, ...] = ()
+    rerun: Rerun  # which of the runs that ended are run again
+    problems: tuple[str, ...] = ()  # a line for each file of the store that is neither a record nor a failed run's
 
     def wants(self, run: PlannedRun) -> bool:
         """Whether a run is to be run."""
@@ -108,6 +85,12 @@ class Plan:
     def todo(self) -> tuple[PlannedRun, ...]:
         """The runs that are to be run."""
         return tuple(run for run in self.runs if self.wants(run))
+
+
+def by_state(runs: Sequence[PlannedRun]) -> dict[State, int]:
+    """How many runs are in each state."""
+    states = [run.state for run in runs]
+    return {state: states.count(state) for state in get_args(State)}
 
 
 def choose(texts: Sequence[str]) -> tuple[Choice, ...]:
@@ -125,9 +108,9 @@ def choose(texts: Sequence[str]) -> tuple[Choice, ...]:
     from harness.training.build import resolve_assigner
 
     chosen: dict[tuple[str, str], Choice] = {}
-    for name, given in asked:
-        spec = resolve_assigner(name, given)
-        chosen.setdefault((name, canonical_hash(spec.options)), Choice(name, spec.options, spec.changed, given))
+    for name, typed in asked:
+        spec = resolve_assigner(name, typed)
+        chosen.setdefault((name, canonical_hash(spec.options)), Choice(name, spec.options, spec.changed, typed))
     return tuple(chosen.values())
 
 
@@ -149,14 +132,14 @@ def tunings(origin: str, overrides: tuple[str, ...], tune: Mapping[str, Sequence
             )
         if numbers[key] == 0:
             raise UserError(f"tune: {key} is 0 in protocol {base.name}, which no factor changes; set it first")
-    made = []
+    points = []
     for values in product(*tune.values()):
         factors = dict(zip(tune, values, strict=True))
         changed = {key: _scaled(key, numbers[key], factor) for key, factor in factors.items() if factor != 1}
         kept = [text for text in overrides if text.partition("=")[0].strip() not in changed]
         texts = (*kept, *(f"{key}={value!r}" for key, value in changed.items()))
-        made.append(Tuning(factors, texts, load_protocol(origin, texts)))
-    return tuple(made)
+        points.append(Tuning(factors, texts, load_protocol(origin, texts)))
+    return tuple(points)
 
 
 def numeric_keys(content: Mapping[str, Any]) -> dict[str, int | float]:
@@ -176,8 +159,6 @@ def make_plan(
     """Check everything, open the data once and look every run up in the store.
 
     Args:
-        request: what was asked for.
-        store: where runs and failures lie.
         origin: name or file of the protocol.
         command_of: the line that repeats one run alone.
 
@@ -186,56 +167,50 @@ def make_plan(
     """
     choices = choose(request.assigners)
     searched = tunings(origin, request.overrides, request.tune)
-
-    data: dict[DataSection, DataIdentity] = {}
-    for tuning in searched:
-        if tuning.protocol.data not in data:
-            data[tuning.protocol.data] = identify(request.data, tuning.protocol)
-    held = StoreState(store)
-    runs = []
-    for seed, tuning, choice in product(request.seeds, searched, choices):
-        spec = RunSpec(tuning.protocol, data[tuning.protocol.data], choice.assigner, choice.options, seed)
-        runs.append(held.planned(choice, tuning, spec, command_of(choice, tuning, seed)))
-    return Plan(tuple(runs), choices, searched, request.rerun, held.problems)
+    situation = Situation(store)
+    runs = [
+        situation.planned(choice, tuning, request.data, seed, command_of(choice, tuning, seed))
+        for seed, tuning, choice in product(request.seeds, searched, choices)
+    ]
+    return Plan(tuple(runs), choices, searched, request.rerun, situation.problems)
 
 
-class StoreState:
-    """What a store holds when a plan is made.
-
-    Args:
-        store: where runs and failures lie.
-
-    Attributes:
-        problems: one line for each file that is neither a record nor a failed run's.
-    """
+class Situation:
+    """What a store holds, and which data there are, when a plan is made."""
 
     def __init__(self, store: ResultsStore) -> None:
         records, problems = store.load_all()
         failures, more = load_failures(store)
         self._store, self._recorded = store, RecordIndex(records)
         self._failed = {failure.run_id for failure in failures}
-        self.problems = (*problems, *more)
+        self._data: dict[tuple[str, DataSection], DataIdentity] = {}
+        self.problems = (*problems, *more)  # a line for each file that is neither a record nor a failed run's
 
-    def planned(self, choice: Choice, tuning: Tuning, spec: RunSpec, command: str) -> PlannedRun:
-        """A run with its state."""
-        found = self._recorded.answer(spec)
-        answer = found.run_id if found is not None else None
+    def planned(self, choice: Choice, tuning: Tuning, data: str, seed: int, command: str) -> PlannedRun:
+        """A run with its state; its data are opened once.
+
+        Raises:
+            UserError: for data that cannot be read.
+        """
+        key = data, tuning.protocol.data
+        if key not in self._data:
+            self._data[key] = identify(data, tuning.protocol)
+        spec = RunSpec(tuning.protocol, self._data[key], choice.assigner, choice.options, seed)
+        record = self._recorded.answer(spec)
+        answer = record.run_id if record is not None else None
         state = "done" if answer is not None else self._unanswered(spec.run_id)
         return PlannedRun(choice, tuning, spec, command, state, marks(self._store, spec.run_id), answer)
 
     def _unanswered(self, run_id: str) -> State:
-        from harness.training.checkpoint import find_checkpoint
-
         if run_id in self._failed:
             return "failed"
-        return "interrupted" if find_checkpoint(self._store.work_dir(run_id) / "checkpoint") else "missing"
+        return "interrupted" if self._store.folder(run_id).state else "missing"
 
 
 def marks(store: ResultsStore, run_id: str) -> Marks:
     """What tells whether a run ended between two looks: its records and its failure, with their times."""
-    paths = [*store.runs_dir.glob(f"{run_id}.json"), *store.runs_dir.glob(f"{run_id}.*.json")]
-    failure = failure_path(store, run_id)
-    return frozenset((p.parent.name, p.name, p.stat().st_mtime_ns) for p in (*paths, failure) if p.exists())
+    paths = (*store.record_files(run_id), failure_path(store, run_id))
+    return frozenset((p.parent.name, p.name, p.stat().st_mtime_ns) for p in paths if p.exists())
 
 
 def identify(source: str, protocol: Protocol) -> DataIdentity:

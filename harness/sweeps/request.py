@@ -22,27 +22,17 @@ LARGEST_FACTOR = 1e6  # likewise
 
 
 class SweepRequest(BaseModel):
-    """What is asked for, on the command line or in a TOML file.
-
-    Attributes:
-        assigners: texts as `expand` reads them.
-        seeds: as given, or ``0..n-1`` for a count ``n``.
-        protocol: built-in name or TOML file; None is the default for the data.
-        data: ``shapes``, ``coco:DIR``, ``voc:DIR`` or ``wider:DIR``.
-        overrides: ``section.key=value`` texts; in TOML the table or list ``set``.
-        tune: factors for numeric keys of the protocol.
-        rerun: which of the runs that ended are run again.
-    """
+    """What is asked for, on the command line or in a TOML file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    assigners: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    protocol: str | None = None
-    data: str = EMBEDDED
-    overrides: tuple[str, ...] = Field(default=(), alias="set")
-    tune: dict[str, tuple[float, ...]] = {}
-    rerun: Rerun = "never"
+    assigners: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]  # texts as `expand` reads them
+    seeds: tuple[int, ...] = (0, 1, 2)  # a count ``n`` stands for ``0..n-1``
+    protocol: str | None = None  # built-in name or TOML file; None is the default for the data
+    data: str = EMBEDDED  # or ``coco:DIR``, ``voc:DIR``, ``wider:DIR``
+    overrides: tuple[str, ...] = Field(default=(), alias="set")  # ``section.key=value``; in TOML a table or a list
+    tune: dict[str, tuple[float, ...]] = {}  # factors for numeric keys of the protocol
+    rerun: Rerun = "never"  # which of the runs that ended are run again
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -102,7 +92,7 @@ def sweep_request(values: Mapping[str, Any], where: str) -> SweepRequest:
         return SweepRequest.model_validate(dict(values))
     except ValidationError as error:
         # An unknown key is told before what is missing: it may be the missing one, misspelt.
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        first = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = [field.alias or name for name, field in SweepRequest.model_fields.items()]
@@ -123,14 +113,14 @@ def expand(text: str) -> list[tuple[str, dict[str, str]]]:
     Raises:
         UserError: if brackets or pairs are malformed.
     """
-    found: list[tuple[str, dict[str, str]]] = []
+    assigners: list[tuple[str, dict[str, str]]] = []
     for part in _split(text):
         name, bracket, rest = part.partition("[")
         if bracket and not rest.endswith("]"):
             raise UserError(f"assigner {shorten(part)!r}: the bracket is not closed; write name[key=value,value]")
         options = _options(part, rest[:-1])
-        found += [(name.strip(), dict(zip(options, values, strict=True))) for values in product(*options.values())]
-    return found
+        assigners += [(name.strip(), dict(zip(options, values, strict=True))) for values in product(*options.values())]
+    return assigners
 
 
 def _split(text: str) -> list[str]:

@@ -36,8 +36,8 @@ def count(
     """
     objects, positives = counts[_POSITIVES], sums[_POSITIVES]
     if "box" in replaced:
-        own = [value for name, value in counts.items() if name not in _SHARED]
-        positives += sum(own) if own else objects
+        particular = [value for name, value in counts.items() if name not in _SHARED]
+        positives += sum(particular) if particular else objects
     seen["objects"] += objects
     seen["positives"] += positives
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import cos, pi
 from typing import Any
 
@@ -15,7 +16,7 @@ from assigners.registry import AssignerSpec
 from detector import FCOS, InferenceSettings, LossSettings
 from detector.backbone import BackboneError
 from harness.core.errors import UserError
-from harness.protocol.protocol import EvaluationSection, LossSection, Protocol, ScheduleSection, canonical_hash
+from harness.protocol.protocol import Protocol, ScheduleSection, canonical_hash
 from harness.protocol.weights import read_weights
 
 
@@ -29,7 +30,14 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
         UserError: for a backbone that cannot be built, or weights that are not at hand.
     """
     model, evaluation = protocol.model, protocol.evaluation
-    weights = _weights(protocol) if to_train and model.weights_sha256 else None
+    weights = None
+    if to_train and model.weights_sha256:
+        if not model.weights:
+            raise UserError(
+                f"protocol {protocol.name} starts from weights of SHA-256 {model.weights_sha256}; name the file of "
+                "them with --set model.weights=FILE"
+            )
+        weights = read_weights(model.weights, model.weights_sha256)
     with _seeded(seed, "detector"):
         try:
             return FCOS(
@@ -45,8 +53,13 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
                 point_offset=model.point_offset,
                 pixel_mean=model.pixel_mean,
                 pixel_std=model.pixel_std,
-                loss=_loss(protocol.loss, model.quality),
-                inference=_inference(evaluation),
+                loss=LossSettings(quality=model.quality, **protocol.loss.model_dump()),
+                inference=InferenceSettings(
+                    score_threshold=evaluation.score_threshold,
+                    candidates_per_level=evaluation.candidates_per_level,
+                    nms_iou=evaluation.nms_iou,
+                    detections=evaluation.detections,
+                ),
             )
         except BackboneError as error:
             of_file = f", file {model.weights}" if weights is not None else ""
@@ -123,39 +136,9 @@ def derived_seed(*parts: object) -> int:
     return int(canonical_hash([str(part) for part in parts], 15), 16)
 
 
-class _seeded:  # noqa: N801 - reads as a statement
+@contextmanager
+def _seeded(seed: int, purpose: str) -> Iterator[None]:
     """Run a block in a stream of randomness of its own, leaving the global one as it was."""
-
-    def __init__(self, seed: int, purpose: str) -> None:
-        self.seed = derived_seed(seed, purpose)
-        self.fork = torch.random.fork_rng(devices=[])
-
-    def __enter__(self) -> None:
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *details: Any) -> None:
-        self.fork.__exit__(*details)
-
-
-def _weights(protocol: Protocol) -> dict[str, torch.Tensor]:
-    model = protocol.model
-    if not model.weights:
-        raise UserError(
-            f"protocol {protocol.name} starts from weights of SHA-256 {model.weights_sha256}; name the file of them "
-            "with --set model.weights=FILE"
-        )
-    return read_weights(model.weights, model.weights_sha256)
-
-
-def _loss(section: LossSection, quality: Any) -> LossSettings:
-    return LossSettings(quality=quality, **section.model_dump())
-
-
-def _inference(section: EvaluationSection) -> InferenceSettings:
-    return InferenceSettings(
-        score_threshold=section.score_threshold,
-        candidates_per_level=section.candidates_per_level,
-        nms_iou=section.nms_iou,
-        detections=section.detections,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, purpose))
+        yield

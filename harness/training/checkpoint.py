@@ -28,39 +28,24 @@ from harness.training.beginning import unseen
 
 @dataclass
 class TrainState:
-    """Where a run stands, besides tensors.
+    """Where a run stands, besides tensors."""
 
-    Attributes:
-        run_id: of the run; a checkpoint of another one is refused.
-        step: steps done.
-        trace_bytes: length of the metrics trace at this step; what lies beyond is written again.
-        seconds: of training so far.
-        step_seconds: the latest step times.
-        curve: evaluations so far, by step.
-        initial_weights: digest of the detector before the first step.
-        batches: digest of all batches so far, this process's share.
-        trained_by: the code that did these steps, in the order in which each came to them: what
-            `harness.core.environment.source_version` says of it, and the version of torch.
-        trained_as: the run whose training stands for this one's (`harness.runs.reuse`).
-        command: the line that goes on from here.
-        question: what the run's id is the hash of (`RunSpec.question`); None where an older version took no note.
-        latest: losses and statistics of the last step.
-        beginning: what `harness.training.beginning` counts over the first steps; None where it did not from the start.
-    """
-
-    run_id: str
-    step: int = 0
-    trace_bytes: int = 0
-    seconds: float = 0.0
-    step_seconds: list[float] = field(default_factory=list)
-    curve: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    initial_weights: str | None = None
-    batches: int | None = 0
+    run_id: str  # a checkpoint of another one is refused
+    step: int = 0  # steps done
+    trace_bytes: int = 0  # length of the metrics trace at this step; what lies beyond is written again
+    seconds: float = 0.0  # of training so far
+    step_seconds: list[float] = field(default_factory=list)  # the latest step times
+    curve: dict[str, dict[str, float | None]] = field(default_factory=dict)  # evaluations so far, by step
+    initial_weights: str | None = None  # digest of the detector before the first step
+    batches: int | None = 0  # digest of all batches so far, this process's share
+    # The code that did these steps, in the order in which each came to them: what
+    # `harness.core.environment.source_version` says of it, and the version of torch.
     trained_by: list[dict[str, str | None]] = field(default_factory=list)
-    trained_as: str | None = None
-    command: str = ""
-    question: dict[str, Any] | None = None
-    latest: dict[str, dict[str, float]] = field(default_factory=dict)
+    trained_as: str | None = None  # the run whose training stands for this one's (`harness.runs.reuse`)
+    command: str = ""  # the line that goes on from here
+    question: dict[str, Any] | None = None  # `RunSpec.question`; None where an older version took no note
+    latest: dict[str, dict[str, float]] = field(default_factory=dict)  # losses and statistics of the last step
+    # What `harness.training.beginning` counts over the first steps; None where it did not from the start.
     beginning: dict[str, float] | None = field(default_factory=unseen)
 
 
@@ -93,10 +78,8 @@ def save_checkpoint(
 
 def find_checkpoint(folder: Path) -> Path | None:
     """The last complete checkpoint, if any."""
-    for candidate in (folder, folder.with_name(folder.name + ".old")):
-        if (candidate / "state.json").exists():
-            return candidate
-    return None
+    candidates = (folder, folder.with_name(folder.name + ".old"))
+    return next((candidate for candidate in candidates if (candidate / "state.json").exists()), None)
 
 
 def clear_checkpoint(folder: Path, *, allowed: bool) -> None:
@@ -105,13 +88,13 @@ def clear_checkpoint(folder: Path, *, allowed: bool) -> None:
     Raises:
         UserError: if there is a checkpoint and it may not be cleared.
     """
-    found = find_checkpoint(folder)
-    if found is not None and not allowed:
+    path = find_checkpoint(folder)
+    if path is not None and not allowed:
         raise UserError(
-            f"an unfinished run of this very kind lies at {found}: add --resume to go on, or --restart to begin anew"
+            f"an unfinished run of this very kind lies at {path}: add --resume to go on, or --restart to begin anew"
         )
-    for path in (folder, folder.with_name(folder.name + ".old"), folder.with_name(folder.name + ".new")):
-        shutil.rmtree(path, ignore_errors=True)
+    for ending in ("", ".old", ".new"):
+        shutil.rmtree(folder.with_name(folder.name + ending), ignore_errors=True)
 
 
 def load_checkpoint(

@@ -33,8 +33,7 @@ from harness.training.build import build_optimizer, derived_seed, ema_decay, lea
 from harness.training.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
 from harness.training.step import descend, precision
 
-TRACE_FILE = "metrics.jsonl"  # a line per logged step
-TRACE_LINES = 2000  # per run, at most
+TRACE_LINES = 2000  # of steps that are logged, per run, at most
 KEPT_STEP_TIMES = 1000  # the median step time is over the latest of them
 
 
@@ -47,8 +46,9 @@ class _Pending:
     """A step whose numbers are still on their way to the host."""
 
     step: int
-    names: tuple[str, ...]  # of losses, then of statistics
-    num_losses: int
+    logged: bool
+    losses: tuple[str, ...]
+    statistics: tuple[str, ...]
     values: Tensor  # losses, statistics' sums, their counts, and last the non-finite flag
     images: tuple[int, ...]
     arrived: torch.cuda.Event | None
@@ -67,28 +67,20 @@ class _Learning(nn.Module):
 
 @dataclass
 class Trainer:
-    """Trains a detector with its assigner and keeps its checkpoints and trace.
+    """Trains a detector with its assigner and keeps its checkpoints and trace."""
 
-    Attributes:
-        model: with an assigner attached, on `device`.
-        folder: for the checkpoint and ``metrics.jsonl``.
-        name_of: names the image at a position of the training set, for messages.
-        checkpoint_seconds: between checkpoints.
-        source: of the data, as ``--data`` takes it, for messages.
-        question: what the run's id is the hash of, for its checkpoints.
-    """
-
-    model: FCOS
+    model: FCOS  # with an assigner attached, on `device`
     protocol: Protocol
     run_id: str
     seed: int
     device: torch.device
     group: Processes
-    folder: Path
-    name_of: Callable[[int], str]
-    checkpoint_seconds: float = 30.0
-    source: str = "SPEC"
-    question: dict[str, Any] | None = None
+    checkpoint_folder: Path
+    trace_path: Path
+    name_of: Callable[[int], str]  # names the image at a position of the training set, for messages
+    checkpoint_seconds: float = 30.0  # between checkpoints
+    source: str = "SPEC"  # of the data, as ``--data`` takes it, for messages
+    question: dict[str, Any] | None = None  # what the run's id is the hash of, for its checkpoints
     state: TrainState = field(init=False)
     latest: dict[str, dict[str, float]] = field(default_factory=dict)  # losses and statistics of the last logged step
 
@@ -97,18 +89,10 @@ class Trainer:
         digest = weights_digest(self.model.network_state())
         self.state = TrainState(self.run_id, initial_weights=digest, question=self.question)
         self.optimizer = build_optimizer(schedule, self.model)
-        self.ema: AveragedModel | None = None
-        if schedule.ema:
-            self.ema = AveragedModel(self.model, use_buffers=True)
+        self.ema = AveragedModel(self.model, use_buffers=True) if schedule.ema else None
         self.learning: nn.Module = _Learning(self.model)
-        self.trace_path = self.folder / TRACE_FILE
         self.trace_every = max(1, schedule.steps // TRACE_LINES)
         self.step_seconds: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
-
-    @property
-    def checkpoint_folder(self) -> Path:
-        """Where the checkpoint lies."""
-        return self.folder / "checkpoint"
 
     @property
     def evaluated(self) -> FCOS:
@@ -125,10 +109,10 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go back to the last checkpoint, if there is one."""
-        found = find_checkpoint(self.checkpoint_folder)
-        if found is None:
+        folder = find_checkpoint(self.checkpoint_folder)
+        if folder is None:
             return False
-        self.state = load_checkpoint(found, self.run_id, self.model, self.optimizer, self.ema)
+        self.state = load_checkpoint(folder, self.run_id, self.model, self.optimizer, self.ema)
         self.step_seconds.extend(self.state.step_seconds)
         self.latest = self.state.latest
         self.state.question = self.question
@@ -226,13 +210,13 @@ class Trainer:
             values = values.to("cpu", non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
-        return _Pending(step, (*losses, *statistics), len(losses), values, images, arrived)
+        return _Pending(step, logged, tuple(losses), tuple(statistics), values, images, arrived)
 
     def _receive(self, pending: _Pending, trace: Any, reporter: Reporter) -> None:
         if pending.arrived is not None:
             pending.arrived.synchronize()
         values = pending.values.tolist()
-        losses = dict(zip(pending.names, values[: pending.num_losses], strict=False))
+        losses = dict(zip(pending.losses, values, strict=False))
         if values[-1]:
             named = ", ".join(self.name_of(index) for index in pending.images)
             shown = ", ".join(f"{name} {value:g}" for name, value in losses.items())
@@ -240,18 +224,17 @@ class Trainer:
                 f"non-finite loss or gradient at step {pending.step} ({shown}) on images {named}; "
                 "lower schedule.lr or set schedule.clip_norm, or look at these images"
             )
-        names = pending.names[pending.num_losses :]
-        sums, counts = values[pending.num_losses : -1][: len(names)], values[pending.num_losses : -1][len(names) :]
-        statistics = {n: s / c if c else 0.0 for n, s, c in zip(names, sums, counts, strict=True)}
+        names, first = pending.statistics, len(losses)
+        sums = dict(zip(names, values[first:], strict=False))
+        counts = dict(zip(names, values[first + len(names) :], strict=False))
+        statistics = {name: sums[name] / counts[name] if counts[name] else 0.0 for name in names}
         self.latest = {"losses": losses, "statistics": statistics}
         reporter.update(pending.step + 1, losses, statistics)
-        if trace is not None and (
-            pending.step % self.trace_every == 0 or pending.step + 1 == self.protocol.schedule.steps
-        ):
+        if trace is not None and pending.logged:
             line = {"step": pending.step, "lr": learning_rate(self.protocol.schedule, pending.step), **self.latest}
             with writing(self.trace_path):
                 trace.write(json.dumps(line) + "\n")
-        self._watch(pending.step, dict(zip(names, sums, strict=True)), dict(zip(names, counts, strict=True)))
+        self._watch(pending.step, sums, counts)
 
     def _watch(self, step: int, sums: dict[str, float], counts: dict[str, float]) -> None:
         """Count what the first steps learn from; all processes have the same numbers and stop together."""
@@ -298,7 +281,7 @@ class Trainer:
             yield None
             return
         with writing(self.trace_path):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.trace_path.parent.mkdir(parents=True, exist_ok=True)
             trace = self.trace_path.open("a", encoding="utf-8")
         try:
             with writing(self.trace_path):

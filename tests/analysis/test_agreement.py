@@ -335,7 +335,7 @@ def test_a_batch_without_a_box_is_refused():
 def test_ious_and_counts_are_those_that_training_logs(name):
     model = model_with(name)
     frozen = freeze(model, scenes(), 4, small_protocol())
-    subject = Subject(name, model.assigner.options, {}, own=True)
+    subject = Subject(name, model.assigner.options, {}, of_run=True)
     assignment, parameters = ask(model, frozen, subject, model.assigner)
     assert parameters == ("own" if name == "iqdet" else "none")
     positives = positives_of(frozen.grid, frozen.targets, assignment.samples, frozen.predictions.distances)
@@ -360,7 +360,7 @@ def test_only_what_fits_is_lent():
 
     def asked(name, **options):
         spec = resolve_assigner(name, options)
-        _, parameters = ask(model, frozen, Subject(name, spec.options, spec.changed, own=False), own)
+        _, parameters = ask(model, frozen, Subject(name, spec.options, spec.changed, of_run=False), own)
         return parameters, model.assigner.state_dict()
 
     shared, state = asked("qd")
@@ -376,9 +376,9 @@ def test_the_runs_own_assigner_has_the_options_of_the_run():
     options = resolve_assigner("center", {"radius": 2.0}).options
     record = make_record(load_protocol("tiny"), options=options)
     own, atss = choose_subjects(record, [("center", {}), ("atss", {"topk": "5"})])
-    assert (own.own, own.options["radius"], own.name) == (True, 2.0, "center[radius=2.0]")
-    assert (atss.own, atss.name, atss.changed) == (False, "atss[topk=5]", {"topk": 5})
-    assert not choose_subjects(record, [("center", {"radius": "1.5"})])[0].own
+    assert (own.of_run, own.options["radius"], own.name) == (True, 2.0, "center[radius=2.0]")
+    assert (atss.of_run, atss.name, atss.changed) == (False, "atss[topk=5]", {"topk": 5})
+    assert not choose_subjects(record, [("center", {"radius": "1.5"})])[0].of_run
     with pytest.raises(UserError, match="atss is asked for twice"):
         choose_subjects(record, [("atss", {}), ("atss", {"topk": "9"})])
 

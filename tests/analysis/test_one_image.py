@@ -18,7 +18,6 @@ from assigners.parts.negatives import negatives_outside_ignore as negatives
 from harness.cli import main
 from harness.inspection.counterfactuals import explain
 from harness.inspection.one_image import assign, box_rows, find_image, look, mixtures, quality_map
-from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE
 from harness.training.build import attach_assigner, build_detector, resolve_assigner
 from tests.support.fakes import MemorySet, objects
 from tests.support.runs import small_protocol, write_coco
@@ -298,9 +297,9 @@ def test_iqdet_shows_what_its_run_has_learnt(call, undisturbed):
     outcome = undisturbed("iqdet")
     results = outcome.path.parent.parent
     run_id = outcome.record.run_id
-    learnt = load_file(outcome.work_dir / ASSIGNER_FILE)
+    learnt = load_file(outcome.work_dir / "assigner.safetensors")
     assert set(learnt)
-    assert not set(learnt) & set(load_file(outcome.work_dir / NETWORK_FILE))
+    assert not set(learnt) & set(load_file(outcome.work_dir / "network.safetensors"))
     result = call("--run", run_id, "--box", 0, "--json", "--results", results)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -327,7 +326,7 @@ def test_another_assigner_can_be_asked_about_a_trained_detector(call, undisturbe
 def test_a_run_that_kept_no_parameters_of_its_assigner_says_so(call, undisturbed, tmp_path):
     outcome = undisturbed("iqdet")
     copy = shutil.copytree(outcome.path.parent.parent, tmp_path / "copy")
-    next(copy.glob(f"work/*/{ASSIGNER_FILE}")).unlink()
+    next(copy.glob("work/*/assigner.safetensors")).unlink()
     result = call("--run", "iqdet", "--results", copy)
     assert result.exit_code == 2
     assert "no parameters of its assigner" in result.stderr
@@ -335,7 +334,7 @@ def test_a_run_that_kept_no_parameters_of_its_assigner_says_so(call, undisturbed
 
 
 def test_a_run_without_parameters_of_the_assigner_has_no_file_for_them(undisturbed):
-    assert not (undisturbed("center").work_dir / ASSIGNER_FILE).exists()
+    assert not (undisturbed("center").work_dir / "assigner.safetensors").exists()
 
 
 @pytest.mark.parametrize(

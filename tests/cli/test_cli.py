@@ -70,7 +70,7 @@ def engine(monkeypatch):
         record = make_record(request.protocol, assigner=request.assigner, seed=request.seed, command=request.command)
         store = ResultsStore(request.results)
         request.console.print("training")
-        return Outcome(record, store.save(record), store.work_dir(record.run_id), store.root / "leaderboard.csv")
+        return Outcome(record, store.save(record), store.folder(record.run_id).path, store.root / "leaderboard.csv")
 
     def evaluate_run(store, run_id, *, data, device, workers, console, **more):
         module.requests.append((run_id, data, device, workers))

@@ -286,7 +286,7 @@ def test_the_newest_run_with_weights_is_taken(copied):
     later = record.with_parts(seed=5, run_id=run_id, created="2999-01-01T00:00:00Z")
     store.save(later)
     assert newest_trained(store) == record.run_id  # the later one has no weights
-    shutil.copytree(weights.parent, store.work_dir(later.run_id))
+    shutil.copytree(weights.parent, store.folder(later.run_id).path)
     assert newest_trained(store) == later.run_id
 
 

@@ -287,7 +287,7 @@ def test_a_file_that_is_no_record_is_a_problem_and_what_a_killed_writer_left_is_
 
 
 def interrupt(store, run_id, content, folder="checkpoint"):
-    path = store.work_dir(run_id) / folder / "state.json"
+    path = store.folder(run_id).path / folder / "state.json"
     path.parent.mkdir(parents=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
 
@@ -333,7 +333,7 @@ def test_a_run_in_progress_is_not_called_interrupted(store):
         (row,) = storage.unfinished(store.root)
     assert (row.state, row.detail) == ("ok", "in progress in another process")
     assert states(storage.unfinished(store.root)) == [("run a", "warning")]
-    with (store.work_dir("a") / "lock").open() as free:
+    with (store.folder("a").path / "lock").open() as free:
         fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)  # looking has not kept it
 
 
@@ -348,7 +348,7 @@ def wait_for_record(store, seed):
 def test_trained_runs_that_wait_for_their_record_are_shown_with_what_completes_it(store):
     names = [wait_for_record(store, seed).run_id for seed in range(4)]
     save_failure(store, load_pending(store, names[1]).spec(), "image x cannot be decoded", "harness run")
-    (store.work_dir(names[2]) / "trained.json").write_text("{")
+    (store.folder(names[2]).path / "trained.json").write_text("{")
     with store.lock(names[3]):
         rows = {row.what: row for row in storage.unfinished(store.root)}
     assert list(rows) == [f"run {name}" for name in sorted(names)]
@@ -363,11 +363,11 @@ def test_trained_runs_that_wait_for_their_record_are_shown_with_what_completes_i
 def test_work_folders_that_no_run_needs_are_shown_with_their_size_and_what_removes_them(store):
     known = store.load_all()[0][0].run_id
     for name, content in {"weights": "network.safetensors", "trace": "metrics.jsonl", known: "metrics.jsonl"}.items():
-        store.work_dir(name).mkdir(parents=True)
-        (store.work_dir(name) / content).write_bytes(bytes(1_200_000))
+        store.folder(name).path.mkdir(parents=True)
+        (store.folder(name).path / content).write_bytes(bytes(1_200_000))
     for name in ("empty", "locked"):
-        store.work_dir(name).mkdir()
-    (store.work_dir("locked") / "lock").touch()
+        store.folder(name).path.mkdir()
+    (store.folder("locked").path / "lock").touch()
     interrupt(store, "stopped", {"run_id": "stopped", "step": 7})
     work = store.root / "work"
     with store.lock("busy"):
@@ -397,7 +397,7 @@ def test_an_unfinished_run_whose_data_has_changed_since_is_told_apart(store):
         ("unknown", None),
     ):
         interrupt(store, name, {"run_id": name, "step": 5, "question": question})
-        os.utime(store.work_dir(name) / "checkpoint" / "state.json", (2e9, 2e9) if name == "later" else (1e9, 1e9))
+        os.utime(store.folder(name).path / "checkpoint" / "state.json", (2e9, 2e9) if name == "later" else (1e9, 1e9))
     rows = {row.what: row for row in storage.unfinished(store.root)}
     assert set(rows) == {"work folder left", "run other", "run later", "run unknown"}
     row = rows["work folder left"]

@@ -214,7 +214,7 @@ class Engine:
             request.protocol, assigner=request.assigner, options=options, seed=request.seed, run_id=spec.run_id,
             data=data, changed_options=changed, command=request.command, ap=ap,
         )  # fmt: skip
-        return RunOutcome(record, store.save(record), store.work_dir(record.run_id), store.root / "leaderboard.csv")
+        return RunOutcome(record, store.save(record), store.folder(record.run_id).path, store.root / "leaderboard.csv")
 
 
 @pytest.fixture

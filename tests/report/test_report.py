@@ -184,7 +184,7 @@ def test_the_command_for_a_whole_board(tmp_path):
 
 def keep_pictures(store, run_id, names=("shapes/000001", "shapes/000007")):
     """As a run leaves them."""
-    folder = store.work_dir(run_id) / "samples"
+    folder = store.folder(run_id).path / "samples"
     folder.mkdir(parents=True)
     listed = []
     for number, name in enumerate(names):

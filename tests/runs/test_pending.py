@@ -18,7 +18,7 @@ from harness.cli import main
 from harness.core.errors import InProgress, Interrupted, RunFailed, UserError
 from harness.records.details import load_details
 from harness.records.failures import load_failures, save_failure
-from harness.records.pending import find_pending, load_pending, pending_runs, trained_file
+from harness.records.pending import find_pending, load_pending, pending_runs
 from harness.records.store import ResultsStore
 from harness.runs import completion
 from harness.runs import run as engine
@@ -123,10 +123,10 @@ def test_eval_completes_the_record_of_the_mended_data(failed, clean, call, no_tr
     evaluated = getattr(record.environment, "evaluated", {})  # with torch's own number of threads
     assert evaluated.keys() <= {"threads"}
     assert without_times(record) == without_times(clean.record)
-    work = store.work_dir(record.run_id)
+    work = store.folder(record.run_id).path
     assert files_of(replace(clean, work_dir=work)) == files_of(clean)
     assert {path.name for path in work.iterdir()} == {path.name for path in clean.work_dir.iterdir()}
-    assert not store.work_dir(run_id).exists()
+    assert not store.folder(run_id).path.exists()
     assert load_details(store, [record.run_id]) == load_details(ResultsStore(clean.path.parents[1]), [record.run_id])
     assert (store.root / "leaderboard.csv").exists()
 
@@ -148,7 +148,7 @@ def test_a_resume_before_it_is_mended_fails_the_same_way(failed, broken, no_trai
     with pytest.raises(UserError) as failure:
         run(asked)
     assert str(failure.value).partition("; the training")[0] == broken[2].partition("; the training")[0]
-    assert (store.work_dir(run_id) / "checkpoint" / "state.json").exists()
+    assert (store.folder(run_id).path / "checkpoint" / "state.json").exists()
     assert load_pending(store, run_id).run_id == run_id
 
 
@@ -168,7 +168,7 @@ def test_an_image_of_the_same_length_leaves_the_run_its_id(tmp_path, call, monke
     assert done.exit_code == 0, done.stderr
     assert "has changed" not in done.output
     assert [record.run_id for record in store.load_all()[0]] == [run_id]
-    assert {path.name for path in store.work_dir(run_id).iterdir()} == {
+    assert {path.name for path in store.folder(run_id).path.iterdir()} == {
         "lock",
         "metrics.jsonl",
         "network.safetensors",
@@ -185,7 +185,7 @@ def test_a_run_that_begins_anew_says_so_or_is_refused(failed):
     original = Trainer._step
 
     def step(self, *given):
-        steps.append(trained_file(store, run_id).exists())
+        steps.append(store.folder(run_id).trained.exists())
         return original(self, *given)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -275,7 +275,7 @@ def test_another_split_or_other_data_does_not_complete_it_and_says_so(failed, ca
             done.output
         )
     assert not store.runs_dir.exists()
-    assert trained_file(store, run_id).exists()
+    assert store.folder(run_id).trained.exists()
     metrics = evaluate_run(store, run_id, data="coco:coco", device="cpu", workers=0, val_split="train")
     assert metrics["AP"] is not None
 
@@ -337,7 +337,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_named_with_the_way_out(failed, call, damage):
     asked, store, run_id, _ = failed
-    path = trained_file(store, run_id)
+    path = store.folder(run_id).trained
     path.write_text(DAMAGES[damage](path.read_text()))
     done = evaluate(call, run_id)
     assert done.exit_code == 2, done.output
@@ -350,14 +350,14 @@ def test_a_damaged_file_is_named_with_the_way_out(failed, call, damage):
 
 def test_damaged_weights_are_named_and_the_checkpoint_still_serves(failed, call, no_training):
     asked, store, run_id, _ = failed
-    weights = store.work_dir(run_id) / "network.safetensors"
+    weights = store.folder(run_id).path / "network.safetensors"
     for spoil in (lambda: weights.write_bytes(b"no weights"), weights.unlink):
         spoil()
         done = evaluate(call, run_id)
         assert done.exit_code == 2
         assert "network.safetensors" in done.stderr
         assert done.stderr.rstrip().endswith("trained.json and run again with --resume")
-    trained_file(store, run_id).unlink()
+    store.folder(run_id).trained.unlink()
     with pytest.raises(UserError, match=r"cannot be decoded.*the training is kept"):
         run(asked)
     assert weights.exists()
@@ -366,7 +366,7 @@ def test_damaged_weights_are_named_and_the_checkpoint_still_serves(failed, call,
 def test_what_is_in_the_way_of_the_mended_run_is_named(failed, clean, call):
     _, store, run_id, mend = failed
     mend()
-    work = store.work_dir(clean.record.run_id)
+    work = store.folder(clean.record.run_id).path
     (work / "checkpoint").mkdir(parents=True)
     (work / "checkpoint" / "state.json").write_text("{}")
     done = evaluate(call, run_id)
@@ -376,7 +376,7 @@ def test_what_is_in_the_way_of_the_mended_run_is_named(failed, clean, call):
     store.save(clean.record)
     done = evaluate(call, run_id)
     assert f"{work.name}, and that one has a record already; remove " in done.stderr
-    assert trained_file(store, run_id).exists()
+    assert store.folder(run_id).trained.exists()
 
 
 def test_a_run_that_is_at_it_is_left_alone(failed, call):
@@ -387,4 +387,4 @@ def test_a_run_that_is_at_it_is_left_alone(failed, call):
         assert "in progress in another process" in done.stderr
         with pytest.raises(InProgress), store.lock(run_id):
             pass
-    assert os.listdir(store.work_dir(run_id))
+    assert os.listdir(store.folder(run_id).path)

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from harness.core.errors import UserError
 from harness.records.store import ResultsStore
 from harness.runs.run import evaluate_run, run
-from harness.runs.trained import ASSIGNER_FILE, NETWORK_FILE
 from tests.support.runs import request, small_protocol
 
 
@@ -22,7 +21,7 @@ def test_a_run_that_is_evaluated_otherwise_trains_once(tmp_path, ema):
     second = run(request(tmp_path, "iqdet", small_protocol(**average, evaluation={"test_flip": True})))
     assert second.record.run_id != first.record.run_id
     assert second.record.progress["trained_as"] == first.record.run_id
-    for name in (NETWORK_FILE, ASSIGNER_FILE):
+    for name in ("network.safetensors", "assigner.safetensors"):
         mine, twins = load_file(second.work_dir / name), load_file(first.work_dir / name)
         assert mine.keys() == twins.keys()
         assert all(torch.equal(mine[key], twins[key]) for key in mine)
@@ -47,7 +46,7 @@ def test_what_differs_in_training_or_has_no_weights_here_trains(tmp_path):
         ("center", small_protocol(evaluation={"every": 1})),
     ):
         assert "trained_as" not in run(request(tmp_path, assigner, protocol)).record.progress
-    (first.work_dir / NETWORK_FILE).unlink()
+    (first.work_dir / "network.safetensors").unlink()
     assert (
         "trained_as"
         not in run(request(tmp_path, "center", small_protocol(evaluation={"nms_iou": 0.4}))).record.progress
@@ -59,6 +58,6 @@ def test_restart_trains_and_damaged_weights_are_told(tmp_path):
     trained = run(request(tmp_path, "center", small_protocol(evaluation={"nms_iou": 0.5}), restart=True))
     assert "trained_as" not in trained.record.progress
     for left in (first, trained):
-        (left.work_dir / NETWORK_FILE).write_bytes(b"no weights")
+        (left.work_dir / "network.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match=r"network\.safetensors cannot be read"):
         run(request(tmp_path, "center", small_protocol(evaluation={"nms_iou": 0.4})))

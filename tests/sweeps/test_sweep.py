@@ -61,7 +61,9 @@ class Engine:
                 request.protocol, assigner=request.assigner, options=options, seed=request.seed, ap=self.ap(request),
                 run_id=spec.run_id, data=DATA, changed_options=changed, command=request.command,
             )  # fmt: skip
-            return RunOutcome(record, store.save(record), store.work_dir(spec.run_id), store.root / "leaderboard.csv")
+            return RunOutcome(
+                record, store.save(record), store.folder(spec.run_id).path, store.root / "leaderboard.csv"
+            )
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def failure(assigner, seed):
 
 def interrupt(assigner, seed):
     """Leave the checkpoint of an interrupted run."""
-    folder = store().work_dir(run_id(assigner, seed)) / "checkpoint"
+    folder = store().folder(run_id(assigner, seed)).path / "checkpoint"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{}")
 
@@ -185,7 +187,7 @@ def test_a_corrupt_record_is_named_and_its_run_is_missing(sweep, engine):
 
 def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(sweep, engine):
     def diverge(results, name):
-        (results.work_dir(name) / "metrics.jsonl").write_text('{"step": 0}\n{"step": 7}\n{"st')
+        (results.folder(name).path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 7}\n{"st')
         raise RunFailed("non-finite loss\nat step 7")
 
     engine.faults = {("atss", 0): diverge, ("center", 1): UserError("voc:x: no folder named x")}
@@ -205,7 +207,7 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(sweep, engine):
     assert "failed: non-finite loss at step 7" in result.stdout
     assert "failed: atss seed 0, center seed 1\n" in result.stdout
     assert "again:  harness sweep --assigners atss,center --seeds 2" in result.stdout
-    assert not store().work_dir(run_id("atss", 0)).joinpath("error.txt").exists()
+    assert not store().folder(run_id("atss", 0)).path.joinpath("error.txt").exists()
 
 
 def test_failed_runs_are_left_alone_until_asked_for_and_forgotten_on_success(sweep, engine):
@@ -234,7 +236,7 @@ def test_a_bug_is_a_failure_that_keeps_its_traceback(sweep, engine, error):
     kind = type(error).__name__
     assert failure("atss", 0)["error"].startswith(f"{kind}: ")
     assert "Traceback" not in result.output
-    text = (store().work_dir(run_id("atss", 0)) / "error.txt").read_text()
+    text = (store().folder(run_id("atss", 0)).path / "error.txt").read_text()
     assert text.startswith("Traceback")
     assert kind in text
 
@@ -244,7 +246,7 @@ def test_what_the_system_refuses_is_a_failure_in_one_line(sweep, engine, error):
     engine.faults = {("atss", 0): error}
     assert sweep("-a", "atss", "--seeds", 1).exit_code == 1
     assert failure("atss", 0)["error"] == (getattr(error, "strerror", None) or "MemoryError")
-    assert not (store().work_dir(run_id("atss", 0)) / "error.txt").exists()
+    assert not (store().folder(run_id("atss", 0)).path / "error.txt").exists()
 
 
 def test_a_foreign_failure_is_named_and_left_out(sweep, engine):
@@ -263,7 +265,7 @@ def test_a_foreign_failure_is_named_and_left_out(sweep, engine):
 
 def test_ctrl_c_stops_the_sweep_and_the_same_command_goes_on(sweep, engine):
     def stop(results, name):
-        raise Interrupted(results.work_dir(name) / "checkpoint", engine.requests[-1].again)
+        raise Interrupted(results.folder(name).path / "checkpoint", engine.requests[-1].again)
 
     engine.faults = {("center", 0): stop}
     result = sweep("-a", "atss,center", "--seeds", 2, "--gap", 2)
@@ -272,7 +274,7 @@ def test_ctrl_c_stops_the_sweep_and_the_same_command_goes_on(sweep, engine):
     assert not Path("out/failed").exists()
     alone, first, second = result.stderr.splitlines()
     assert alone == f"this run alone: {engine.requests[1].again}"
-    assert first == f"interrupted; checkpoint: {store().work_dir(run_id('center', 0)) / 'checkpoint'}"
+    assert first == f"interrupted; checkpoint: {store().folder(run_id('center', 0)).path / 'checkpoint'}"
     command = shlex.split(second.removeprefix("go on with: "))
     assert command[:2] == ["harness", "sweep"]
     interrupt("center", 0)
@@ -296,7 +298,7 @@ def test_ctrl_c_outside_of_the_training_says_the_same(sweep, engine):
 
 @pytest.mark.parametrize("file", ["lock", "claim"])
 def test_a_run_that_another_process_holds_is_tried_once_more_at_the_end(sweep, engine, file):
-    with exclusively(store().work_dir(run_id("atss", 0)) / file, wait=False):
+    with exclusively(store().folder(run_id("atss", 0)).path / file, wait=False):
         result = sweep("-a", "atss,center", "--seeds", 1)
     assert result.exit_code == 0
     assert ("center", 0) in engine.asked
@@ -306,7 +308,7 @@ def test_a_run_that_another_process_holds_is_tried_once_more_at_the_end(sweep, e
 
 
 def test_a_run_that_is_free_at_the_end_is_run_then(sweep, engine):
-    held = exclusively(store().work_dir(run_id("atss", 0)) / "lock", wait=False)
+    held = exclusively(store().folder(run_id("atss", 0)).path / "lock", wait=False)
     held.__enter__()
     engine.faults = {("center", 0): lambda *_: held.__exit__(None, None, None)}
     assert sweep("-a", "atss,center", "--seeds", 1).exit_code == 0

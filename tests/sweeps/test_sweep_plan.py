@@ -57,7 +57,7 @@ def test_a_malformed_list_is_refused(text):
 def test_assigners_of_the_same_options_are_one():
     choices = choose(("center,center[radius=1.5]", "center[radius=2,1.5]", " center "))
     assert [choice.name for choice in choices] == ["center", "center[radius=2.0]"]
-    assert choices[1].given == {"radius": "2"}
+    assert choices[1].typed == {"radius": "2"}
     assert choices[1].options["radius"] == 2.0
 
 
@@ -150,7 +150,7 @@ def test_a_number_that_cannot_be_tuned_is_named(tune, message):
 def planned(protocol, assigner="center"):
     (tuning,) = [t for t in tunings("tiny", (), {}) if t]
     spec = RunSpec(protocol, DATA, assigner, {}, 0)
-    return PlannedRun(Choice(assigner, {}, {}, given={}), tuning, spec, "", "missing", frozenset())
+    return PlannedRun(Choice(assigner, {}, {}, typed={}), tuning, spec, "", "missing", frozenset())
 
 
 def test_costs_are_medians_of_the_nearest_records():

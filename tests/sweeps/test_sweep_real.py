@@ -69,7 +69,7 @@ def test_a_sweep_survives_what_befalls_it(tmp_path, monkeypatch, fragile):
     assert (done.assigner, done.seed) == ("center", 0)
     (failed,) = (json.loads(path.read_text()) for path in Path("results/failed").iterdir())
     assert (failed["assigner"], failed["error"], failed["step"]) == ("fragile", "ZeroDivisionError: broken here", 0)
-    assert "broken here" in (store.work_dir(failed["run_id"]) / "error.txt").read_text()
+    assert "broken here" in (store.folder(failed["run_id"]).path / "error.txt").read_text()
 
     command = shlex.split(stopped.stderr.partition("go on with: ")[2])
     looked = json.loads(CliRunner().invoke(main, [*command[1:], "--dry-run", "--json"]).stdout)
@@ -87,7 +87,7 @@ def test_a_sweep_survives_what_befalls_it(tmp_path, monkeypatch, fragile):
     outcomes = [run["outcome"] for run in json.loads(mended.stdout)["runs"]]
     assert outcomes == ["done before", "ran", "done before", "ran"]
     assert not [*Path("results/failed").iterdir()]
-    assert not (store.work_dir(failed["run_id"]) / "error.txt").exists()
+    assert not (store.folder(failed["run_id"]).path / "error.txt").exists()
     records = store.load_all()[0]
     assert {(record.assigner, record.seed) for record in records} == {
         (name, seed) for name in ("center", "fragile") for seed in (0, 1)

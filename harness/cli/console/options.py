@@ -11,10 +11,11 @@ import click
 from harness.core.again import DEFAULT_RESULTS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=False, path_type=Path)
 
 results_option: Decorator = click.option(
     "--results",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     default=DEFAULT_RESULTS,
     show_default="./results",
     help="Directory of records and working files.",
@@ -39,18 +40,10 @@ def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_option(example: str) -> Decorator:
-    """``--set KEY=V``, for each change of a protocol.
-
-    Args:
-        example: of a change that is usual for the verb.
-    """
+    """``--set KEY=V``, for each change of a protocol; the example is of one that is usual for the verb."""
     return click.option("--set", "overrides", multiple=True, metavar="KEY=V", help=f"Change the protocol: {example}.")
 
 
 def workers_option(what: str) -> Decorator:
-    """``--workers N``, of a verb that trains nothing.
-
-    Args:
-        what: the processes do.
-    """
+    """``--workers N``, of a verb that trains nothing: processes that do what is said."""
     return click.option("--workers", type=click.IntRange(min=0), help=f"Processes that {what}.")

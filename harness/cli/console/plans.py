@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
 from harness.cli.console.output import Stopped, points, say
-from harness.cli.console.requests import command_line, portable, portable_protocol
+from harness.cli.console.requests import Place
 from harness.cli.views import sweep as tables
-from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import Interrupted, UserError, shorten
-from harness.protocol.protocol import portable_override
 from harness.records.store import ResultsStore
 from harness.sweeps.cost import Costs
 from harness.sweeps.execute import Result, carry_out
@@ -25,53 +20,11 @@ from harness.sweeps.plan import Choice, Plan, PlannedRun, Tuning
 
 if TYPE_CHECKING:
     from harness.records.schema import RunRecord
-    from harness.runs.run import RunRequest
 
 
-@dataclass(frozen=True)
-class Place:
-    """What all runs of a plan share besides it: where and on what they are run."""
-
-    data: str
-    origin: str  # name or file of the protocol
-    results: Path
-    device: str
-    threads: int | None
-    workers: int | None
-    screen: Console
-
-    def command(self, choice: Choice, tuning: Tuning, seed: int) -> str:
-        """The line that repeats one run alone, for anyone."""
-        words = ["--data", portable(self.data), "--protocol", portable_protocol(self.origin)]
-        return command_line(choice.assigner, choice.given, [*words, *map(portable_override, self._words(tuning, seed))])
-
-    def request(self, run: PlannedRun) -> RunRequest:
-        """What the engine is asked for."""
-        from harness.runs.run import RunRequest
-
-        choice, tuning, seed = run.choice, run.tuning, run.spec.seed
-        elsewhere = ["--results", str(self.results)] if self.results != DEFAULT_RESULTS else []
-        words = ["--data", self.data, "--protocol", self.origin, *self._words(tuning, seed), *elsewhere, "--resume"]
-        return RunRequest(
-            assigner=choice.assigner,
-            options=dict(choice.given),
-            data=self.data,
-            protocol=tuning.protocol,
-            seed=seed,
-            device=self.device,
-            threads=self.threads,
-            workers=self.workers,
-            resume=True,
-            results=self.results,
-            command=run.command,
-            again=command_line(choice.assigner, choice.given, words),
-            console=self.screen,
-        )
-
-    def _words(self, tuning: Tuning, seed: int) -> list[str]:
-        words = ["--seed", str(seed), *(word for override in tuning.overrides for word in ("--set", override))]
-        words += ["--threads", str(self.threads)] if self.threads is not None else []
-        return words + (["--device", self.device] if self.device != "auto" else [])
+def repeating(place: Place, choice: Choice, tuning: Tuning, seed: int) -> str:
+    """The line that repeats one run of a plan alone, for anyone."""
+    return place.command(choice.assigner, choice.typed, tuning.overrides, seed)
 
 
 def carry_out_aloud(plan: Plan, store: ResultsStore, place: Place, costs: Costs, go_on: str) -> list[Result]:
@@ -81,7 +34,9 @@ def carry_out_aloud(plan: Plan, store: ResultsStore, place: Place, costs: Costs,
     def train(run: PlannedRun) -> RunRecord:
         from harness.runs.run import run as run_engine
 
-        outcome = run_engine(place.request(run))
+        choice, tuning, seed = run.choice, run.tuning, run.spec.seed
+        request = place.request(choice.assigner, choice.typed, tuning.protocol, tuning.overrides, seed)
+        outcome = run_engine(request)
         assert outcome is not None  # a sweep is one process, which is the main one
         return outcome.record
 

@@ -5,11 +5,79 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rich.console import Console
+
+from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import UserError
 from harness.data.sources import default_protocol
-from harness.protocol.protocol import Protocol, load_protocol
+from harness.protocol.protocol import Protocol, load_protocol, portable_override
+
+if TYPE_CHECKING:
+    from harness.runs.run import RunRequest
+
+
+@dataclass(frozen=True)
+class Place:
+    """What runs share besides assigner, seed and changes of the protocol: where and on what they are run."""
+
+    data: str
+    origin: str  # name or file of the protocol
+    results: Path
+    device: str
+    threads: int | None
+    workers: int | None
+    screen: Console
+    train_split: str | None = None
+    val_split: str | None = None
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The words that name the results, where they do not lie in the usual place."""
+        return ["--results", str(self.results)] if self.results != DEFAULT_RESULTS else []
+
+    def command(self, assigner: str, options: Mapping[str, object], overrides: Sequence[str], seed: int) -> str:
+        """The line that repeats a run, for anyone: it names nothing of this machine."""
+        words = ["--data", portable(self.data), "--protocol", portable_protocol(self.origin)]
+        return command_line(assigner, options, [*words, *map(portable_override, self._words(overrides, seed))])
+
+    def command_here(
+        self, assigner: str, options: Mapping[str, object], overrides: Sequence[str], seed: int, *more: str
+    ) -> str:
+        """The same in this very place, with `more` words."""
+        words = ["--data", self.data, "--protocol", self.origin, *self._words(overrides, seed)]
+        return command_line(assigner, options, [*words, *self.elsewhere, *more])
+
+    def request(
+        self,
+        assigner: str,
+        options: Mapping[str, object],
+        protocol: Protocol,
+        overrides: Sequence[str],
+        seed: int,
+        *,
+        resume: bool = True,
+        restart: bool = False,
+    ) -> RunRequest:
+        """What the engine is asked for."""
+        from harness.runs.run import RunRequest
+
+        return RunRequest(
+            assigner=assigner, options=dict(options), data=self.data, protocol=protocol, seed=seed, device=self.device,
+            threads=self.threads, workers=self.workers, resume=resume, restart=restart, results=self.results,
+            command=self.command(assigner, options, overrides, seed),
+            again=self.command_here(assigner, options, overrides, seed, "--resume"), console=self.screen,
+        )  # fmt: skip
+
+    def _words(self, overrides: Sequence[str], seed: int) -> list[str]:
+        words = ["--seed", str(seed), *(word for override in overrides for word in ("--set", override))]
+        splits = ("--train-split", self.train_split), ("--val-split", self.val_split)
+        for flag, value in (*splits, ("--threads", self.threads)):
+            words += [flag, str(value)] if value is not None else []
+        return words + (["--device", self.device] if self.device != "auto" else [])
 
 
 def command_line(assigner: str, options: Mapping[str, object], words: Sequence[str]) -> str:

@@ -85,8 +85,8 @@ def ended(out: Stream, code: Any) -> Any:
     if out.failure is None or out.failure.errno == errno.EPIPE:
         return code
     kind = "error" if out.needed else "warning"
-    told = f"{kind}: standard output cannot be written: {reason(out.failure)}; free the place or choose another"
-    print(told, file=sys.stderr)
+    what = f"standard output cannot be written: {reason(out.failure)}"
+    print(f"{kind}: {what}; free the place or choose another", file=sys.stderr)
     return code or (2 if out.needed else 0)
 
 

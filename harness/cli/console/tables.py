@@ -21,7 +21,6 @@ def show(screen: Console, table: Table, spare: Sequence[str] = (), whole: str = 
     Where it still is too wide, headers wrap and words fold, but numbers (what is set to the right) stay whole.
 
     Args:
-        screen: where to.
         table: with headers as plain text, in the default style of edges and padding.
         spare: headers, the one to leave out first coming first.
         whole: what has all columns, to be named.
@@ -40,8 +39,8 @@ def show(screen: Console, table: Table, spare: Sequence[str] = (), whole: str = 
                 column.overflow = "fold"
     screen.print(table)
     if left_out:
-        told = f"{screen.width} columns are too few for {', '.join(left_out)}; {whole} has them"
-        say(screen, Text(told, style="dim"))
+        line = f"{screen.width} columns are too few for {', '.join(left_out)}; {whole} has them"
+        say(screen, Text(line, style="dim"))
 
 
 def fits(screen: Console, table: Table) -> bool:

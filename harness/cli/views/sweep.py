@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.output import points, say
+from harness.cli.console.output import new_table, points, say
 from harness.cli.console.tables import show
+from harness.core.text import counted
 from harness.sweeps.cost import Need, SweepRow
 from harness.sweeps.execute import Point, Result, Search, SearchCurve
-from harness.sweeps.plan import Plan, PlannedRun, numeric_keys
+from harness.sweeps.plan import Plan, PlannedRun, State, numeric_keys
 from harness.sweeps.request import SHORT_KEYS
 
-_STATES = ("done", "failed", "interrupted", "missing")
+_STATES: tuple[State, ...] = get_args(State)
 
 
 def duration(seconds: float | None) -> str:
@@ -69,8 +70,6 @@ def show_report(
     """How each run ended, how to run failed ones again, and the sensitivity to what was tuned.
 
     Args:
-        screen: where to.
-        plan, ended: what was to be run, and how that went.
         aps: AP of every recorded run, by run id.
         searches: of the plan's own runs.
         again: the command that runs failed ones again.
@@ -84,22 +83,15 @@ def show_report(
         show(screen, _search_table(search, plan))
         for curve in search.curves:
             for key in search.at_edge(curve):
-                say(
-                    screen,
-                    f"warning: {curve.name} is best at the edge of the search for {key}; widen it before comparing",
-                )
+                edge = f"{curve.name} is best at the edge of the search for {key}"
+                say(screen, f"warning: {edge}; widen it before comparing")
 
 
 def report_json(ended: Iterable[Result], aps: Mapping[str, float | None], searches: Iterable[Search]) -> dict[str, Any]:
     """The same for a program."""
     return {
         "runs": [
-            {
-                **_run_json(result.run),
-                "outcome": result.outcome,
-                "error": result.error,
-                "AP": _ap(result, aps),
-            }
+            {**_run_json(result.run), "outcome": result.outcome, "error": result.error, "AP": _ap(result, aps)}
             for result in ended
         ],
         "sensitivity": [_search_json(search) for search in searches],
@@ -114,11 +106,7 @@ def _ap(result: Result, aps: Mapping[str, float | None]) -> float | None:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="left" if name in ("basis", "outcome") else "right")
-    return table
+    return new_table(title, (first, *others), words=(first, "basis", "outcome"), folded=(first,), style="bold")
 
 
 def _preview_cells(row: SweepRow) -> tuple[Text | str, ...]:
@@ -151,10 +139,9 @@ def _seeds_line(need: Need | None, gap: float, planned: int) -> str:
         )
     spread = need.spread
     wanted = "more than 1000" if need.seeds is None else str(need.seeds)
-    pairs = f"{spread.pairs} pair{'s' if spread.pairs > 1 else ''} of assigners"
     return (
         f"seeds for a gap of {gap:g} AP: {wanted} (80 % power; sd of seed-paired differences {spread.sd:.2f} AP, "
-        f"from {pairs}, {spread.df} degrees of freedom); this sweep has {planned}"
+        f"from {counted(spread.pairs, 'pair')} of assigners, {spread.df} degrees of freedom); this sweep has {planned}"
     )
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.cli.console.output import points, say
+from harness.cli.console.output import new_table, points, say
 from harness.cli.console.tables import show
 from harness.cli.views.sweep import duration
 from harness.paper.planning import PlannedRow, TablePlan
@@ -17,19 +17,18 @@ from harness.paper.probe import CHANGES, WORDS
 from harness.protocol.protocol import load_protocol
 from harness.records.schema import RunRecord
 from harness.sweeps.cost import Costs
+from harness.sweeps.plan import by_state
 
 if TYPE_CHECKING:
     from harness.paper.outcome import Line
 
 
-def finished(plan: TablePlan, made: Sequence[Line]) -> Grid:
+def finished(plan: TablePlan, lines: Sequence[Line]) -> Grid:
     """The table for a terminal: the columns that matter most."""
-    grid = Grid(title=f"Table {plan.table.number} at scale {plan.scale.name}", title_justify="left", title_style="bold")
-    for name, justify in (("row", "right"), ("method", "left"), ("run as", "left"), ("paper AP", "right"),
-                          ("ours AP", "right"), ("seeds", "right"), ("paper's gain", "right"), ("our gain", "right"),
-                          ("verdict", "left")):  # fmt: skip
-        grid.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for line in made:
+    columns = ("row", "method", "run as", "paper AP", "ours AP", "seeds", "paper's gain", "our gain", "verdict")
+    words = ("method", "run as", "verdict")
+    grid = new_table(f"Table {plan.table.number} at scale {plan.scale.name}", columns, words=words, style="bold")
+    for line in lines:
         done = len(plan.seeds) - len(line.missing)
         interval = line.interval
         half = interval.high - (interval.mean or 0.0) if interval is not None and interval.high is not None else None
@@ -45,39 +44,18 @@ def finished(plan: TablePlan, made: Sequence[Line]) -> Grid:
 
 def show_plan(screen: Console, plan: TablePlan, costs: Costs) -> None:
     """A row per row: its runs by state and what they take."""
-    grid = Grid(
-        title=f"Table {plan.table.number} at scale {plan.scale.name}: {plan.table.title}", title_justify="left",
-        title_style="bold",
-    )  # fmt: skip
-    for name in ("row", "run as", "done", "failed", "missing", "time", "memory MB", "remark"):
-        grid.add_column(name, justify="left" if name in ("run as", "remark") else "right", overflow="fold")
+    title = f"Table {plan.table.number} at scale {plan.scale.name}: {plan.table.title}"
+    columns = ("row", "run as", "done", "failed", "missing", "time", "memory MB", "remark")
+    grid = new_table(title, columns, words=("run as", "remark"), folded=columns, style="bold")
     for planned in plan.rows:
         values = row_json(planned, costs, plan)
         words = " ".join([planned.row.assigner, *planned.tuning.overrides])
         states = values["states"]
-        left = states["missing"] + states["interrupted"]
-        todo = values["to_run"]
-        grid.add_row(
-            planned.row.name, Text(words), str(states["done"]), str(states["failed"]), str(left),
-            duration(values["seconds"]) if todo else "-",
-            ("unknown" if values["memory_mb"] is None else points(values["memory_mb"], 0)) if todo else "-",
-            Text(values["remark"]),
-        )  # fmt: skip
+        counts = (states["done"], states["failed"], states["missing"] + states["interrupted"])
+        memory = "unknown" if values["memory_mb"] is None else points(values["memory_mb"], 0)
+        cost = (duration(values["seconds"]), memory) if values["to_run"] else ("-", "-")
+        grid.add_row(planned.row.name, Text(words), *map(str, counts), *cost, Text(values["remark"]))
     show(screen, grid, ("remark", "memory MB"))
-    total = _total(plan, costs)
-    say(
-        screen,
-        f"to run: {total['runs']} runs, rows that come to the same run counted once; {duration(total['seconds'])}",
-    )
-    for place in dict.fromkeys(planned.place for planned in plan.rows):
-        base = load_protocol(place.origin)
-        say(
-            screen,
-            f"protocol {base.name} ({base.digest}) on {place.data or 'data to be named'}, changed as each row says",
-        )
-
-
-def _total(plan: TablePlan, costs: Costs) -> dict[str, Any]:
     runs = {
         (run.choice.name, planned.protocol.digest, planned.row.kind, run.spec.seed): run
         for planned in plan.rows
@@ -85,45 +63,45 @@ def _total(plan: TablePlan, costs: Costs) -> dict[str, Any]:
         for run in planned.runs
         if plan.wants(run)
     }
-    return {"runs": len(runs), "seconds": costs.seconds(runs.values())}
+    time = duration(costs.seconds(runs.values()))
+    say(screen, f"to run: {len(runs)} runs, rows that come to the same run counted once; {time}")
+    for place in dict.fromkeys(planned.place for planned in plan.rows):
+        base, data = load_protocol(place.origin), place.data or "data to be named"
+        say(screen, f"protocol {base.name} ({base.digest}) on {data}, changed as each row says")
 
 
 def row_json(planned: PlannedRow, costs: Costs, plan: TablePlan) -> dict[str, Any]:
     """A planned row for a program; times in seconds."""
-    states = [run.state for run in planned.runs]
     todo = [run for run in planned.runs if planned.wanted and plan.wants(run)]
-    estimates = [costs.of(run) for run in todo]
-    known = [estimate for estimate in estimates if estimate is not None]
-    memory = [estimate.memory_mb for estimate in known if estimate.memory_mb is not None]
-    basis = "; ".join(dict.fromkeys(estimate.basis for estimate in known)) or ("no record" if todo else "")
-    if known and planned.place.data is None:
+    seconds, memory, basis = costs.together(todo)
+    if basis and planned.place.data is None:
         basis += ", evaluation left out"
+    remark = basis or ("no record" if todo and not planned.obstacle else "")
     return {
         "row": planned.row.name,
         "assigner": planned.row.assigner,
         "overrides": list(planned.tuning.overrides),
         "protocol": {"name": planned.protocol.name, "hash": planned.protocol.digest},
         "data": planned.place.data,
-        "states": {state: states.count(state) for state in ("done", "failed", "interrupted", "missing")},
+        "states": by_state(planned.runs),
         "wanted": planned.wanted,
         "to_run": len(todo),
-        "seconds": sum(estimate.seconds for estimate in known) if todo and len(known) == len(todo) else None,
-        "memory_mb": max(memory, default=None),
-        "remark": "; ".join(filter(None, (planned.obstacle, basis if known or not planned.obstacle else ""))),
+        "seconds": seconds if todo else None,
+        "memory_mb": memory,
+        "remark": "; ".join(filter(None, (planned.obstacle, remark))),
     }
 
 
-def probes(plan: TablePlan, found: Mapping[str, RunRecord]) -> Grid:
-    """What each row's probe cost; `found` is by row."""
+def probes(plan: TablePlan, records: Mapping[str, RunRecord]) -> Grid:
+    """What each row's probe cost; the records are by row."""
     title = f"Table {plan.table.number} at scale {plan.scale.name}: {WORDS}"
-    grid = Grid(title=title, title_justify="left", title_style="bold")
-    for name in ("row", "run as", "step s", "evaluation s", "memory MB", "parameters"):
-        grid.add_column(name, justify="left" if name == "run as" else "right", overflow="fold")
+    columns = ("row", "run as", "step s", "evaluation s", "memory MB", "parameters")
+    grid = new_table(title, columns, words=("run as",), folded=columns, style="bold")
     for planned in plan.rows:
         words = " ".join([planned.row.assigner, *planned.tuning.overrides[: -len(CHANGES)]])
         cells = ["-"] * 4
-        if planned.row.name in found:
-            cost = found[planned.row.name].cost
+        if planned.row.name in records:
+            cost = records[planned.row.name].cost
             seconds = [points(ms / 1000, 2) for ms in (cost.step_ms, cost.eval_ms_per_image)]
             cells = [*seconds, points(cost.peak_memory_mb, 0), str(cost.parameters)]
         grid.add_row(planned.row.name, Text(words), *cells)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.output import say
+from harness.cli.console.output import new_table, say
 from harness.cli.console.tables import show
 
 if TYPE_CHECKING:
@@ -25,24 +25,24 @@ MARKS = {"passed": "green", "agrees": "green", "failed": "bold red", "differs": 
 def contract_table(subject: Subject, outcomes: Iterable[Outcome], *, failed_only: bool = False) -> Table:
     """Every check of an assigner, or those that failed."""
     options = ", ".join(f"{key}={value}" for key, value in subject.options.items())
-    table = Table(title=f"contract of {subject.title}{f' ({options})' if options else ''}", title_justify="left")
-    for column in ("check", "what is expected", "scenes", "result", "what happened"):
-        table.add_column(column, justify="right" if column == "scenes" else "left", overflow="fold")
+    columns = ("check", "what is expected", "scenes", "result", "what happened")
+    words = [name for name in columns if name != "scenes"]
+    title = f"contract of {subject.title}{f' ({options})' if options else ''}"
+    table = new_table(title, columns, words=words, folded=columns, style=None)
     for outcome in outcomes:
         if failed_only and outcome.status != "failed":
             continue
-        told = outcome.message or ""
+        what = outcome.message or ""
         if outcome.scene is not None:
-            told = f"{told}\nsmallest scene: {outcome.scene}"
-        table.add_row(outcome.check.name, outcome.check.title, str(outcome.examples), _mark(outcome.status), Text(told))
+            what = f"{what}\nsmallest scene: {outcome.scene}"
+        table.add_row(outcome.check.name, outcome.check.title, str(outcome.examples), _mark(outcome.status), Text(what))
     return table
 
 
 def summary_table(asked: Iterable[tuple[Subject, Sequence[Outcome]]]) -> Table:
     """One row per assigner: how many checks passed, and the names of those that did not."""
-    table = Table(title="the contract", title_justify="left")
-    for column in ("assigner", "passed", "skipped", "result", "failed"):
-        table.add_column(column, justify="right" if column in ("passed", "skipped") else "left", overflow="fold")
+    columns = ("assigner", "passed", "skipped", "result", "failed")
+    table = new_table("the contract", columns, words=("assigner", "result", "failed"), folded=columns, style=None)
     for subject, outcomes in asked:
         by = {status: [o.check.name for o in outcomes if o.status == status] for status in ("passed", "failed")}
         left = len(outcomes) - sum(map(len, by.values()))
@@ -53,10 +53,11 @@ def summary_table(asked: Iterable[tuple[Subject, Sequence[Outcome]]]) -> Table:
 
 def show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict]) -> None:
     """An assigner's comparisons case by case, what was left out and why, and the sums."""
-    table = Table(title="equal of those compared, outside tie and fragile", title_justify="left")
-    for column in ("case", "peer", "its own conventions", "oracle = peer", "oracle = it", "numbers", "result"):
-        table.add_column(column, justify="right" if "=" in column or column == "its own conventions" else "left")
-    table.add_column("what happened", overflow="fold")
+    shares, words = ("its own conventions", "oracle = peer", "oracle = it"), ("numbers", "result", "what happened")
+    table = new_table(
+        "equal of those compared, outside tie and fragile", ("case", "peer", *shares, *words),
+        words=("case", "peer", *words), folded=("what happened",), style=None,
+    )  # fmt: skip
     left: dict[str, dict[str, int]] = {}  # reason, peer, cases
     for verdict in verdicts:
         if verdict.status == "not covered":
@@ -70,8 +71,8 @@ def show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict]) 
     if table.row_count:
         show(screen, table, ("oracle = it", "numbers", "its own conventions"))
     for reason, cases in left.items():
-        told = ", ".join(f"{peer} ({count}x)" for peer, count in cases.items())
-        say(screen, f"not covered: {told}: {reason}")
+        peers = ", ".join(f"{peer} ({count}x)" for peer, count in cases.items())
+        say(screen, f"not covered: {peers}: {reason}")
     counted = [verdict.zoo for verdict in verdicts if verdict.zoo is not None]
     say(
         screen,
@@ -86,10 +87,12 @@ def show_golden(screen: Console, subject: Subject, verdicts: Sequence[Verdict]) 
 
 def show_peers(screen: Console, verdicts: Sequence[Verdict], peers: Sequence[str]) -> None:
     """One row per peer over all cases, those that nobody answers for too."""
-    table = Table(title="peers: equal of those compared, outside tie and fragile", title_justify="left")
-    for column in ("peer", "assigner", "cases that agree", "oracle = peer", "oracle = assigner", "numbers", "result"):
-        table.add_column(column, justify="right" if "=" in column or column.startswith("cases") else "left")
-    table.add_column("what differs first", overflow="fold")
+    shares = ("cases that agree", "oracle = peer", "oracle = assigner")
+    words = ("numbers", "result", "what differs first")
+    table = new_table(
+        "peers: equal of those compared, outside tie and fragile", ("peer", "assigner", *shares, *words),
+        words=("peer", "assigner", *words), folded=("what differs first",), style=None,
+    )  # fmt: skip
     for peer in peers:
         rows = [verdict for verdict in verdicts if verdict.peer == peer]
         if not rows:
@@ -141,13 +144,13 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 def peers_json(verdicts: Iterable[Verdict]) -> dict[str, dict[str, int]]:
     """Per peer that holds somebody to its answers: how many cases were compared, and how many agree."""
-    found: dict[str, dict[str, int]] = {}
+    peers: dict[str, dict[str, int]] = {}
     for verdict in verdicts:
         if verdict.status in ("agrees", "differs"):
-            row = found.setdefault(verdict.peer, {"cases": 0, "agree": 0})
+            row = peers.setdefault(verdict.peer, {"cases": 0, "agree": 0})
             row["cases"] += 1
             row["agree"] += verdict.status == "agrees"
-    return found
+    return peers
 
 
 def _all_numbers(verdict: Verdict) -> dict[str, Count]:
