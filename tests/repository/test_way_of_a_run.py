@@ -42,9 +42,7 @@ def calls() -> Iterator[dict[Call, None]]:
         sys.setprofile(before)
 
 
-def test_a_run_and_a_step_pass_what_is_described_in_this_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_and_a_step_pass_what_is_described_in_this_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step: list[Call] = []
     train = Trainer._step
 
