@@ -7,6 +7,7 @@ runs stand on the question's ``extended`` board, all others on its ``fair`` boar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -171,6 +172,11 @@ def boards(records: Iterable[RunRecord], details: Mapping[str, Details]) -> list
         entries = [_entry(name, changed[name], runs, details) for name, runs in named.items()]
         every.append(Board(question, kind, tuple(sorted(entries, key=_rank))))
     return every
+
+
+def sharpest_first(boards: Iterable[Board]) -> list[Board]:
+    """By the smallest gap that they find; those whose noise is not known come last, as they came."""
+    return sorted(boards, key=lambda board: math.inf if board.smallest is None else board.smallest)
 
 
 def _entry(name: str, changed: dict[str, Any], runs: Sequence[RunRecord], details: Mapping[str, Details]) -> BoardEntry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.comparison.board import Board, BoardEntry, parts
+from harness.comparison.board import Board, BoardEntry, parts, sharpest_first
 from harness.comparison.intervals import Interval
 from harness.comparison.noise import noise
 
@@ -17,13 +17,13 @@ def summary(boards: Iterable[Board], *, variants: bool = False) -> str:
 
 
 def shown_parts(boards: Iterable[Board], *, variants: bool = False) -> list[Board]:
-    """Boards without those of one entry, where there are others.
+    """Boards, the sharpest first, without those of one entry, where there are others.
 
     Args:
         boards: of `harness.comparison.board.boards`.
         variants: also those of assigners with other options than their defaults.
     """
-    shown = [part for board in boards for part in parts(board) if variants or part.part != "variants"]
+    shown = [part for board in sharpest_first(boards) for part in parts(board) if variants or part.part != "variants"]
     return [board for board in shown if len(board.entries) > 1] or shown  # one entry alone compares nothing
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from harness.comparison.board import Board, BoardEntry, boards, parts
+from harness.comparison.board import Board, BoardEntry, boards, parts, sharpest_first
 from harness.core.errors import UserError
 from harness.core.text import counted
 from harness.data.sources import needs_folder
@@ -134,7 +134,7 @@ def collect(store: ResultsStore, *, pictures: bool) -> Content:
             f"no runs under {store.runs_dir}; `harness run --assigner iqdet` makes one, --results DIR looks elsewhere"
         )
     details, broken = load_details(store, {record.run_id for record in records})
-    shown = [part for board in boards(records, details) for part in parts(board)]
+    shown = [part for board in sharpest_first(boards(records, details)) for part in parts(board)]
     searches = sensitivity(records)
     names = {entry.name for board in shown for entry in board.entries}
     searched = {curve.name for search in searches for curve in search.curves}

@@ -17,7 +17,7 @@ QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-BOARD = "#board-2 table.board"  # the first is that of the hostile title
+BOARD = "#board-1 table.board"  # the sharpest; that of the hostile title has one run
 PATIENCE = 240_000  # ms to wait for the browser; a bound, not a measurement
 
 
@@ -157,7 +157,7 @@ def test_a_row_under_the_pointer_lights_up_in_the_charts(opened):
 def test_names_run_no_script(opened):
     page, *_ = opened
     assert page.evaluate("window.hacked") is None
-    assert page.locator("h2").first.inner_text().count("<script>") == 1
+    assert sum("<script>" in text for text in page.locator("h2").all_inner_texts()) == 1
     assert page.locator("img[onerror]").count() == 0
 
 
