@@ -247,7 +247,7 @@ class Declares:
     replaces: frozenset[str] = frozenset()  # of {"class", "box", "quality"}: shared terms to skip
     quality: Literal["iou", "centerness", "objectness"] | None = None
     score: Literal["sqrt_product", "product"] | None = None
-    normaliser: Literal["positives", "labels"] | None = None  # what divides the class loss
+    normaliser: Literal["positives", "labels", "weights"] | None = None  # what divides the class loss
     nms: bool = True
     score_voting: bool = False  # boxes of detections are averaged over their neighbours
 

@@ -37,7 +37,8 @@ class LossSettings:
             ``focal_pt`` = the same with alpha as its first factor. ``qfl`` = ``focal`` without alpha. ``weighted`` = y
             times the hard focal loss. ``varifocal`` = y BCE for labelled samples, alpha s^g BCE for negatives.
         alpha, gamma: of focal loss.
-        normaliser: what divides the class loss: the number of positives or the sum of their labels.
+        normaliser: what divides the class loss: the number of positives, the sum of their labels or, for assigners that
+            declare it, of their class weights.
         class_weight, box_weight, quality_weight: of the three terms.
         quality: meaning of the auxiliary branch; ``objectness`` has no target of its own: the assigner replaces it.
     """
@@ -45,7 +46,7 @@ class LossSettings:
     classification: ClassForm = "focal"
     alpha: float = 0.25
     gamma: float = 2.0
-    normaliser: Literal["positives", "labels"] = "positives"
+    normaliser: Literal["positives", "labels", "weights"] = "positives"
     class_weight: float = 1.0
     box_weight: float = 1.0
     quality_weight: float = 1.0
@@ -107,6 +108,8 @@ def detection_losses(
 
     def classification() -> Term:
         total = _class_sum(settings, assignment, predictions.logits, targets.labels[samples.gt], reader)
+        if settings.normaliser == "weights":
+            return settings.class_weight * total, torch.where(samples.positive, samples.class_weight, 0).sum().detach()
         return settings.class_weight * total, positives if settings.normaliser == "positives" else labels
 
     def box() -> Term:

@@ -13,6 +13,13 @@ predicted box has matched a box of that class (precision).
 Both replace the shared class and box terms; the quality branch learns from the likeliest location of each bag, and that
 location is what the samples hold.
 
+The bag is the paper's: the 50 anchors of largest IoU over all levels, a number found for RetinaNet's nine anchors at a
+place. With one anchor at a place equal are the ranking by IoU, the mean-max, and the divisors: boxes for the positive
+term, n times that for the negative one, however many members bags have. Not equal is what 50 anchors are. Nine share a
+place, in three sizes and three shapes: theirs lie at few places, overlap the box well and choose a shape. Here they are
+50 places, further from the centre and of less overlap; and a box may hold fewer (a square below some 50 px does), all
+of which are its bag then. A smaller `bag` comes nearer to the number of their places.
+
 Departures from the authors' code, each deliberate:
 * the anchor, one square of 8 strides per location, only ranks the members of a bag, and P_loc = exp(-beta * (1 - GIoU))
   as the head regresses from points (the authors': a smooth L1 loss of anchor deltas);
@@ -50,7 +57,8 @@ class FreeAnchor(Assigner):
 
     Args:
         head: of the detector.
-        bag: locations in the bag of a box, the paper's n. Tuned by the authors for 9 anchors per location.
+        bag: most locations in the bag of a box, the paper's n, tuned by the authors for 9 anchors per location. Boxes
+            that hold fewer have them all in theirs; the negative term is divided by n all the same.
         threshold: IoU up to which a predicted box does not match at all, the paper's t.
         alpha: weight of the positive term, the paper's alpha; the negative term has 1 - alpha.
         gamma: focal exponent of the negative term, the paper's gamma.

@@ -14,8 +14,10 @@ Departures, each deliberate:
   weight 0 for that box, the location is ignored;
 * the target of the network is the zoo's box loss, GIoU (the paper: -log IoU), and a loss that is not a number counts as
   a large one;
-* the class loss is divided by the number of positives, as everybody's (the paper: by the sum of their weights), and
-  the quality branch, which the paper does not have, carries the same weights.
+* the class loss is divided by what the protocol says, as everybody's. In the paper one divisor serves class and box,
+  the sum of the weights of the positives (the port: the same, at least 1), as the box loss has it here in any case;
+  ``normaliser=weights`` divides the class loss by it too. As weights are at most 1, the class loss is larger by it;
+* the quality branch, which the paper does not have, carries the same weights; the number of positives divides it.
 
 The network's gradient comes from its cross-entropy alone, and reaches the FPN through RoIAlign: nothing is detached on
 that side. The weights themselves are detached: the detector's loss cannot lower itself by muting levels.
@@ -24,12 +26,13 @@ that side. The weights themselves are detached: the detector's loss cannot lower
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, inside_range
 from assigners.ops.boxes import giou_loss, ltrb
 from assigners.ops.segments import at, group_sum
@@ -53,6 +56,8 @@ class SAPD(Assigner):
         select_weight: the paper's lambda, weight of the network's cross-entropy.
         warmup: share of training in which the level of smallest loss alone counts (6 of the paper's 12 epochs).
         hidden: channels of the network (256 in the paper). None: as many as an FPN map has.
+        normaliser: what divides the class loss: the ``protocol``'s choice, or the sum of the positives' ``weights`` as
+            in the paper.
 
     Raises:
         ValueError: for an option out of range.
@@ -70,6 +75,7 @@ class SAPD(Assigner):
         select_weight: float = 0.1,
         warmup: float = 0.5,
         hidden: int | None = None,
+        normaliser: Literal["protocol", "weights"] = "protocol",
     ) -> None:
         super().__init__()
         if not 0 < shrink <= 1:
@@ -84,6 +90,7 @@ class SAPD(Assigner):
             raise ValueError(f"warmup is {warmup}; it is a share of training, 0 to 1")
         if hidden is not None and hidden < 1:
             raise ValueError(f"hidden is {hidden}; it must be >= 1")
+        self.declares = Declares(normaliser="weights" if normaliser == "weights" else None)
         self.shrink, self.eta, self.levels = shrink, eta, levels
         self.select_weight, self.warmup = select_weight, warmup
         self.network = FeatureSelection(head.channels, len(head.strides), hidden or head.channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assigners import registry
 from harness.core.errors import UserError, did_you_mean
@@ -12,7 +12,7 @@ from harness.paper.scales import Scale
 from harness.protocol.protocol import Protocol, load_protocol
 from harness.records.identity import UNKNOWN, RunSpec
 from harness.records.store import ResultsStore
-from harness.sweeps.plan import Choice, Plan, PlannedRun, Situation, Tuning, choose
+from harness.sweeps.plan import Choice, Plan, PlannedRun, Situation, Tuning, choose, share_training
 from harness.sweeps.request import Rerun
 
 CommandOf = Callable[["Place", Choice, Tuning, int], str]
@@ -127,7 +127,21 @@ def plan_table(
             obstacle = ""
         return PlannedRow(row, place, tuning, tuple(runs), obstacle, row.name in wanted)
 
-    return TablePlan(table, scale, seeds, tuple(map(planned, table.rows)), rerun, situation.problems)
+    rows = _sharing([planned(row) for row in table.rows], rerun)
+    return TablePlan(table, scale, seeds, rows, rerun, situation.problems)
+
+
+def _sharing(rows: Sequence[PlannedRow], rerun: Rerun) -> tuple[PlannedRow, ...]:
+    """The same rows; a row that tests what another one trains, as at several scales, takes its weights."""
+    wanted = [planned.runs for planned in rows if planned.wanted and planned.runs]
+    in_order = [run for same_seed in zip(*wanted, strict=True) for run in same_seed]
+    given = {run.run_id: run.weights_of for run in share_training(in_order, rerun)}
+    return tuple(
+        replace(
+            planned, runs=tuple(replace(run, weights_of=given.get(run.run_id, run.weights_of)) for run in planned.runs)
+        )
+        for planned in rows
+    )
 
 
 def _places(table: Table, scale: Scale, sources: Sequence[str]) -> dict[Kind, Place]:

@@ -2,7 +2,8 @@
 
 Two runs are the same run where their `RunSpec.question` is; they may be compared where their `Question` is, which
 leaves out the assigner and the seed; one stands for the other where their `answer_key` is, which leaves out options at
-today's defaults; and one has the other's weights where they are `trained_alike`.
+today's defaults; one that is evaluated otherwise takes the other's weights where their `training_key` is; and a trained
+one that waits for its record becomes the other where they are `trained_alike`.
 """
 
 from __future__ import annotations
@@ -126,6 +127,19 @@ def answer_key(
         changed: options that differ from today's defaults.
     """
     return assigner, canonical_hash(dict(changed)), protocol_hash, data.train.checksum, data.val.checksum, seed
+
+
+def training_key(
+    assigner: str, options: Mapping[str, Any], content: Mapping[str, Any], data: DataIdentity, seed: int
+) -> str:
+    """What two runs have in common exactly where one's weights are the other's, however they are evaluated.
+
+    Args:
+        options: all of them, or those that differ from today's defaults, for both runs alike.
+        content: of the protocol. Training reads all of it but the evaluation, of which only the times are part of it.
+    """
+    training = {**content, "evaluation": content["evaluation"]["every"]}
+    return canonical_hash([assigner, dict(options), training, data.train.checksum, seed])
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:

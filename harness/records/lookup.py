@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from assigners import registry
-from harness.records.identity import AnswerKey, RunSpec, answer_key
+from harness.records.identity import AnswerKey, RunSpec, answer_key, training_key
 from harness.records.names import oldest_first
 from harness.records.schema import RunRecord
 
@@ -28,6 +28,7 @@ class RecordIndex:
         for record in oldest_first(records):
             self._records.setdefault(record.assigner, []).append(record)
         self._answers: dict[str, dict[AnswerKey, RunRecord]] = {}
+        self._trained: dict[str, dict[str, list[RunRecord]]] = {}
 
     def answer(self, spec: RunSpec) -> RunRecord | None:
         """The newest record of this run, whatever its run id; None if there is none."""
@@ -44,6 +45,20 @@ class RecordIndex:
             }  # fmt: skip
         changed = _changed(spec.options, defaults)
         return self._answers[name].get(answer_key(name, changed, spec.protocol.digest, spec.data, spec.seed))
+
+    def twins(self, spec: RunSpec) -> list[RunRecord]:
+        """The records of runs that train as this one does and are evaluated otherwise, oldest first."""
+        name, defaults = spec.assigner, registry.option_defaults(spec.assigner)
+        if name not in self._trained:
+            known = self._trained.setdefault(name, {})
+            for record in self._records.get(name, ()):
+                changed = _changed(record.options, defaults)
+                key = training_key(name, changed, record.protocol.content, record.data, record.seed)
+                known.setdefault(key, []).append(record)
+        content = spec.protocol.content()
+        key = training_key(name, _changed(spec.options, defaults), content, spec.data, spec.seed)
+        alike = self._trained[name].get(key, ())
+        return [record for record in alike if record.protocol.content["evaluation"] != content["evaluation"]]
 
 
 def _changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

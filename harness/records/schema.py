@@ -141,7 +141,7 @@ class DeclaresPart(_Part):
     replaces: list[Literal["class", "box", "quality"]] = []
     quality: Literal["iou", "centerness", "objectness"] | None = None
     score: Literal["sqrt_product", "product"] | None = None
-    normaliser: Literal["positives", "labels"] | None = None
+    normaliser: Literal["positives", "labels", "weights"] | None = None
     nms: bool = True
     score_voting: bool = False
 

@@ -6,11 +6,10 @@ The paper's multi-scale rows are such runs: the same network, tested at thirteen
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from harness.records.identity import RunSpec
+from harness.records.lookup import RecordIndex
 from harness.records.names import newest_attempts
 from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
@@ -27,20 +26,17 @@ def find_twin(store: ResultsStore, spec: RunSpec, initial_weights: str | None) -
     Args:
         initial_weights: digest of the network before the first step; other code may begin elsewhere.
     """
-    content = spec.protocol.content()
-    training = _training(content)
     twins = [
         record
-        for record in newest_attempts(store.load_all()[0])
-        if (record.assigner, record.options, record.seed) == (spec.assigner, spec.options, spec.seed)
-        and record.equal.initial_weights == initial_weights
-        and record.data.train.checksum == spec.data.train.checksum
-        and _training(record.protocol.content) == training
-        and record.protocol.content["evaluation"] != content["evaluation"]  # a repeat trains
-        and weights_at_hand(store, record)
-        and store.folder(record.run_id).trace.exists()
+        for record in RecordIndex(newest_attempts(store.load_all()[0])).twins(spec)
+        if record.equal.initial_weights == initial_weights and adoptable(store, record)
     ]
     return max(twins, key=lambda record: record.created, default=None)
+
+
+def adoptable(store: ResultsStore, record: RunRecord) -> bool:
+    """Whether all that a twin is to take from a run lies here: its weights and its trace."""
+    return weights_at_hand(store, record) and store.folder(record.run_id).trace.exists()
 
 
 def adopt(trainer: Trainer, store: ResultsStore, twin: RunRecord) -> None:
@@ -71,8 +67,3 @@ def adopt(trainer: Trainer, store: ResultsStore, twin: RunRecord) -> None:
     )
     trainer.step_seconds.append(twin.cost.step_ms / 1000)
     trainer.latest = {name: value for name, value in progress.items() if name not in _COURSE}
-
-
-def _training(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What training reads of a protocol's content: all but the evaluation, of which only the times are part of it."""
-    return {**content, "evaluation": content["evaluation"]["every"]}

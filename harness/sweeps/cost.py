@@ -36,7 +36,7 @@ _AMOUNT = {
 class Cost:
     """What one run is expected to take."""
 
-    seconds: float  # training and evaluation
+    seconds: float  # training and evaluation; of a run that takes the weights of another the evaluation alone
     memory_mb: float | None  # the peak; None where no record knows it, as with other numbers of images in a step
     basis: str  # whose medians these are, for people
 
@@ -91,6 +91,8 @@ class Costs:
         Where nothing has done that work, over runs that did the same to fewer or more images, scaled; and where nothing
         was ever evaluated so, of training alone.
         """
+        if run.weights_of is not None:
+            return self._evaluation(run)
         content = run.spec.protocol.content()
         work, kind = _work(content), _work(content, _AMOUNT)
         trained = content["schedule"]["steps"] * content["schedule"]["batch_size"]  # images
@@ -106,6 +108,20 @@ class Costs:
         if chosen := self._closest(run, [known for known in self._known if known.training == training]):
             basis = f"training alone, per image as in {self._basis(chosen, run)}"
             return Cost(median(trained * known.train_image_s for known in chosen), None, basis)
+        return None
+
+    def _evaluation(self, run: PlannedRun) -> Cost | None:
+        """Of the evaluation alone: by image, and by pixel where nothing of that training was ever evaluated so."""
+        content = run.spec.protocol.content()
+        kind, images = _work(content, _AMOUNT), run.spec.data.val.images
+        if chosen := self._closest(run, [known for known in self._known if known.kind == kind]):
+            basis = f"per image as in {self._basis(chosen, run)}"
+            return Cost(images * median(known.eval_image_s for known in chosen), None, basis)
+        training = {**kind, "evaluation": None}
+        if chosen := self._closest(run, [known for known in self._known if known.training == training]):
+            pixels, basis = _tested_pixels(content), f"per tested pixel as in {self._basis(chosen, run)}"
+            image_s = median(known.eval_image_s * pixels / _tested_pixels(known.kind) for known in chosen)
+            return Cost(images * image_s, None, basis)
         return None
 
     def _closest(self, run: PlannedRun, pool: list[_Known]) -> list[_Known]:
@@ -219,3 +235,10 @@ def _evaluations(content: Mapping[str, Any]) -> int:
     numbers = numeric_keys(content)
     every, steps = int(numbers.get("evaluation.every", 0)), int(numbers.get("schedule.steps", 0))
     return 1 + ((steps - 1) // every if every else 0)
+
+
+def _tested_pixels(content: Mapping[str, Any]) -> int:
+    """What an evaluated image costs the network, as the pixels of squares with the short edges that it is tested at."""
+    evaluation = content["evaluation"]  # without what is off
+    edges: list[int] = evaluation.get("test_scales") or [content["data"]["short_edge"]]
+    return sum(edge * edge for edge in edges) * (2 if evaluation.get("test_flip") else 1)

@@ -32,7 +32,7 @@ _OWN_FAULTS = (RunFailed, UserError, RegistryError, MemoryError, OSError)  # any
 
 @dataclass(frozen=True)
 class Result:
-    """How one run of a sweep went; `error` is one line where it failed, `record` there where it ran."""
+    """How one run of a sweep went; `error` is one line where it failed or waits, `record` there where it ran."""
 
     run: PlannedRun
     outcome: Outcome
@@ -70,7 +70,12 @@ def carry_out(
     for _ in range(2):  # what another process holds is tried once more at the end
         for position, run in enumerate(waiting):
             before(position, waiting)
-            results[run.run_id] = result = _claimed(run, store, train)
+            giver = results.get(run.weights_of or "")
+            if giver is not None and giver.outcome == "in progress elsewhere":  # to begin now would be to train again
+                result = Result(run, "in progress elsewhere", f"it evaluates the weights of {giver.run.title}")
+            else:
+                result = _claimed(run, store, train)
+            results[run.run_id] = result
             after(result)
         waiting = [run for run in waiting if results[run.run_id].outcome == "in progress elsewhere"]
     return [results[run.run_id] for run in plan.runs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ from assigners.registry import AssignerSpec
 from harness.core.errors import UserError, did_you_mean, shorten
 from harness.protocol.protocol import DataSection, Protocol, canonical_hash, load_protocol
 from harness.records.failures import failure_path, load_failures
-from harness.records.identity import RunSpec, data_identity
+from harness.records.identity import RunSpec, data_identity, training_key
 from harness.records.lookup import RecordIndex
 from harness.records.schema import DataIdentity
 from harness.records.store import ResultsStore
@@ -54,6 +54,9 @@ class PlannedRun:
     state: State  # what the store held when the plan was made
     marks: Marks  # what `marks` gave at that time
     answer: str | None = None  # run id of the record that made it done: its own, or one from before an option was added
+    # The run whose weights it takes, being evaluated otherwise and nothing else: it has a record, or its turn comes
+    # before. None where it trains. That the network begins alike today is seen when it is run.
+    weights_of: str | None = None
 
     @property
     def run_id(self) -> str:
@@ -172,7 +175,21 @@ def make_plan(
         situation.planned(choice, tuning, request.data, seed, command_of(choice, tuning, seed))
         for seed, tuning, choice in product(request.seeds, searched, choices)
     ]
-    return Plan(tuple(runs), choices, searched, request.rerun, situation.problems)
+    return Plan(share_training(runs, request.rerun), choices, searched, request.rerun, situation.problems)
+
+
+def share_training(runs: Sequence[PlannedRun], rerun: Rerun) -> tuple[PlannedRun, ...]:
+    """The same runs; one that trains as an earlier one that is to be run takes the weights of that."""
+    wants, first, shared = Plan((), (), (), rerun).wants, dict[str, RunSpec](), []
+    for run in runs:
+        spec = run.spec
+        key = training_key(spec.assigner, spec.options, spec.protocol.content(), spec.data, spec.seed)
+        giver, trains = first.get(key), run.weights_of is None and run.state != "interrupted"
+        takes = trains and giver is not None and giver.protocol.evaluation != spec.protocol.evaluation
+        shared.append(replace(run, weights_of=giver.run_id) if takes and giver is not None else run)
+        if wants(run):
+            first.setdefault(key, spec)
+    return tuple(shared)
 
 
 class Situation:
@@ -199,7 +216,18 @@ class Situation:
         record = self._recorded.answer(spec)
         answer = record.run_id if record is not None else None
         state = "done" if answer is not None else self._unanswered(spec.run_id)
-        return PlannedRun(choice, tuning, spec, command, state, marks(self._store, spec.run_id), answer)
+        twin = self._twin(spec) if state != "interrupted" else None  # what has a checkpoint goes on from there
+        return PlannedRun(choice, tuning, spec, command, state, marks(self._store, spec.run_id), answer, twin)
+
+    def _twin(self, spec: RunSpec) -> str | None:
+        """The run of the store whose weights a run takes."""
+        twins = self._recorded.twins(spec)
+        if not twins:
+            return None
+
+        from harness.runs.reuse import adoptable
+
+        return next((record.run_id for record in reversed(twins) if adoptable(self._store, record)), None)
 
     def _unanswered(self, run_id: str) -> State:
         if run_id in self._failed:

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners.contract import Predictions, Step
+from assigners.contract import Assignment, Predictions, Step
+from detector.loss import LossSettings, detection_losses
 from harness.verify.published.oracles import ddod
 from tests.assigners.common import assigned, build, rows, run
 from tests.assigners.images import golden_image, one_image
@@ -129,7 +130,95 @@ def test_without_any_overlap_all_candidates_inside_are_positive():
     assert np.flatnonzero(answer(scene, blind)[0] == 0).tolist() == inside
 
 
-@pytest.mark.parametrize("options", [{"topk": 0}, {"alpha": -0.1}, {"alpha": 1.1}], ids=str)
+# ---- an assignment of its own for the box branch -------------------------------------------------------------------
+
+
+def by_branch(scene: Scene, predictions: Predictions, **options: object) -> tuple[np.ndarray, np.ndarray]:
+    """Slot of the box that each location learns to name, and of the one that it learns to bound ``[B, R]``."""
+    result = build("ddod", scene, **options)(scene.grid, scene.targets(), predictions, scene.step())
+    s = result.samples
+    named = replace(result, samples=replace(s, ok=s.positive))
+    bounded = replace(result, samples=replace(s, ok=s.box_weight > 0))
+    assert torch.equal(s.quality_weight, s.box_weight)
+    assert torch.equal(s.label, s.positive.float())
+    first, second = (assigned(part, scene.targets(), scene) for part in (named, bounded))
+    return first, second
+
+
+@given(scenes(), st.sampled_from([0.8, 1.0]), st.sampled_from([0.0, 0.5, 0.8]))
+def test_each_branch_equals_loops(scene, alpha, box_alpha):
+    predictions = scene.predictions(features=False)
+    ours = by_branch(scene, predictions, alpha=alpha, box_alpha=box_alpha)
+    for branch, own in zip(ours, (alpha, box_alpha), strict=True):
+        for image in range(scene.num_images):
+            boxes, labels = scene.boxes[image].astype(np.float64), scene.labels[image].tolist()
+            theirs = ddod.assign(scene.points, boxes, *detections(predictions, image), labels=labels, alpha=own)
+            wrong = set(np.flatnonzero(branch[image] != theirs).tolist())
+            assert not wrong - (unsure(scene, image, predictions, alpha=own) if wrong else set())
+
+
+@pytest.mark.parametrize("name", ["p03_seven_320x416", "p05_overlap_512x608"])
+def test_the_branches_of_trained_predictions_differ(name):
+    scene, predictions, _ = golden_image(name)
+    names, bounds = by_branch(scene, predictions, box_alpha=0.5)
+    assert (names != bounds).any()
+    np.testing.assert_array_equal(names, answer(scene, predictions))
+    np.testing.assert_array_equal(bounds, answer(scene, predictions, alpha=0.5))
+
+
+def losses(scene: Scene, predictions: Predictions, form: str, **options: object) -> dict[str, torch.Tensor]:
+    """The shared loss with a region in which nothing is a negative; of the quality branch the sum, not divided."""
+    regions = [torch.tensor([[0.0, 0.0, 100.0, 90.0]])] * scene.num_images
+    targets = scene.targets(ignore=regions)
+    result: Assignment = build("ddod", scene, **options)(scene.grid, targets, predictions, scene.step())
+    settings_ = LossSettings(classification=form)
+    parts, _ = detection_losses(settings_, scene.grid, targets, predictions, result)
+    return parts | {"quality": parts["quality"] * result.samples.positive.sum().clamp(min=1)}
+
+
+@given(scenes(**SMALL), st.sampled_from(["focal", "qfl", "varifocal"]))
+@FEW
+def test_each_branch_learns_as_if_its_assignment_were_alone(scene, form):
+    """The box branch's own places take nothing from the class loss, in regions without negatives too."""
+    predictions = scene.predictions(features=False)
+    both = losses(scene, predictions, form, box_alpha=0.5)
+    names, bounds = losses(scene, predictions, form), losses(scene, predictions, form, alpha=0.5)
+    torch.testing.assert_close(both["class"], names["class"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(both["box"], bounds["box"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(both["quality"], bounds["quality"], rtol=1e-5, atol=1e-6)
+
+
+@given(scenes(**SMALL))
+@FEW
+def test_equal_weights_of_both_branches_are_one_assignment(scene):
+    twice, once = (run(build("ddod", scene, **options), scene) for options in ({"box_alpha": 0.8}, {}))
+    np.testing.assert_array_equal(rows(twice), rows(once))
+    assert torch.equal(twice.samples.positive, once.samples.positive)
+    assert torch.equal(twice.negative_weight, once.negative_weight)
+
+
+def test_five_candidates_by_hand():
+    """One candidate a level, by score and overlap: P3 0.9 and 1/4, P4 0.1 and 1, the others 0.1 and 1/4.
+
+    Fits at alpha 0.8 are 0.323, 0.631 and three of 0.208: mean and deviation 0.499, which P4 alone passes. At alpha 0.5
+    they are 0.474, 0.316 and 0.158: 0.394, which P3 alone passes.
+    """
+    scene = one_image([[0, 0, 128, 128]], size=(128, 128))
+    predictions = scene.predictions(features=False)
+    fine, coarse = (int(np.flatnonzero((scene.points.xy == xy).all(axis=1))[0]) for xy in (60.0, 56.0))
+    scores = torch.full_like(predictions.logits, 0.1)
+    scores[0, fine] = 0.9
+    boxes = torch.tensor([0.0, 0.0, 64.0, 64.0]).expand_as(predictions.boxes).clone()
+    boxes[0, coarse] = torch.tensor([0.0, 0.0, 128.0, 128.0])
+    made = replace(predictions, logits=scores.logit(), boxes=boxes)
+    names, bounds = by_branch(scene, made, topk=1, box_alpha=0.5)
+    assert np.flatnonzero(names[0] == 0).tolist() == [coarse]
+    assert np.flatnonzero(bounds[0] == 0).tolist() == [fine]
+
+
+@pytest.mark.parametrize(
+    "options", [{"topk": 0}, {"alpha": -0.1}, {"alpha": 1.1}, {"box_alpha": -0.1}, {"box_alpha": 1.1}], ids=str
+)
 def test_bad_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         build("ddod", one_image([]), **options)

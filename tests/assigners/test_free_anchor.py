@@ -18,6 +18,7 @@ from harness.verify.answers import WEIGHTS
 from harness.verify.published.cases import read_case
 from harness.verify.published.compare import compare
 from harness.verify.published.oracles import free_anchor
+from harness.verify.published.oracles.geometry import iou
 from harness.verify.subject import find_subject
 from tests.assigners.common import assert_close_rows, build, permuted, rows, run
 from tests.assigners.images import one_image
@@ -56,6 +57,12 @@ def match_of(scene: Scene, maps: Predictions, **options: object) -> torch.Tensor
     assigner, targets = build("free_anchor", scene, **options), scene.targets()
     match = assigner._match(scene.grid, targets, maps, inside_pairs(scene.grid, targets))
     return match.view(maps.logits.shape)
+
+
+def bag_in(scene: Scene, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Location and existence of the members of each bag ``[G, bag]``."""
+    assigner, targets = build("free_anchor", scene, **options), scene.targets()
+    return assigner._bags(scene.grid, targets, inside_pairs(scene.grid, targets))
 
 
 # ---- the rule -------------------------------------------------------------------------------------------------------
@@ -218,6 +225,66 @@ def test_samples_teach_the_quality_branch_alone(scene):
         )
         own = products[int(targets.slot[k])]
         assert own[bag.index(location)] == pytest.approx(max(own), rel=1e-5)
+
+
+# ---- the size of a bag ----------------------------------------------------------------------------------------------
+
+
+def test_a_small_box_has_all_its_places_in_the_bag():
+    """A box of 40 px at the corner holds 25 places of P3, four of P4 and one each of P5 and P6: 31 in all."""
+    scene = one_image([[0, 0, 40, 40]])
+    maps = fitting(scene)
+    location, ok = bag_in(scene)
+    assert sorted(location[0, ok[0]].tolist()) == sorted(free_anchor.bag_of(scene.points, [0.0, 0.0, 40.0, 40.0], 50))
+    assert np.bincount(scene.points.level[location[0, ok[0]]]).tolist() == [25, 4, 1, 1]
+    found = {bag: answer(scene, maps, bag=bag).losses for bag in (31, 50, 500)}
+    for losses in found.values():
+        torch.testing.assert_close(losses["positive_bag"][0], found[31]["positive_bag"][0])
+    # The divisor is the bag as asked for, not as filled.
+    negative = [bag * losses["negative_bag"][0].item() for bag, losses in found.items()]
+    assert negative == pytest.approx([negative[0]] * 3, rel=1e-5)
+
+
+def test_a_large_box_has_fifty():
+    scene = one_image([[0, 0, 200, 220], [10, 10, 30, 30]])
+    location, ok = bag_in(scene)
+    assert ok.sum(dim=1).tolist() == [50, len(free_anchor.bag_of(scene.points, [10.0, 10.0, 30.0, 30.0], 50))]
+    assert len(set(location[0].tolist())) == 50  # places: no location is in a bag twice
+    theirs = free_anchor.bag_of(scene.points, [0.0, 0.0, 200.0, 220.0], 50)
+    overlaps = [
+        sorted(iou(free_anchor.anchor(scene.points, r), [0.0, 0.0, 200.0, 220.0]) for r in members)
+        for members in (theirs, location[0].tolist())
+    ]
+    assert overlaps[0] == pytest.approx(overlaps[1], abs=1e-6)  # equal overlaps leave a choice
+
+
+@given(scenes(sides=(128,), max_images=2, max_boxes=4), st.sampled_from([20, 50]))
+@settings(max_examples=10)
+def test_maps_with_fewer_places_than_a_bag(scene, bag):
+    """21 locations in all."""
+    small = replace(scene, strides=(32, 64, 128))
+    assert small.grid.num_locations < 50
+    maps = fitting(small)
+    found = answer(small, maps, bag=bag).losses
+    expected = dict.fromkeys(found, 0.0)
+    for image in range(small.num_images):
+        picture, labels = one_picture(small, maps, image)
+        for name, (total, _) in free_anchor.losses(*picture, labels=labels, bag=bag).items():
+            expected[name] += total
+    for name, total in expected.items():
+        assert found[name][0].item() == pytest.approx(total, rel=1e-4, abs=1e-6)
+
+
+@given(scenes(**SMALL, min_boxes=1))
+@settings(max_examples=10)
+def test_a_smaller_bag_is_the_beginning_of_a_larger_one(scene):
+    maps = fitting(scene)
+    few, many = bag_in(scene, bag=9), bag_in(scene, bag=50)
+    for g in range(scene.targets().num_boxes):
+        inner, outer = ({*location[g, ok[g]].tolist()} for location, ok in (few, many))
+        assert inner <= outer
+        assert len(inner) == min(9, len(outer))
+    assert answer(scene, maps, bag=9).losses["positive_bag"][1] == answer(scene, maps).losses["positive_bag"][1]
 
 
 # ---- edges ----------------------------------------------------------------------------------------------------------

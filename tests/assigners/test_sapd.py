@@ -10,8 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assigners.contract import Assignment, Step
+from assigners.contract import Assignment, Declares, Step
 from assigners.parts import level_selection as feature_selection
+from detector.loss import LossSettings, detection_losses
+from detector.postprocess import InferenceSettings
+from detector.settings import effective_settings
 from harness.verify.published.oracles import sapd
 from tests.assigners.common import assigned, build, rows
 from tests.assigners.images import one_image
@@ -229,6 +232,60 @@ def test_a_box_between_the_points_of_all_levels_asks_for_nothing():
         assert len(np.unique(rows(result)[:, 0])) == found
 
 
+# ---- what divides the losses ----------------------------------------------------------------------------------------
+
+
+def shared_losses(scene: Scene, progress: float, **options: object) -> dict[str, torch.Tensor]:
+    """The shared loss as the assigner's declarations have it."""
+    assigner, targets, predictions = build("sapd", scene, **options), scene.targets(), scene.predictions()
+    result = assigner(scene.grid, targets, predictions, Step(progress=progress))
+    settings_, _ = effective_settings(LossSettings(), InferenceSettings(), assigner.declares)
+    return detection_losses(settings_, scene.grid, targets, predictions, result)[0]
+
+
+@given(scenes(**SMALL, min_boxes=1), st.sampled_from([EARLY, LATE]))
+@settings(max_examples=10)
+def test_the_papers_normaliser_is_the_sum_of_the_weights(scene, progress):
+    logits = level_logits(scene)
+    results = [oracle(scene, image, progress, logits) for image in range(scene.num_images)]
+    if any(decided_by_rounding(r, 3) for r in results):
+        return
+    weight = sum(float(r.weight[r.owner >= 0].sum()) for r in results)
+    positives = sum(int(((r.owner >= 0) & (r.weight > 0)).sum()) for r in results)
+    ours, papers = (shared_losses(scene, progress, normaliser=n) for n in ("protocol", "weights"))
+    assert papers["class"].item() * max(weight, 1) == pytest.approx(ours["class"].item() * max(positives, 1), rel=1e-4)
+    for name in ours.keys() - {"class"}:
+        assert torch.equal(ours[name], papers[name])
+
+
+def test_four_positives_by_hand():
+    """Of a box of 128 px P6 covers four cells 32 px from two sides and 96 from the others, each 1/9; eta 0.5 makes 1/3.
+
+    In the warm-up one level counts. Four weights of 1/3 make 4/3 where four positives make 4: three times the loss.
+    """
+    scene = one_image([[0, 0, 128, 128]], size=(128, 128))
+    maps, fitting = scene.predictions(), torch.from_numpy(scene.points.level == 3)
+    maps.logits.fill_(-4.0)[0, fitting, 0] = 4.0
+    maps.boxes[0, fitting] = torch.tensor([0.0, 0.0, 128.0, 128.0])
+    found = {}
+    for normaliser in ("protocol", "weights"):
+        assigner = build("sapd", scene, normaliser=normaliser, shrink=0.9, eta=0.5)
+        result = assigner(scene.grid, scene.targets(), maps, Step(progress=EARLY))
+        s = result.samples
+        assert s.level[s.ok].tolist() == [3] * 4
+        torch.testing.assert_close(s.class_weight[s.ok], torch.full((4,), 1 / 3))
+        settings_, _ = effective_settings(LossSettings(), InferenceSettings(), assigner.declares)
+        losses, _ = detection_losses(settings_, scene.grid, scene.targets(), maps, result)
+        found[normaliser] = losses["class"].item()
+    assert found["weights"] == pytest.approx(3 * found["protocol"], rel=1e-5)
+
+
+def test_the_normaliser_is_declared():
+    scene = one_image([])
+    assert build("sapd", scene).declares == Declares()
+    assert build("sapd", scene, normaliser="weights").declares == Declares(normaliser="weights")
+
+
 # ---- learning -------------------------------------------------------------------------------------------------------
 
 
@@ -287,7 +344,7 @@ def test_crowds_are_looked_at_in_parts_with_the_same_result(monkeypatch):
 @pytest.mark.parametrize(
     "option",
     [{"shrink": 0.0}, {"shrink": 1.5}, {"eta": -1.0}, {"levels": 0}, {"select_weight": -0.1}, {"warmup": 1.5},
-     {"warmup": -0.5}, {"hidden": 0}],
+     {"warmup": -0.5}, {"hidden": 0}, {"normaliser": "positives"}],
 )  # fmt: skip
 def test_bad_options(option):
     with pytest.raises(ValueError, match=next(iter(option))):

@@ -308,7 +308,10 @@ def test_a_replaced_term_is_skipped_and_own_terms_are_divided_by_their_own_count
     assert losses["extra"].item() == 6.0  # the count is at least 1
 
 
-@pytest.mark.parametrize(("normaliser", "divisor"), [("positives", 5.0), ("labels", 1 + 1 + 0.4 + 1 + 0.9)])
+@pytest.mark.parametrize(
+    ("normaliser", "divisor"),
+    [("positives", 5.0), ("labels", 1 + 1 + 0.4 + 1 + 0.9), ("weights", 1 + 1 + 0.5 + 1 + 1)],
+)
 def test_the_normaliser(normaliser, divisor):
     grid = make_grid()
     targets, predictions = make_targets(grid), make_predictions(grid)
@@ -320,7 +323,7 @@ def test_the_normaliser(normaliser, divisor):
     rejected = [replace(row, label=0.1) for row in ON_GRID[:2]] + [Row(2, 0, 3, 0, 0.0, positive=False)]
     few = make_assignment(grid, rejected, on_grid=True)
     losses, _ = detection_losses(settings, grid, targets, predictions, few)
-    clamped = 2.0 if normaliser == "positives" else 1.0
+    clamped = 1.0 if normaliser == "labels" else 2.0  # the third row is none of the positives, whatever it weighs
     assert losses["class"].item() == pytest.approx(oracle(targets, predictions, few, rejected) / clamped, rel=1e-5)
 
 

@@ -376,10 +376,41 @@ def test_the_papers_table_7_is_planned_without_its_data(call, engine):
     rows = json.loads(result.stdout)["rows"]
     assert len(rows) == 19
     assert [row["row"] for row in rows] == list(published(7))
-    assert {row["remark"] for row in rows} <= {NOT_REGISTERED, "needs --data coco:DIR"}
+    assert {row["remark"] for row in rows[:16]} <= {NOT_REGISTERED, "needs --data coco:DIR"}
+    assert [row["remark"] for row in rows[16:]] == [
+        f"needs --data coco:DIR; evaluated alone, on the weights of row {giver}" for giver in (14, 15, 16)
+    ]
+    assert [row["evaluated_alone"] for row in rows] == [0] * 16 + [3] * 3
     assert all(row["seconds"] is None for row in rows)
     assert len({row["protocol"]["hash"] for row in rows}) == 4
     assert "unknown" in call(7, "--scale", "paper", "--dry-run").stdout
+
+
+def test_rows_at_several_scales_are_planned_as_evaluations_of_what_is_trained_once(call, engine):
+    rows = {row["row"]: row for row in plan_of_7(call)}
+    assert [rows[name]["evaluated_alone"] for name in rows] == [0] * 16 + [1] * 3
+    assert "57 runs" in call(7, "--dry-run").stdout
+    assert "; 9 of them only evaluated, on the weights of others; " in call(7, "--dry-run").stdout
+    # Alone they train: nothing of what they test is there, nor will be.
+    rows = {row["row"]: row for row in plan_of_7(call, "--only", "16,17")}
+    assert [rows[name]["evaluated_alone"] for name in ("16", "17")] == [0, 0]
+
+    assert call(7, "--seeds", 1, "--only", 14).exit_code == 0
+    assert {row["row"]: row for row in plan_of_7(call)}["17"]["evaluated_alone"] == 0  # a record without its weights
+    store = ResultsStore(Path("results"))
+    (record,) = store.load_all()[0]
+    folder = store.folder(record.run_id)
+    for path in (folder.network, folder.trace):
+        path.write_bytes(b"")
+    row = {row["row"]: row for row in plan_of_7(call)}["17"]
+    assert row["remark"].startswith("evaluated alone, on the weights of row 14; per tested pixel as in 1 run of atss")
+    # Three scales of 3/4, 1 and 5/4, each mirrored too, and five images at 3 ms; the training's 5 s are not counted.
+    passes = 2 * (96**2 + 128**2 + 160**2) / 128**2
+    assert row["seconds"] == pytest.approx(data_of().val.images * 0.003 * passes)
+
+
+def plan_of_7(call, *words):
+    return json.loads(call(7, "--seeds", 1, "--dry-run", "--json", *words).stdout)["rows"]
 
 
 def test_a_probe_is_the_smallest_run_of_each_row_and_tells_a_plan_its_cost(call, engine):
@@ -469,14 +500,30 @@ def test_no_table_mixes_protocols(tmp_path, engine):
             assert {run.spec.protocol for run in planned.runs} <= {planned.protocol}
 
 
+LEAST = """
+[data]
+train_images = 4
+val_images = 2
+short_edge = 64
+long_edge = 64
+[model]
+backbone = "test_resnet"
+channels = 8
+head_depth = 1
+[schedule]
+optimizer = "adamw"
+lr = 1e-3
+batch_size = 2
+steps = 2
+warmup_steps = 1
+[evaluation]
+score_threshold = 0.0
+"""
+
+
 def test_a_real_table_end_to_end(tmp_path, monkeypatch):
     protocol = tmp_path / "least.toml"
-    protocol.write_text(
-        "[data]\ntrain_images = 4\nval_images = 2\nshort_edge = 64\nlong_edge = 64\n"
-        '[model]\nbackbone = "test_resnet"\nchannels = 8\nhead_depth = 1\n'
-        '[schedule]\noptimizer = "adamw"\nlr = 1e-3\nbatch_size = 2\nsteps = 2\nwarmup_steps = 1\n'
-        "[evaluation]\nscore_threshold = 0.0\n"
-    )
+    protocol.write_text(LEAST)
     monkeypatch.setitem(scales.SCALES, "cpu", replace(SCALES["cpu"], protocols={"shapes": str(protocol)}))
     monkeypatch.chdir(tmp_path)
     words = ["table", "4", "--seeds", "2", "--device", "cpu", "--threads", "1", "--workers", "0", "--json"]
@@ -489,3 +536,28 @@ def test_a_real_table_end_to_end(tmp_path, monkeypatch):
     assert len(list(Path("results/runs").glob("*.json"))) == 6
     commands = {record.command for record in ResultsStore(Path("results")).load_all()[0]}
     assert "harness run --assigner qd --data shapes --protocol least.toml --seed 1 --threads 1 --device cpu" in commands
+
+
+def test_a_real_table_7_trains_once_and_tests_twice(tmp_path, monkeypatch):
+    protocol = tmp_path / "least.toml"
+    protocol.write_text(LEAST)
+    least = replace(
+        SCALES["cpu"], protocols={"shapes": str(protocol)}, backbones={"resnext101_64x4d": "test_resnet"},
+        test_scales=(64, 96),
+    )  # fmt: skip
+    monkeypatch.setitem(scales.SCALES, "cpu", least)
+    rows = [replace(row, backbone=row.backbone and "resnext101_64x4d", deformable=False) for row in TABLES[7].rows]
+    monkeypatch.setitem(TABLES, 7, replace(TABLES[7], rows=tuple(rows)))
+    monkeypatch.chdir(tmp_path)
+    words = ["table", "7", "--seeds", "1", "--only", "14,16,17,19", "--device", "cpu", "--threads", "1"]
+    planned = CliRunner().invoke(main, [*words, "--dry-run", "--json"])
+    assert [row["evaluated_alone"] for row in json.loads(planned.stdout)["rows"][13:]] == [0, 0, 0, 1, 0, 1]
+    result = CliRunner().invoke(main, [*words, "--workers", "0"])
+    assert result.exit_code == 0, result.output
+    ids = {name: row["run_ids"] for name, row in written("table-7-cpu").items()}
+    records = {record.run_id: record for record in ResultsStore(Path("results")).load_all()[0]}
+    assert len(records) == 4
+    for trained, tested in (("14", "17"), ("16", "19")):
+        assert "trained_as" not in records[ids[trained]].progress
+        assert records[ids[tested]].progress["trained_as"] == ids[trained]
+    assert result.output.count("trained as") == 2

@@ -61,3 +61,16 @@ def test_restart_trains_and_damaged_weights_are_told(tmp_path):
         (left.work_dir / "network.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match=r"network\.safetensors cannot be read"):
         run(request(tmp_path, "center", small_protocol(evaluation={"nms_iou": 0.4})))
+
+
+def test_weights_from_before_an_option_are_used(tmp_path):
+    """A record that does not know an option was trained with its default."""
+    first = run(request(tmp_path, "atss", small_protocol()))
+    (path,) = ResultsStore(tmp_path).record_files(first.record.run_id)
+    content = json.loads(path.read_text())
+    del content["options"]["fallback_max"]
+    path.write_text(json.dumps(content))
+    flipped = small_protocol(evaluation={"test_flip": True})
+    assert run(request(tmp_path, "atss", flipped)).record.progress["trained_as"] == first.record.run_id
+    other = request(tmp_path, "atss", flipped, options={"fallback_max": True})
+    assert "trained_as" not in run(other).record.progress

@@ -293,6 +293,27 @@ def test_ctrl_c_outside_of_the_training_says_the_same(sweep, engine):
     assert not Path("out/failed").exists()
 
 
+# --- runs that differ in their evaluation alone --------------------------------------------------------------------
+
+
+def test_a_run_does_not_train_again_what_another_process_is_training(sweep, engine):
+    words = ("-a", "atss", "--seeds", 1, "--tune", "evaluation.nms_iou=1,0.5")
+    with exclusively(store().folder(run_id("atss", 0)).claim, wait=False):
+        result = sweep(*words)
+    assert not engine.asked
+    assert "in progress elsewhere: it evaluates the weights of atss" in result.stdout
+    assert sweep(*words).exit_code == 0
+    assert engine.asked == [("atss", 0)] * 2  # in order: the second one finds what the first one trained
+
+
+def test_a_preview_tells_who_takes_whose_weights(sweep, engine):
+    words = ("-a", "atss,center", "--seeds", 1, "--tune", "evaluation.nms_iou=1,0.5", "--dry-run", "--json")
+    runs = json.loads(sweep(*words).stdout)["runs"]
+    taken = {run["run_id"]: run["weights_of"] for run in runs}
+    assert sorted(filter(None, taken.values())) == sorted(run_id(name, 0) for name in ("atss", "center"))
+    assert all(taken[giver] is None for giver in filter(None, taken.values()))
+
+
 # --- several processes -------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -14,7 +15,7 @@ from harness.protocol.protocol import load_protocol
 from harness.records.identity import UNKNOWN, RunSpec, question_of
 from harness.sweeps.cost import Cost, Costs, Spread, paired_spread
 from harness.sweeps.execute import sensitivity
-from harness.sweeps.plan import Choice, PlannedRun, choose, tunings
+from harness.sweeps.plan import Choice, PlannedRun, choose, share_training, tunings
 from harness.sweeps.request import expand, read_sweep, sweep_request
 from tests.support.fakes import DATA, changed, data_part, make_record
 
@@ -200,6 +201,52 @@ def test_evaluations_while_training_are_part_of_the_cost():
     made = make_record(often, environment={"device": "here"})
     made = changed(made, cost={"train_s": 10.0, "eval_ms_per_image": 200.0})
     assert Costs([made], "here").of(planned(often)).seconds == 13.0  # after 20, 40 and all 60 steps
+
+
+def test_a_run_with_the_weights_of_another_costs_its_evaluation():
+    tiny, mirrored = load_protocol("tiny"), load_protocol("tiny", ("evaluation.test_flip=true",))
+    scaled = load_protocol("tiny", ("evaluation.test_flip=true", "evaluation.test_scales=[64,128]"))
+    assert tiny.data.short_edge == 128
+    made = changed(
+        make_record(tiny, environment={"device": "here"}), cost={"train_s": 50.0, "eval_ms_per_image": 200.0}
+    )
+    costs = Costs([], "here")
+
+    def evaluated(protocol):
+        return costs.of(replace(planned(protocol), weights_of="another"))
+
+    assert evaluated(mirrored) is None
+    costs.add(made)
+    # Five images at 200 ms; mirrored they are twice the pixels, and a fourth more at half the edge.
+    assert evaluated(tiny) == Cost(1.0, None, "per image as in 1 run of center")
+    assert evaluated(mirrored) == Cost(2.0, None, "per tested pixel as in 1 run of center")
+    assert evaluated(scaled) == Cost(2.5, None, "per tested pixel as in 1 run of center")
+    told = make_record(mirrored, environment={"device": "here"})
+    costs.add(changed(told, cost={"train_s": 50.0, "eval_ms_per_image": 300.0}))
+    assert evaluated(mirrored) == Cost(1.5, None, "per image as in 1 run of center")
+    assert costs.of(planned(mirrored)).seconds == 51.5  # one that trains
+
+
+def test_training_is_shared_in_the_order_of_the_plan():
+    tiny, flipped = load_protocol("tiny"), load_protocol("tiny", ("evaluation.test_flip=true",))
+    often = load_protocol("tiny", ("evaluation.every=20",))
+    first, second = planned(tiny), planned(flipped)
+
+    def givers(*runs, rerun="never"):
+        return [run.weights_of for run in share_training(runs, rerun)]
+
+    assert givers(first, second) == [None, first.run_id]
+    assert givers(second, first) == [None, second.run_id]
+    assert givers(first, first, planned(often), planned(flipped, "atss")) == [None] * 4
+    other_seed = replace(second, spec=replace(second.spec, seed=1))
+    assert givers(first, other_seed) == [None, None]
+    # What has a checkpoint goes on from there; what is not to be run leaves no weights.
+    assert givers(first, replace(second, state="interrupted")) == [None, None]
+    assert givers(replace(first, state="interrupted"), second) == [None, first.run_id]
+    for state in ("done", "failed"):
+        assert givers(replace(first, state=state), second) == [None, None]
+    assert givers(replace(first, state="failed"), second, rerun="failed") == [None, first.run_id]
+    assert givers(first, replace(second, weights_of="of the store")) == [None, "of the store"]
 
 
 def test_the_spread_is_pooled_over_pairs_that_share_two_seeds():

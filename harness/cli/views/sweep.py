@@ -52,7 +52,10 @@ def show_preview(
 def preview_json(plan: Plan, table: Sequence[SweepRow], need: Need | None) -> dict[str, Any]:
     """The same for a program; times in seconds."""
     return {
-        "runs": [{**_run_json(run), "state": run.state, "to_run": plan.wants(run)} for run in plan.runs],
+        "runs": [
+            {**_run_json(run), "state": run.state, "to_run": plan.wants(run), "weights_of": run.weights_of}
+            for run in plan.runs
+        ],
         "assigners": [asdict(row) for row in table],
         "total": asdict(_total(table)),
         "seeds": asdict(need) if need is not None else None,

@@ -64,7 +64,9 @@ def show_plan(screen: Console, plan: TablePlan, costs: Costs) -> None:
         if plan.wants(run)
     }
     time = duration(costs.seconds(runs.values()))
-    say(screen, f"to run: {len(runs)} runs, rows that come to the same run counted once; {time}")
+    evaluated = sum(run.weights_of is not None for run in runs.values())
+    alone = f"; {evaluated} of them only evaluated, on the weights of others" if evaluated else ""
+    say(screen, f"to run: {len(runs)} runs, rows that come to the same run counted once{alone}; {time}")
     for place in dict.fromkeys(planned.place for planned in plan.rows):
         base, data = load_protocol(place.origin), place.data or "data to be named"
         say(screen, f"protocol {base.name} ({base.digest}) on {data}, changed as each row says")
@@ -77,6 +79,11 @@ def row_json(planned: PlannedRow, costs: Costs, plan: TablePlan) -> dict[str, An
     if basis and planned.place.data is None:
         basis += ", evaluation left out"
     remark = basis or ("no record" if todo and not planned.obstacle else "")
+    taken = [run.weights_of for run in todo if run.weights_of is not None]
+    names = {run_id: f"row {other.row.name}" for other in plan.rows for run in other.runs
+             for run_id in (run.run_id, run.answer)}  # fmt: skip
+    givers = ", ".join(dict.fromkeys(names.get(run_id, f"run {run_id}") for run_id in taken))
+    alone = f"evaluated alone, on the weights of {givers}" if taken else ""
     return {
         "row": planned.row.name,
         "assigner": planned.row.assigner,
@@ -86,9 +93,10 @@ def row_json(planned: PlannedRow, costs: Costs, plan: TablePlan) -> dict[str, An
         "states": by_state(planned.runs),
         "wanted": planned.wanted,
         "to_run": len(todo),
+        "evaluated_alone": len(taken),  # of these
         "seconds": seconds if todo else None,
         "memory_mb": memory,
-        "remark": "; ".join(filter(None, (planned.obstacle, remark))),
+        "remark": "; ".join(filter(None, (planned.obstacle, alone, remark))),
     }
 
 
