@@ -103,6 +103,11 @@ class Targets:
         )
 
     @property
+    def index(self) -> Tensor:
+        """Position ``[G]`` of each box among all."""
+        return torch.arange(self.num_boxes, device=self.boxes.device)
+
+    @property
     def num_boxes(self) -> int:
         """Number G of ground-truth boxes in the whole batch."""
         return self.boxes.shape[0]
@@ -187,8 +192,11 @@ class Samples:
 
     @staticmethod
     def at_locations(grid: Grid, location: Tensor, gt: Tensor, ok: Tensor) -> Samples:
-        """Hard positives (label and weights 1) at flat grid locations ``[S]``; rows with ``ok`` false are dummies."""
-        location = torch.where(ok, location, 0)
+        """Hard positives (label and weights 1) at flat grid locations, a row for each; all broadcast to one shape.
+
+        Rows with ``ok`` false are dummies.
+        """
+        location, gt, ok = (t.flatten() for t in torch.broadcast_tensors(torch.where(ok, location, 0), gt, ok))
         level, uv = grid.map_coordinates(location)
         weight = ok.to(uv.dtype)
         return Samples(
@@ -294,4 +302,8 @@ class Assigner(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign one batch, in float32, without a host synchronisation and without a loop over boxes or images."""
+        """Assign one batch, in float32, without a host synchronisation and without a loop over boxes or images.
+
+        Raises:
+            ValueError: without what the rule `needs`.
+        """

@@ -94,6 +94,11 @@ class Grid:
         """Number L of pyramid levels."""
         return len(self.strides)
 
+    @property
+    def level_size(self) -> Tensor:
+        """Columns and rows of each level, ``[L, 2]`` int64."""
+        return torch.stack((self.level_width, self.level_height), dim=-1)
+
     def cell(self, image: Tensor, location: Tensor) -> Tensor:
         """Flat index into ``[B * R]`` of locations of images, both of one shape or broadcast."""
         return image * self.num_locations + location

@@ -53,6 +53,15 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     return torch.cat((values, values.new_zeros(1)))[index]
 
 
+def marked(index: Tensor, ok: Tensor, size: int) -> Tensor:
+    """Which of the places ``[size]`` rows with `ok` ``[...]`` are at, bool; `index` and `ok` are of one shape.
+
+    A count, not a flag: other rows add 0, and a sum has no order where a write would have one.
+    """
+    count = torch.zeros(size, dtype=torch.int32, device=index.device)
+    return count.index_add(0, index.flatten(), ok.flatten().int()) > 0
+
+
 def consecutive(key: Tensor) -> Tensor:
     """Numbers from 0 for integer keys ``[P]``, equal for equal keys: a table of all possible keys would be large."""
     ordered, order = torch.sort(key)

@@ -9,12 +9,14 @@ backward together on a CPU, and with an order of summation in the backward that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Targets
 from assigners.grid import Grid
@@ -22,11 +24,19 @@ from assigners.parts.map_reader import corners
 
 Extractor = Literal["roi_align", "roi_align_mean", "roi_pool"]
 
+CHUNK = 512  # boxes whose features are held at once: 128 MB at 256 channels and 7 x 7 bins
 
-def few_boxes(targets: Targets, start: int, count: int) -> Targets:
-    """`count` of the boxes from `start` on: as much of the targets as this module reads."""
-    part = slice(start, start + count)
-    return replace(targets, boxes=targets.boxes[part], image=targets.image[part])
+
+def by_boxes(read: Callable[..., Tensor], features: tuple[Tensor, ...], grid: Grid, targets: Targets) -> Tensor:
+    """What ``read(features, grid, targets)`` makes ``[N, ...]`` of N boxes and their features, `CHUNK` boxes at a time.
+
+    Of crowds only the answer is kept; the backward pass pools again.
+    """
+    if targets.num_boxes <= CHUNK:
+        return read(features, grid, targets)
+    parts = zip(targets.boxes.split(CHUNK), targets.image.split(CHUNK), strict=True)
+    few = (replace(targets, boxes=boxes, image=image) for boxes, image in parts)  # as much as this module reads
+    return torch.cat([checkpoint(read, features, grid, each, use_reentrant=False) for each in few])
 
 
 def box_features(

@@ -74,12 +74,10 @@ class CenterNet(Assigner):
         center, near = steps == 0, steps <= 1
 
         heat = torch.exp(-distance)
-        cell = grid.cell(at(targets.image, gt), location)
-        cells = targets.num_images * grid.num_locations
         rank = at(box_rank(targets), gt)
-        learns = one_box_each(cell, distance, rank, near, cells)
+        learns = one_box_each(pairs.cell, distance, rank, near, targets.num_images * grid.num_locations)
         # One row speaks for each class of a location: a centre, or else the brightest Gaussian.
-        channel = consecutive(cell * self.num_classes + at(targets.labels, gt))
+        channel = consecutive(pairs.cell * self.num_classes + at(targets.labels, gt))
         key = torch.where(center, -1.0, distance)
         speaks = one_box_each(channel, key, rank, near | (heat >= FAINTEST), channel.shape[0])
         positive = speaks & center

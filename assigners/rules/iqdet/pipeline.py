@@ -19,6 +19,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, coverage
 from assigners.ops.segments import at, consecutive
+from assigners.parts.bounds import at_least
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.map_reader import MapReader
 from assigners.parts.negatives import negatives_outside_ignore
@@ -86,7 +87,7 @@ class QualitySampling(Assigner):
         label: Label = "quality",
     ) -> None:
         super().__init__()
-        at_least_one(positives=positives, draws_per_level=draws_per_level)
+        at_least(1, positives=positives, draws_per_level=draws_per_level)
         self.positives, self.draws_per_level = positives, draws_per_level or DRAWS_PER_POSITIVE * positives
         self.level_gate, self.select, self.rejected, self.inbox = level_gate, select, rejected, inbox
         self.label = label
@@ -204,8 +205,7 @@ class QualitySampling(Assigner):
         q = quality[pairs.gt, level].density(d.unsqueeze(-2)).squeeze(-1).clamp(0, 1)
         q = torch.where(usable[pairs.gt, level], q, 0)
         if self.inbox == "one_minus_q":
-            cell = grid.cell(targets.image[pairs.gt], pairs.location)
-            weight = torch.ones_like(negative).flatten().scatter_reduce(0, cell, 1 - q, reduce="amin")
+            weight = torch.ones_like(negative).flatten().scatter_reduce(0, pairs.cell, 1 - q, reduce="amin")
             return samples, negative * weight.view_as(negative)
         everywhere = torch.ones_like(q, dtype=torch.bool)
         dense = Samples.at_locations(grid, pairs.location, pairs.gt, everywhere)
@@ -250,14 +250,3 @@ def joined(a: Samples, b: Samples) -> Samples:
         if f.name != "location" and isinstance(mine := getattr(a, f.name), Tensor)
     }
     return replace(a, **both, location=location)
-
-
-def at_least_one(**counts: int | None) -> None:
-    """Refuse counts below 1, by name.
-
-    Raises:
-        ValueError: for the first of them.
-    """
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be >= 1")
