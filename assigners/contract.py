@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from assigners.grid import Grid, count_inside
 from assigners.ops.boxes import within_image
+from assigners.ops.records import map_tensors
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,7 @@ class Targets:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
         """The same targets with every tensor on `device`."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
 def _checked(boxes: Tensor, labels: Tensor, image: int) -> Tensor:
@@ -211,10 +207,7 @@ class Samples:
 
     def select(self, rows: Tensor) -> Samples:
         """The rows of a mask ``[S]``, in their order; the host waits for the device."""
-        chosen: dict[str, Any] = {
-            f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **chosen)
+        return map_tensors(self, lambda column: column[rows])
 
 
 Term = tuple[Tensor, Tensor]

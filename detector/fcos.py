@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from assigners.contract import Assigner, HeadInfo, Predictions, Step, Targets, Term
 from assigners.grid import Grid, cached_grid
 from assigners.ops.boxes import decode
+from assigners.ops.records import map_tensors
 from detector.backbone import STRIDES, PyramidBackbone
 from detector.head import FCOSHead
 from detector.images import MEAN, STD, ImageBatch, normalise, pad_images
@@ -166,10 +168,5 @@ class FCOS(nn.Module):
             return None
         if needs.grads:
             return predictions
-        return Predictions(
-            predictions.logits.detach(),
-            predictions.quality.detach(),
-            predictions.distances.detach(),
-            predictions.boxes.detach(),
-            predictions.features if needs.features else (),
-        )
+        maps = map_tensors(predictions, Tensor.detach)
+        return replace(maps, features=predictions.features if needs.features else ())

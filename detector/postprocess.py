@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from torchvision.ops import batched_nms
 
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou
+from assigners.ops.records import map_tensors
 
 VOTE_VARIANCE = 0.025  # of the overlap, in score voting (the authors' code)
 VOTE_OVERLAP = 0.01  # a neighbour overlaps by more than this
@@ -104,7 +105,7 @@ def clipped(found: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
     limits = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=found.box.dtype, device=found.box.device)
     box = torch.minimum(found.box.clamp(min=0), limits[found.image])
     solid = ((box[:, 2:] - box[:, :2]) > 0).all(dim=1)
-    return Candidates(found.image[solid], found.label[solid], found.score[solid], box[solid])
+    return map_tensors(replace(found, box=box), lambda column: column[solid])
 
 
 def suppress(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from assigners.contract import HeadInfo, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import decode, ltrb
+from assigners.ops.records import map_tensors
 from assigners.parts.candidates import inside_pairs
 
 STRIDES = HeadInfo.strides
@@ -74,7 +74,7 @@ def make_scene(
     targets = Targets.collate(list(truth), list(labels), grid, sizes=[size] * images)
     predictions = _predict(grid, targets, classes, channels, generator)
     moved = Grid.build(shapes, STRIDES, device=device)
-    return BenchScene(moved, targets.to(device), mapped(predictions, lambda maps: maps.to(device)), classes)
+    return BenchScene(moved, targets.to(device), map_tensors(predictions, lambda maps: maps.to(device)), classes)
 
 
 def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generator: torch.Generator) -> Predictions:
@@ -93,10 +93,3 @@ def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generato
         decode(grid.points, distances),
         features,
     )
-
-
-def mapped(predictions: Predictions, change: Callable[[Tensor], Tensor]) -> Predictions:
-    """The predictions with `change` applied to every map."""
-    p = predictions
-    logits, quality, distances, boxes = map(change, (p.logits, p.quality, p.distances, p.boxes))
-    return Predictions(logits, quality, distances, boxes, tuple(map(change, p.features)))

@@ -58,9 +58,8 @@ def match_of(scene: Scene, maps: Predictions) -> Tensor:
     """``1 - w-``, ``[B, R, C]``."""
     assigner, targets = build("auto_assign", scene), scene.targets()
     pairs = inside_pairs(scene.grid, targets)
-    cell = targets.image[pairs.gt] * scene.grid.num_locations + pairs.location
-    channel = cell * maps.logits.shape[-1] + targets.labels[pairs.gt]
-    return assigner._match(targets, maps, pairs.gt, cell, channel).view(maps.logits.shape)
+    channel = pairs.cell * maps.logits.shape[-1] + targets.labels[pairs.gt]
+    return assigner._match(targets, maps, pairs, channel).view(maps.logits.shape)
 
 
 def taught(maps: Predictions) -> Predictions:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from assigners.contract import Targets
 from assigners.grid import Grid
+from assigners.ops.records import map_tensors
 from assigners.parts.roi_features import Extractor, box_features, by_boxes
 
 Peak = Literal["gate", "sigmoid", "softmax"]
@@ -52,11 +53,11 @@ class Mixture:
 
     def detach(self) -> Mixture:
         """The same numbers without gradient."""
-        return Mixture(self.mu.detach(), self.sigma.detach(), self.log_pi.detach())
+        return map_tensors(self, Tensor.detach)
 
     def __getitem__(self, index: Tensor | tuple[Tensor, ...]) -> Mixture:
         """The mixtures at an index of the leading dimensions."""
-        return Mixture(self.mu[index], self.sigma[index], self.log_pi[index])
+        return map_tensors(self, lambda part: part[index])
 
 
 class QualityDistributionEncoder(nn.Module):

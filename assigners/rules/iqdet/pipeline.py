@@ -10,7 +10,7 @@ Shape letters: N boxes, L levels, P points per box and level, K positives of a b
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, coverage
+from assigners.ops.records import tensors
 from assigners.ops.segments import at, consecutive
 from assigners.parts.bounds import at_least
 from assigners.parts.candidates import inside_pairs
@@ -241,12 +242,8 @@ def negatives_of(samples: Samples) -> Samples:
 
 def joined(a: Samples, b: Samples) -> Samples:
     """The rows of both, on the grid where both are."""
-    location = None
-    if a.location is not None and b.location is not None:
-        location = torch.cat((a.location, b.location))
-    both: dict[str, Any] = {
-        f.name: torch.cat((mine, getattr(b, f.name)))
-        for f in fields(a)
-        if f.name != "location" and isinstance(mine := getattr(a, f.name), Tensor)
-    }
-    return replace(a, **both, location=location)
+    if not b.on_grid:
+        a = replace(a, location=None)
+    theirs = tensors(b)
+    rows: dict[str, Any] = {name: torch.cat((mine, theirs[name])) for name, mine in tensors(a).items()}
+    return replace(a, **rows)
