@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides, sigmoid
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Indices, Points, iou, ranks, sigmoid
 
 Convention = Literal["zoo", "mmdet"]
 """mmdet asks a positive to lie 0.01 px inside its box and gives ties to the first box of the list."""
@@ -25,7 +24,7 @@ class Result:
         assigned: ``[R]`` box, -1 where negative; label, metric: ``[R]`` soft label and t of the positives, else 0.
     """
 
-    assigned: NDArray[np.int64]
+    assigned: Indices
     label: Array
     metric: Array
 
@@ -56,11 +55,9 @@ def candidates(
     Args:
         scores: ``[R]`` probability of the box's class; margin: px that a positive lies inside its box.
     """
-    inside = [min(sides(xy, box)) > margin for xy in points.xy.tolist()]
+    inside = points.depth(box) > margin
     pairs = []
-    for r in range(len(points)):
-        if mask_first and not inside[r]:
-            continue
+    for r in np.flatnonzero(inside).tolist() if mask_first else range(len(points)):
         overlap = iou(predicted[r].tolist(), box)
         t = float(scores[r]) ** alpha * overlap**beta
         if t > 0:
@@ -95,20 +92,13 @@ def examine(
             wanted.setdefault(pair.location, []).append((g, pair))
 
     won: dict[int, list[Pair]] = {}
+    rank = ranks(boxes, labels) if convention == "zoo" else [(g,) for g in range(len(boxes))]
     for claims in wanted.values():
-        order = {
-            g: (
-                -np.float32(pair.overlap),
-                *(() if convention == "mmdet" else (area(boxes[g]), *boxes[g], labels[g])),
-                g,
-            )
-            for g, pair in claims
-        }
-        g, pair = min(claims, key=lambda claim: order[claim[0]])
+        g, pair = min(claims, key=lambda claim: (-np.float32(claim[1].overlap), rank[claim[0]]))
         won.setdefault(g, []).append(pair)
 
     count = len(points)
-    result = Result(np.full(count, -1, dtype=np.int64), np.zeros(count), np.zeros(count))
+    result = Result(np.full(count, BACKGROUND, dtype=np.int64), np.zeros(count), np.zeros(count))
     for g, pairs in won.items():
         largest, best = max(pair.t for pair in pairs), max(pair.overlap for pair in pairs)
         for pair in pairs:
