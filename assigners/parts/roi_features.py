@@ -60,15 +60,10 @@ def box_features(
 def roi_align_levels(
     features: tuple[Tensor, ...], grid: Grid, targets: Targets, side: int, sampling_ratio: int
 ) -> Tensor:
-    """Pool each of N boxes to ``side x side`` bins on each of L levels.
-
-    Args:
-        features: maps ``[B, D, H_l, W_l]`` of all levels.
-        side: bins along each axis.
-        sampling_ratio: reads per bin and axis.
+    """Pool each of N boxes to ``side x side`` bins, row-major, on each of L levels; arguments as `box_features`.
 
     Returns:
-        ``[N, L, side * side, D]`` float32, bins row-major.
+        ``[N, L, side * side, D]`` float32.
     """
     rows = torch.cat([f.float().flatten(2).transpose(1, 2) for f in features], dim=1).flatten(0, 1)  # [B * R, D]
     ticks = side * sampling_ratio

@@ -27,7 +27,6 @@ class ATSS(Assigner):
     """ATSS (registry name ``atss``).
 
     Args:
-        head: of the detector.
         topk: candidates per box and level, the paper's k.
         fallback_max: give a box whose candidates all miss the threshold the best of those inside it. The paper
             leaves such a box without positives.

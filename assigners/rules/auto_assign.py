@@ -46,7 +46,6 @@ class AutoAssign(Assigner):
     """AutoAssign (registry name ``auto_assign``).
 
     Args:
-        head: of the detector.
         alpha: weight of the positive term, the paper's alpha; the negative term has 1 - alpha.
         gamma: focal exponent of the negative term, the paper's gamma.
         beta: weight of the box loss within P, the paper's lambda.

@@ -50,7 +50,6 @@ class Cascade(Assigner):
     """Rising thresholds on predicted boxes (registry name ``cascade``).
 
     Args:
-        head: of the detector.
         thresholds: smallest overlaps of a positive, the paper's u of each stage, with colons between.
         switch: shares of training at which the second and further stages begin, likewise; ``equal`` parts for all.
         fallback: what a box learns from that no prediction overlaps enough: all that ``center`` sampling allows, its

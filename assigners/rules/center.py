@@ -29,7 +29,6 @@ class CenterSampling(Assigner):
     """FCOS with center sampling (registry name ``center``).
 
     Args:
-        head: of the detector.
         radius: half side of the sampling square in strides, 0 for the whole box (FCOS first version).
 
     Raises:

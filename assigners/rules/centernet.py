@@ -40,7 +40,6 @@ class CenterNet(Assigner):
     """CenterNet over a feature pyramid (registry name ``centernet``).
 
     Args:
-        head: of the detector.
         beta: how much the Gaussian weakens negatives, the paper's beta; 0 for negatives of weight 1.
         min_overlap: IoU that a box shifted by the radius keeps about with itself; r² is 2 (1 - o)² / (1 + o)² areas.
         min_radius: least r in pixels.

@@ -42,7 +42,6 @@ class DSLA(Assigner):
     """Dynamic soft label assignment (registry name ``dsla``).
 
     Args:
-        head: of the detector.
         topk: how many of a box's largest overlaps add up to its k; no box gets more.
         radius: distance from the centre in strides at which the price of distance is 1, the paper's beta; its base,
             the paper's alpha, is 10.

@@ -54,7 +54,6 @@ class DualWeighting(Assigner):
     """DW (registry name ``dw``).
 
     Args:
-        head: of the detector.
         mu: the paper's mu, rate of the positive weight in t.
         beta: the paper's beta: p = exp(-beta * (1 - GIoU)), as the code has it (the paper: IoU^beta).
         gamma: the paper's gamma_1, power of the IoU in the negative weight.

@@ -53,7 +53,6 @@ class Guided(Assigner):
     """Guided anchoring's location targets (registry name ``guided``).
 
     Args:
-        head: of the detector.
         center: side of the centre region in sides of the box, the paper's sigma1.
         ignore: side of the ignore region in sides of the box, the paper's sigma2; equal to `center` for no band.
         neighbours: ignore that region on the two neighbouring levels, too.

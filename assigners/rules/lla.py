@@ -35,7 +35,6 @@ class LLA(Assigner):
     """LLA (registry name ``lla``).
 
     Args:
-        head: of the detector.
         topk: locations per box, the paper's K.
         iou_weight: of -ln IoU, the paper's lambda.
 

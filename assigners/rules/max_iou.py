@@ -39,7 +39,6 @@ class MaxIoU(Assigner):
     """MaxIoU (registry name ``max_iou``).
 
     Args:
-        head: of the detector.
         pos_iou: smallest overlap of a positive, the paper's 0.5.
         neg_iou: overlap below which a location is negative, the paper's 0.4; those between are ignored.
         low_quality: let each box claim the anchors that overlap it most, below `pos_iou` too.

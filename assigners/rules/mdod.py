@@ -56,7 +56,6 @@ class MDOD(Assigner):
     """Mixture density of boxes (registry name ``mdod``).
 
     Args:
-        head: of the detector.
         draws: components drawn for L_class, for every box of an image.
         most: draws of an image, at most.
         overlap: IoU above which a drawn box shows an object.

@@ -46,7 +46,6 @@ class OTA(Assigner):
     """OTA (registry name ``ota``).
 
     Args:
-        head: of the detector.
         radius: half side of the centre square in strides; the paper's r is twice that.
         topk: overlaps that sum to a box's supply, the paper's q.
         iou_weight: of -ln IoU in the cost, the paper's alpha.

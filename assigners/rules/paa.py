@@ -40,7 +40,6 @@ class PAA(Assigner):
     """PAA (registry name ``paa``).
 
     Args:
-        head: of the detector.
         topk: candidates per box and level, the paper's K.
         iou: smallest overlap of an anchor with its box, but for the best ones of each box.
         score_voting: at inference, replace each detection's box by the mean of its neighbours, weighted by score and

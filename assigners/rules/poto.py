@@ -36,7 +36,6 @@ class POTO(Assigner):
     """POTO (registry name ``poto``).
 
     Args:
-        head: of the detector.
         alpha: weight of the overlap against the class score, the paper's alpha, 0 to 1.
         radius: half side of the sampling square in strides.
         rounds: how often a box that lost its location to another box tries again, the first time included.

@@ -38,7 +38,6 @@ class RFLA(Assigner):
     """RFLA (registry name ``rfla``).
 
     Args:
-        head: of the detector.
         topk: the paper's k, locations per box of the first round.
         supplement: locations per box of the second round.
         decay: the paper's beta, width of a field in the second round.

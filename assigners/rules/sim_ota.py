@@ -42,7 +42,6 @@ class SimOTA(Assigner):
     """SimOTA (registry name ``sim_ota``).
 
     Args:
-        head: of the detector.
         topk: how many of a box's largest overlaps add up to its k, the paper's q; no box gets more.
         radius: half side of the centre square in strides, the paper's r (5 cells across).
         iou_weight: of -ln IoU, the paper's lambda.

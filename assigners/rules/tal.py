@@ -39,7 +39,6 @@ class TAL(Assigner):
     """TAL (registry name ``tal``).
 
     Args:
-        head: of the detector.
         topk: positives per box at most, the paper's m.
         alpha: exponent of the class score, the paper's alpha.
         beta: exponent of the overlap, the paper's beta.

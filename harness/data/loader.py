@@ -125,9 +125,6 @@ def train_batches(
     of two epochs. Every process pads to the shape of the whole batch.
 
     Args:
-        images: the training split.
-        protocol: gives batch size, number of steps and augmentation.
-        seed: of the run.
         start_step: where to resume.
         rank, world: this process among all; it takes its contiguous share of every batch.
         workers: loading processes; 0 loads in this one. The batches are the same.
@@ -156,8 +153,6 @@ def eval_batches(
     """All images in order and without augmentation; this process takes every `world`-th batch.
 
     Args:
-        images: the validation split.
-        protocol: gives the batch size.
         sections: how to load, the protocol's own data section by default; with several, the batches of the same
             images in every section's way follow one another.
         workers, rank, world, pin: as in `train_batches`.

@@ -112,11 +112,7 @@ def find_image(images: ImageSet, wanted: str) -> int:
 
 
 def look(model: FCOS, images: ImageSet, index: int, protocol: Protocol) -> View:
-    """Bring an image to the detector (`forward`).
-
-    Args:
-        model: in evaluation mode, with its assigner.
-    """
+    """Bring an image to the detector (`forward`), which has its assigner."""
     assert model.assigner is not None
     result = forward(model, images, [index], protocol, grads=model.assigner.needs.grads)
     (sample,), (objects,) = result.samples, result.objects

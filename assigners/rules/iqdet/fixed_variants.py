@@ -25,7 +25,6 @@ class UniformCenter(QualitySampling):
     """Uniform float samples around the centre, with hard labels (registry name ``uniform_center``).
 
     Args:
-        head: of the detector.
         positives: samples per box, all on the level of the box's size.
         radius: half side of the square in strides, cut to the box.
         rounded: whether draws move to the nearest grid point, as those of ``qd`` do: what is left of the difference to
@@ -66,7 +65,6 @@ class FixedQuality(QualitySampling):
     """A Gaussian that nothing learns (registry name ``fixed_qd``).
 
     Args:
-        head: of the detector.
         sigma: of both axes, in the unit that `d_norm` names; the paper does not give it.
         d_norm: the unit (A2). ``box``: half sides of the box. ``stride``: cells of the level.
             ``box_over_ratio``: half sides times the level's stride over 8.

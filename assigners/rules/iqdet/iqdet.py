@@ -35,7 +35,6 @@ class IQDet(QualitySampling):
     """QDE, L_IQ and QDS (registry name ``iqdet``).
 
     Args:
-        head: of the detector.
         positives, draws_per_level, level_gate, select, rejected, inbox, label: see `QualitySampling`.
         components: of the mixture, the paper's 2.
         hidden: width of the encoder, not stated (A32). None: four times the head's channels.

@@ -101,7 +101,6 @@ def read_list(path: Path, digest: Callable[[bytes], object]) -> Iterator[WiderIm
     row of zeros, by the version of the file, or a count of 0 and nothing.
 
     Args:
-        path: the file.
         digest: is given every byte, for a checksum.
 
     Raises:
