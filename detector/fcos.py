@@ -108,7 +108,7 @@ class FCOS(nn.Module):
             return self.learn(images, targets, step)[0]
         batch = images if isinstance(images, ImageBatch) else pad_images(images)
         grid, maps = self.maps(batch)
-        return postprocess(self.inference, grid, maps.logits, maps.boxes, maps.quality, batch.sizes)
+        return postprocess(self.inference, grid, maps, batch.sizes)
 
     def learn(
         self,
@@ -132,8 +132,7 @@ class FCOS(nn.Module):
 
     def candidates(self, batch: ImageBatch) -> Candidates:
         """What evaluation finds in a batch before NMS, so that several views of an image can be merged."""
-        grid, maps = self.maps(batch)
-        return find_candidates(self.inference, grid, maps.logits, maps.boxes, maps.quality, batch.sizes)
+        return find_candidates(self.inference, *self.maps(batch), batch.sizes)
 
     def maps(self, batch: ImageBatch) -> tuple[Grid, Predictions]:
         """The dense maps of a batch, with gradient, and the grid that they lie on."""

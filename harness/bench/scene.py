@@ -51,7 +51,7 @@ def make_scene(
 
     An image is as much work as the next one, so that batches of any size compare: all hold the boxes of the first, in
     turns as they are, mirrored along x, along y and along both. A location within boxes predicts one of them with
-    noise, any other a random one. `size` is their height and width in pixels.
+    noise, any other a random one. `size` is the height and width of the images in pixels.
     """
     generator = torch.Generator().manual_seed(seed)
 

@@ -10,7 +10,6 @@ import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -202,7 +201,6 @@ def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> I
         _Batches(images),
         batch_size=None,  # a plan is a whole batch
         sampler=plans,
-        collate_fn=_same,
         worker_init_fn=leave_interrupts_to_the_main_process,
         num_workers=workers,
         pin_memory=pin,
@@ -218,7 +216,3 @@ def leave_interrupts_to_the_main_process(worker: int) -> None:
     """To be called in each loading process."""
     # Ctrl-C reaches the whole process group; the run has to save what it has while its workers still answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _same(item: Any) -> Any:
-    return item

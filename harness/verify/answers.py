@@ -67,11 +67,6 @@ def run_with_maps(assigner: Assigner, scene: VerifyScene) -> tuple[Assignment, P
     return run(assigner, scene, maps=maps), maps
 
 
-def own_parameters(assigner: Assigner) -> dict[str, Tensor]:
-    """The assigner's parameters by name."""
-    return dict(assigner.named_parameters())
-
-
 def total_loss(answer: Assignment) -> Tensor:
     """The sum of all losses."""
     return torch.stack([total for total, _ in answer.losses.values()]).sum()
@@ -83,7 +78,7 @@ def tolerance(assigner: Assigner, answer: Assignment) -> float:
     On the grid and without parameters there is neither a matrix product nor a coordinate to round: whole numbers, and
     labels and weights that differ by their rounding alone.
     """
-    return WEIGHTS if answer.samples.on_grid and not own_parameters(assigner) else ROUNDING
+    return WEIGHTS if answer.samples.on_grid and not [*assigner.parameters()] else ROUNDING
 
 
 def expect_equal(a: Assignment, b: Assignment, what: str) -> None:
@@ -160,7 +155,7 @@ def expect_connected(assigner: Assigner, answer: Assignment, maps: Predictions) 
 
     DistributedDataParallel waits for all of them, also in a batch without boxes.
     """
-    reached: dict[str, Tensor] = {f"parameter {key}": value for key, value in own_parameters(assigner).items()}
+    reached: dict[str, Tensor] = {f"parameter {key}": value for key, value in assigner.named_parameters()}
     for term, name in TAUGHT.items():
         if term in assigner.declares.replaces:
             reached[f"predictions.{name}"] = getattr(maps, name)

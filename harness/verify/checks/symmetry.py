@@ -23,7 +23,6 @@ from harness.verify.answers import (
     expect_close_rows,
     expect_equal,
     loss_values,
-    own_parameters,
     permuted,
     pixels,
     rows,
@@ -153,10 +152,10 @@ def classes_are_only_names(factory: Factory, scene: VerifyScene) -> None:
 
 def _class_axes(factory: Factory, scene: VerifyScene, assigner: Assigner) -> list[tuple[Tensor, int]]:
     """Parameters that hold something per class, and the axis that grows with the number of classes."""
-    larger = own_parameters(factory(replace(scene, num_classes=scene.num_classes + 1)))
+    larger = dict(factory(replace(scene, num_classes=scene.num_classes + 1)).named_parameters())
     return [
         (parameter, axis)
-        for name, parameter in own_parameters(assigner).items()
+        for name, parameter in assigner.named_parameters()
         for axis, (here, there) in enumerate(zip(parameter.shape, larger[name].shape, strict=True))
         if here != there
     ]
