@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from assigners.grid import Grid, count_inside
 from assigners.ops.boxes import within_image
 from assigners.ops.records import map_tensors
+from assigners.ops.segments import ragged
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,13 @@ class Targets:
             kept_labels.append(label.detach().cpu()[keep].long())
         regions = [region.detach().cpu().float().reshape(-1, 4) for region in (() if ignore is None else ignore)]
         count = torch.tensor([len(box) for box in kept_boxes[1:]], dtype=torch.long)
-        image = torch.repeat_interleave(count)
         kept = torch.cat(kept_boxes)
+        image, slot = ragged(count, len(kept))
         return Targets(
             boxes=kept,
             labels=torch.cat(kept_labels),
             image=image,
-            slot=torch.arange(len(image)) - (count.cumsum(0) - count)[image],
+            slot=slot,
             image_id=torch.tensor(list(range(len(count)) if image_ids is None else image_ids), dtype=torch.long),
             ignore=torch.cat((torch.zeros(0, 4), *regions)),
             ignore_image=torch.repeat_interleave(torch.tensor([len(region) for region in regions], dtype=torch.long)),

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Record = TypeVar("Record", bound="DataclassInstance")
+Record = TypeVar("Record")
 
 
-def tensors(record: DataclassInstance) -> dict[str, Any]:
+def tensors(record: Any) -> dict[str, Any]:
     """The tensors among the fields of a dataclass, by name."""
     return {f.name: value for f in fields(record) if isinstance(value := getattr(record, f.name), Tensor)}
 
 
 def map_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
     """The record with `change` applied to every tensor, those of its tuples of tensors included."""
-    changed: dict[str, Any] = {name: change(value) for name, value in tensors(record).items()}
-    for f in fields(record):
-        value = getattr(record, f.name)
+    whole: Any = record
+    changed: dict[str, Any] = {name: change(value) for name, value in tensors(whole).items()}
+    for f in fields(whole):
+        value = getattr(whole, f.name)
         if isinstance(value, tuple) and any(isinstance(each, Tensor) for each in value):
             changed[f.name] = tuple(map(change, value))
-    return replace(record, **changed)
+    mapped: Record = replace(whole, **changed)
+    return mapped

@@ -19,6 +19,13 @@ def at(values: Tensor, index: Tensor) -> Tensor:
     return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
 
 
+def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Group, and place within it, of each row ``[total]`` of a list in which groups have `counts` ``[n]`` rows."""
+    groups = torch.arange(counts.shape[0], device=counts.device)
+    group = torch.repeat_interleave(groups, counts, output_size=total)
+    return group, torch.arange(total, device=counts.device) - at(counts.cumsum(0) - counts, group)
+
+
 def smallest(key: Tensor, group: Tensor, ok: Tensor, groups: int, count: int) -> tuple[Tensor, Tensor]:
     """The rows with the `count` smallest keys of each group, ascending, ties going to the earlier row.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from assigners.contract import Targets
 from assigners.grid import Grid, inside_range
 from assigners.ops.boxes import ltrb
-from assigners.ops.segments import at
+from assigners.ops.segments import at, ragged
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,7 @@ def inside_pairs(grid: Grid, targets: Targets) -> Pairs:
     """The flat pair list; its length was counted on the host, so nothing synchronises."""
     first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
     size = last - first  # [G, L, 2]
-    cells = size.prod(dim=-1).flatten()
-    device = cells.device
-    row_of = torch.repeat_interleave(
-        torch.arange(cells.shape[0], device=device), cells, output_size=targets.num_pairs
-    )  # [P] index into (box, level)
-    within = torch.arange(targets.num_pairs, device=device) - at(cells.cumsum(0) - cells, row_of)
+    row_of, within = ragged(size.prod(dim=-1).flatten(), targets.num_pairs)  # [P] index into (box, level)
     level = row_of % grid.num_levels
     columns = at(size[..., 0].flatten(), row_of)
     column = at(first[..., 0].flatten(), row_of) + within % columns
@@ -157,13 +152,10 @@ def rectangle_cells(grid: Grid, first: Tensor, last: Tensor, length: int) -> tup
     """
     columns, rows = (last - first).clamp(min=0).flatten(0, 1).unbind(dim=-1)
     cells = columns * rows
-    device = cells.device
     rest = (length - cells.sum())[None]  # one more group takes the rows left over
-    group = torch.arange(cells.shape[0] + 1, device=device)
-    group = torch.repeat_interleave(group, torch.cat((cells, rest)), output_size=length)
+    group, within = ragged(torch.cat((cells, rest)), length)
     ok = group < cells.shape[0]
     group = torch.where(ok, group, 0)
-    within = torch.arange(length, device=device) - at(cells.cumsum(0) - cells, group)
     corner = grid.level_start + first[..., 1] * grid.level_width + first[..., 0]
     skipped = grid.level_width.repeat(first.shape[0]) - columns  # cells between the rows of a rectangle
     row = within // at(columns.clamp(min=1), group)

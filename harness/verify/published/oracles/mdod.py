@@ -51,16 +51,8 @@ def log_sum(values: Sequence[float]) -> float:
 
 def draw(shares: Array, random: Sequence[float]) -> list[int]:
     """The location at which the running sum of the shares reaches each number in (0, 1)."""
-    found = []
-    for number in random:
-        total, chosen = 0.0, len(shares) - 1
-        for location, share in enumerate(shares):
-            total += share
-            if total >= number:
-                chosen = location
-                break
-        found.append(chosen)
-    return found
+    reached = np.cumsum(shares)
+    return [min(int(np.searchsorted(reached, number)), len(shares) - 1) for number in random]
 
 
 def shown(box: Array, boxes: Array, labels: Sequence[int], overlap: float) -> int:

@@ -38,9 +38,6 @@ LARGEST_SCORE = 1e4
 TOLERANCE, REGULARISATION, MOST_ITERATIONS = 1e-3, 1e-6, 64
 
 
-# ---- stage 1: one box per location -----------------------------------------------------------------------------------
-
-
 def overlaps(points: Points, boxes: Array, convention: Convention = "zoo") -> Array:
     """IoU ``[R, G]`` of every location's anchor with every box; NaN where the zoo does not let the two meet."""
     table = np.full((len(points), len(boxes)), np.nan)
@@ -81,9 +78,6 @@ def first_stage(
     return result
 
 
-# ---- the score -------------------------------------------------------------------------------------------------------
-
-
 def focal_sum(logits: Array, label: int) -> float:
     """Focal loss of one location, summed over the classes ``[C]``."""
     total = 0.0
@@ -113,9 +107,6 @@ def scores(
         g = int(own[r])
         result[r] = score(logits[r], predicted[r].tolist(), boxes[g].tolist(), labels[g], BOX_WEIGHT[convention])
     return result
-
-
-# ---- the mixture -----------------------------------------------------------------------------------------------------
 
 
 class Fit(NamedTuple):
@@ -188,9 +179,6 @@ def split(values: Sequence[float], convention: Convention = "zoo", most_iteratio
     likeliest = front[int(np.argmax(fitted.log_density[front]))]
     prefix = range(likeliest + 1) if convention != "mmdet" else [i for i in front if i <= likeliest]
     return [order[i] for i in prefix]
-
-
-# ---- the whole -------------------------------------------------------------------------------------------------------
 
 
 def candidates(own: Indices, cost: Array, level: Indices, box: int, topk: int = 9) -> list[int]:

@@ -118,9 +118,6 @@ def assign(
     return Result(owner, weight, cells, losses, share, entropy, count)
 
 
-# ---- the network -----------------------------------------------------------------------------------------------------
-
-
 def pool(maps: Sequence[Array], strides: Sequence[float], offset: float, box: Sequence[float], side: int = 7) -> Array:
     """RoIAlign with 2 x 2 reads a bin on each level, the levels stacked: ``[L * D, side, side]``.
 

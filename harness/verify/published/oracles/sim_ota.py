@@ -47,9 +47,6 @@ class Result:
         return np.array([self.overlap[r, g] if g >= 0 else 0.0 for r, g in enumerate(self.assigned)])
 
 
-# ---- candidates ------------------------------------------------------------------------------------------------------
-
-
 def candidates(points: Points, boxes: Array, radius: float, convention: Convention) -> tuple[Flags, Flags]:
     """``[R, G]`` who may learn what; and where this is free of `OUTSIDE`."""
     free, some = np.zeros((2, len(points), len(boxes)), dtype=bool)
@@ -57,9 +54,6 @@ def candidates(points: Points, boxes: Array, radius: float, convention: Conventi
         inside, near = points.depth(box) > 0, points.near(box, radius)
         free[:, g], some[:, g] = inside & near, inside | near
     return (free, free) if convention == "zoo" else (some.any(axis=1, keepdims=True) & np.ones_like(some), free)
-
-
-# ---- costs -----------------------------------------------------------------------------------------------------------
 
 
 def softplus(z: Array) -> Array:
@@ -85,9 +79,6 @@ def entropy_of_product(logits: Array, quality: Array, label: int) -> Array:
 def overlaps(predicted: Array, box: Sequence[float]) -> Array:
     """IoU of each of ``[n, 4]`` with the box ``[n]``."""
     return np.array([iou(other, box) for other in predicted.tolist()])
-
-
-# ---- matching --------------------------------------------------------------------------------------------------------
 
 
 def match(
@@ -118,9 +109,6 @@ def match(
             order = {g: (float(cost[r, g]), g) for g in takers}
         assigned[r] = min(takers, key=order.__getitem__)
     return Result(able, overlap, cost, k, taken, assigned)
-
-
-# ---- the whole -------------------------------------------------------------------------------------------------------
 
 
 def examine(
