@@ -63,14 +63,9 @@ def threshold(values: Sequence[float]) -> float:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int] | None = None,
-    *,
-    topk: int = 9,
-    plus_one: bool = False,
+    points: Points, boxes: Array, labels: Sequence[int] | None = None, *, topk: int = 9, plus_one: bool = False,
     fallback_max: bool = False,
-) -> Indices:
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative; a contested location goes to the largest IoU.
 
     Args:

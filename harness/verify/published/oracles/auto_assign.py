@@ -105,19 +105,10 @@ def negatives(logits: Array, quality: Array, match: Array, gamma: float = 2.0) -
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    quality: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    mu: Array | None = None,
-    sigma: Array | None = None,
-    gamma: float = 2.0,
-    beta: float = 5.0,
+    points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, *, labels: Sequence[int],
+    mu: Array | None = None, sigma: Array | None = None, gamma: float = 2.0, beta: float = 5.0,
     convention: Convention = "zoo",
-) -> Result:
+) -> Result:  # fmt: skip
     """One image with all steps.
 
     Args:

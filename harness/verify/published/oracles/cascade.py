@@ -39,15 +39,9 @@ def overlaps(points: Points, box: Sequence[float], predicted: Array, radius: flo
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    threshold: float,
-    fallback: Fallback = "center",
-    radius: float = 1.5,
-) -> Result:
+    points: Points, boxes: Array, predicted: Array, *, labels: Sequence[int], threshold: float,
+    fallback: Fallback = "center", radius: float = 1.5,
+) -> Result:  # fmt: skip
     """Assign one image; `predicted` ``[R, 4]`` are decoded boxes."""
     table = [overlaps(points, box, predicted, radius) for box in boxes.tolist()]
     rank, places = ranks(boxes, labels), len(points)

@@ -51,17 +51,9 @@ def steps(point: Sequence[float], box: Sequence[float], stride: float, offset: f
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    num_classes: int,
-    *,
-    offset: float = 0.5,
-    beta: float = 4.0,
-    min_overlap: float = 0.8,
-    min_radius: float = 4.0,
-    rounding: float = 1e-5,
-) -> Maps:
+    points: Points, boxes: Array, labels: Sequence[int], num_classes: int, *, offset: float = 0.5, beta: float = 4.0,
+    min_overlap: float = 0.8, min_radius: float = 4.0, rounding: float = 1e-5,
+) -> Maps:  # fmt: skip
     """Targets of one image."""
     count = len(points)
     positive, weight = np.zeros((count, num_classes), dtype=bool), np.ones((count, num_classes))

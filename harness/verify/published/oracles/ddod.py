@@ -11,15 +11,9 @@ from harness.verify.published.oracles.geometry import Array, Indices, Points, io
 
 
 def fits(
-    points: Points,
-    box: Sequence[float],
-    label: int,
-    logits: Array,
-    predicted: Array,
-    *,
-    topk: int = 9,
+    points: Points, box: Sequence[float], label: int, logits: Array, predicted: Array, *, topk: int = 9,
     alpha: float = 0.8,
-) -> tuple[atss.BoxResult, list[float], float]:
+) -> tuple[atss.BoxResult, list[float], float]:  # fmt: skip
     """ATSS's candidates of a box (and which of them lie inside), how well each one's prediction fits, the threshold."""
     nearest = atss.examine(points, box, topk=topk)
     values = [
@@ -30,15 +24,9 @@ def fits(
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 9,
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 9,
     alpha: float = 0.8,
-) -> Indices:
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative; a contested location goes to the best fit."""
     claims = []
     for g, (box, rank) in enumerate(zip(boxes.tolist(), ranks(boxes, labels), strict=True)):

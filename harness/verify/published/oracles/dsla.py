@@ -43,17 +43,9 @@ def price_of_distance(points: Array, stride: Array, box: Sequence[float], radius
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 13,
-    radius: float = 3.0,
-    iou_weight: float = 3.0,
-    convention: Convention = "zoo",
-) -> Result:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 13,
+    radius: float = 3.0, iou_weight: float = 3.0, convention: Convention = "zoo",
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     able = candidates(points, boxes, convention)
     overlap, cost = np.full(able.shape, np.nan), np.full(able.shape, np.nan)

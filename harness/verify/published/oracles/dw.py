@@ -69,18 +69,9 @@ def weigh(pairs: list[Pair], *, mu: float, gamma: float) -> list[Pair]:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    logits: Array,
-    predicted: Array,
-    *,
-    mu: float = 5.0,
-    beta: float = 5.0,
-    gamma: float = 2.0,
-    sigma: float = 1.11,
-    floor: float = 0.3,
-) -> tuple[list[Pair], dict[tuple[int, int], tuple[int, float]]]:
+    points: Points, boxes: Array, labels: Sequence[int], logits: Array, predicted: Array, *, mu: float = 5.0,
+    beta: float = 5.0, gamma: float = 2.0, sigma: float = 1.11, floor: float = 0.3,
+) -> tuple[list[Pair], dict[tuple[int, int], tuple[int, float]]]:  # fmt: skip
     """All weighed pairs of one image, and per (location, class) the box and weight of the one negative."""
     pairs: list[Pair] = []
     for g, box in enumerate(boxes.tolist()):

@@ -38,13 +38,9 @@ def in_range(
 
 
 def candidates(
-    points: Points,
-    box: Sequence[float],
-    radius: float,
-    num_levels: int,
-    convention: Convention = "half_open",
+    points: Points, box: Sequence[float], radius: float, num_levels: int, convention: Convention = "half_open",
     ends: Sequence[float] = ENDS,
-) -> list[int]:
+) -> list[int]:  # fmt: skip
     """Locations that satisfy a box's three conditions, before other boxes are looked at."""
     near = points.near(box, radius)
     reach = {r: max(sides(points.xy[r].tolist(), box)) for r in points.inside(box) if radius <= 0 or near[r]}
@@ -52,17 +48,10 @@ def candidates(
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int] | None = None,
-    *,
-    radius: float = 1.5,
-    num_levels: int = 5,
-    convention: Convention = "half_open",
-    plus_one: bool = False,
-    blind_area: bool = False,
+    points: Points, boxes: Array, labels: Sequence[int] | None = None, *, radius: float = 1.5, num_levels: int = 5,
+    convention: Convention = "half_open", plus_one: bool = False, blind_area: bool = False,
     ends: Sequence[float] = ENDS,
-) -> Indices:
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative.
 
     Args:

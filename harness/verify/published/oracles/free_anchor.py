@@ -93,14 +93,9 @@ def mean_max(products: Sequence[float], rest: Sequence[float]) -> float:
 
 
 def matches(
-    points: Points,
-    boxes: Array,
-    predicted: Array,
-    labels: Sequence[int],
-    classes: int,
-    threshold: float,
+    points: Points, boxes: Array, predicted: Array, labels: Sequence[int], classes: int, threshold: float,
     convention: Convention = "zoo",
-) -> Array:
+) -> Array:  # fmt: skip
     """How surely each location is taken by a box of each class ``[R, C]``."""
     match = np.zeros((len(points), classes))
     for box, label in zip(boxes, labels, strict=True):
@@ -119,19 +114,10 @@ def negative_focal(score: float, rest: float, match: float, gamma: float) -> flo
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    bag: int = 50,
-    threshold: float = 0.6,
-    gamma: float = 2.0,
-    beta: float = 0.75,
-    convention: Convention = "zoo",
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], bag: int = 50,
+    threshold: float = 0.6, gamma: float = 2.0, beta: float = 0.75, convention: Convention = "zoo",
     bags: Sequence[Sequence[int]] | None = None,
-) -> Result:
+) -> Result:  # fmt: skip
     """One image with all steps.
 
     Args:

@@ -43,14 +43,9 @@ def region(points: Points, level: int, box: Sequence[float], share: float) -> Fl
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    *,
-    center: float = 0.2,
-    ignore: float = 0.5,
+    points: Points, boxes: Array, labels: Sequence[int], *, center: float = 0.2, ignore: float = 0.5,
     neighbours: bool = True,
-) -> Indices:
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative, -2 where ignored; the smallest box wins."""
     ignored, claims = np.zeros(len(points), dtype=bool), []
     for g, (box, rank) in enumerate(zip(boxes.tolist(), ranks(boxes, labels), strict=True)):

@@ -95,13 +95,7 @@ def bce(probability: float, target: float) -> float:
 
 
 def iq_loss(
-    points: Points,
-    boxes: Array,
-    predicted: Array,
-    mu: Array,
-    sigma: Array,
-    pi: Array,
-    num_levels: int,
+    points: Points, boxes: Array, predicted: Array, mu: Array, sigma: Array, pi: Array, num_levels: int
 ) -> tuple[float, int]:
     """L_IQ of one image over every in-box location: (sum of means per box and level, number of box-level pairs).
 
@@ -154,14 +148,10 @@ def is_top(scores: Sequence[float], kept: Sequence[bool], count: int, slack: flo
 
 
 def negatives(
-    points: Points,
-    shapes: Sequence[tuple[int, int]],
-    boxes: Array,
-    labels: Sequence[int],
-    samples: Sequence[tuple[int, int, float, float]],
-    num_classes: int,
+    points: Points, shapes: Sequence[tuple[int, int]], boxes: Array, labels: Sequence[int],
+    samples: Sequence[tuple[int, int, float, float]], num_classes: int,
     mode: Literal["ignore", "negative", "negative_no_footprint"],
-) -> Flags:
+) -> Flags:  # fmt: skip
     """Which (location, class) of one image are negatives ``[R, C]``, for the three hard readings of the paper.
 
     Args:

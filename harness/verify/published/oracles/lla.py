@@ -68,16 +68,9 @@ def choose(cost: Array, boxes: Array, labels: Sequence[int], topk: int, conventi
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 10,
-    iou_weight: float = 1.5,
-    convention: Convention = "zoo",
-) -> Result:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 10,
+    iou_weight: float = 1.5, convention: Convention = "zoo",
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     cost = costs(points, boxes, logits, predicted, labels, iou_weight, convention)
     return choose(cost, boxes, labels, topk, convention)

@@ -44,15 +44,9 @@ class Sample:
 
 
 def class_loss(
-    logits: Array,
-    shapes: Sequence[tuple[int, int]],
-    negative_weight: Array,
-    samples: Sequence[Sample],
-    *,
-    owns: bool = True,
-    all_classes: bool = False,
-    alpha: float | None = None,
-) -> float:
+    logits: Array, shapes: Sequence[tuple[int, int]], negative_weight: Array, samples: Sequence[Sample], *,
+    owns: bool = True, all_classes: bool = False, alpha: float | None = None,
+) -> float:  # fmt: skip
     """Class loss of one image (not divided).
 
     Args:

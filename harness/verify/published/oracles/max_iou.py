@@ -26,15 +26,9 @@ def table_of(points: Points, boxes: Array) -> Array:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    *,
-    pos: float = 0.5,
-    neg: float = 0.4,
-    low_quality: bool = True,
-    convention: Convention = "zoo",
-) -> Indices:
+    points: Points, boxes: Array, labels: Sequence[int], *, pos: float = 0.5, neg: float = 0.4,
+    low_quality: bool = True, convention: Convention = "zoo",
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative, -2 where ignored.
 
     Overlaps are compared as the float32 numbers that anyone computes in training: ties are the rule here.

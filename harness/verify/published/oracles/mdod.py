@@ -70,20 +70,10 @@ def log_classes(logits: Array, label: int) -> float:
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    quality: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    random: Sequence[float],
-    spread: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
-    draws: int = 5,
-    most: int = 150,
-    overlap: float = 0.5,
-    least: float = 0.05,
-) -> Result:
+    points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, *, labels: Sequence[int],
+    random: Sequence[float], spread: Sequence[float] = (0.0, 0.0, 0.0, 0.0), draws: int = 5, most: int = 150,
+    overlap: float = 0.5, least: float = 0.05,
+) -> Result:  # fmt: skip
     """One image with all steps.
 
     Args:

@@ -84,19 +84,10 @@ class Result:
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    radius: float = 2.5,
-    topk: int = 20,
-    iou_weight: float = 1.5,
-    regularisation: float = 0.1,
-    iterations: int = 50,
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], radius: float = 2.5,
+    topk: int = 20, iou_weight: float = 1.5, regularisation: float = 0.1, iterations: int = 50,
     convention: Convention = "zoo",
-) -> Result:
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     megvii = convention == "megvii"
     count = len(points)

@@ -48,12 +48,7 @@ def overlaps(points: Points, boxes: Array, convention: Convention = "zoo") -> Ar
 
 
 def first_stage(
-    table: Array,
-    boxes: Array,
-    labels: Sequence[int],
-    *,
-    threshold: float = 0.1,
-    convention: Convention = "zoo",
+    table: Array, boxes: Array, labels: Sequence[int], *, threshold: float = 0.1, convention: Convention = "zoo"
 ) -> Indices:
     """Box of every location ``[R]``, -1 where none, from the overlaps ``[R, G]``.
 
@@ -216,16 +211,9 @@ def divide(
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 9,
-    threshold: float = 0.1,
-    convention: Convention = "zoo",
-) -> Result:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 9,
+    threshold: float = 0.1, convention: Convention = "zoo",
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     table = overlaps(points, boxes, convention)
     own = first_stage(table, boxes, labels, threshold=threshold, convention=convention)

@@ -18,15 +18,9 @@ FORBIDDEN = -1.0  # quality of a pair that center sampling does not allow
 
 
 def qualities(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    alpha: float = 0.8,
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], alpha: float = 0.8,
     radius: float = 1.5,
-) -> Array:
+) -> Array:  # fmt: skip
     """How well each location's prediction fits each box ``[G, R]``, FORBIDDEN outside its sampling square."""
     table = np.full((len(boxes), len(points)), FORBIDDEN)
     for g, box in enumerate(boxes.tolist()):
@@ -73,17 +67,9 @@ def total(table: Array, matched: Sequence[int | None]) -> float:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    alpha: float = 0.8,
-    radius: float = 1.5,
-    rounds: int = 3,
-    convention: Convention = "zoo",
-) -> Indices:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], alpha: float = 0.8,
+    radius: float = 1.5, rounds: int = 3, convention: Convention = "zoo",
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative."""
     table = qualities(points, boxes, logits, predicted, labels=labels, alpha=alpha, radius=radius)
     matched: Sequence[int | None]

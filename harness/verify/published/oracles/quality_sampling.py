@@ -39,13 +39,9 @@ def position(cell: Cell, strides: Sequence[int], offset: float = 0.5) -> tuple[f
 
 
 def quantise(
-    point: Sequence[float],
-    level: int,
-    box: Sequence[float],
-    shapes: Sequence[tuple[int, int]],
-    strides: Sequence[int],
-    offset: float = 0.5,
-) -> Cell | None:
+    point: Sequence[float], level: int, box: Sequence[float], shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int], offset: float = 0.5,
+) -> Cell | None:  # fmt: skip
     """The grid point that stands for a draw, None where it lies outside the box."""
     cell = nearest_cell(point, level, shapes, strides, offset)
     return cell if min(sides(position(cell, strides, offset), box)) > 0 else None

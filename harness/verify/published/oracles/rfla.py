@@ -38,15 +38,9 @@ def nearest(column: Array, count: int) -> list[int]:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    *,
-    topk: int = 3,
-    supplement: int = 1,
-    decay: float = 0.9,
+    points: Points, boxes: Array, labels: Sequence[int], *, topk: int = 3, supplement: int = 1, decay: float = 0.9,
     fraction: float = 0.5,
-) -> Indices:
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative."""
     assigned, rank = np.full(len(points), BACKGROUND, dtype=np.int64), ranks(boxes, labels)
     for count, scale in ((topk, 1.0), (supplement, decay)):

@@ -83,18 +83,9 @@ class Result:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    logits: Array,
-    predicted: Array,
-    level_logits: Array,
-    *,
-    hard: bool,
-    shrink: float = 0.2,
-    eta: float = 1.0,
-    levels: int = 3,
-) -> Result:
+    points: Points, boxes: Array, labels: Sequence[int], logits: Array, predicted: Array, level_logits: Array, *,
+    hard: bool, shrink: float = 0.2, eta: float = 1.0, levels: int = 3,
+) -> Result:  # fmt: skip
     """Assign one image.
 
     Args:

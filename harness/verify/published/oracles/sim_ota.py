@@ -82,13 +82,7 @@ def overlaps(predicted: Array, box: Sequence[float]) -> Array:
 
 
 def match(
-    able: Flags,
-    overlap: Array,
-    cost: Array,
-    boxes: Array,
-    labels: Sequence[int],
-    topk: int,
-    convention: Convention,
+    able: Flags, overlap: Array, cost: Array, boxes: Array, labels: Sequence[int], topk: int, convention: Convention
 ) -> Result:
     """Box per location from the tables ``[R, G]`` of candidates, overlaps and costs."""
     taken = np.zeros(able.shape, dtype=bool)
@@ -112,20 +106,10 @@ def match(
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    quality: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 10,
-    radius: float = 2.5,
-    iou_weight: float = 3.0,
-    class_weight: float = 1.0,
-    score: Literal["class", "sqrt_product"] = "class",
-    convention: Convention = "zoo",
-) -> Result:
+    points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, *, labels: Sequence[int],
+    topk: int = 10, radius: float = 2.5, iou_weight: float = 3.0, class_weight: float = 1.0,
+    score: Literal["class", "sqrt_product"] = "class", convention: Convention = "zoo",
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     able, free = candidates(points, boxes, radius, convention)
     overlap, cost = np.full(able.shape, np.nan), np.full(able.shape, np.nan)

@@ -39,17 +39,9 @@ class Pair:
 
 
 def candidates(
-    points: Points,
-    box: Sequence[float],
-    scores: Array,
-    predicted: Array,
-    *,
-    topk: int,
-    alpha: float,
-    beta: float,
-    mask_first: bool,
-    margin: float,
-) -> list[Pair]:
+    points: Points, box: Sequence[float], scores: Array, predicted: Array, *, topk: int, alpha: float, beta: float,
+    mask_first: bool, margin: float,
+) -> list[Pair]:  # fmt: skip
     """A box's best locations, before other boxes are looked at.
 
     Args:
@@ -68,19 +60,10 @@ def candidates(
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 13,
-    alpha: float = 1.0,
-    beta: float = 6.0,
-    mask_first: bool = True,
-    relative_guard: bool = False,
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 13,
+    alpha: float = 1.0, beta: float = 6.0, mask_first: bool = True, relative_guard: bool = False,
     convention: Convention = "zoo",
-) -> Result:
+) -> Result:  # fmt: skip
     """Assign one image."""
     wanted: dict[int, list[tuple[int, Pair]]] = {}
     for g, box in enumerate(boxes.tolist()):
