@@ -22,14 +22,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from assigners.grid import Grid, count_inside
 from assigners.ops.boxes import within_image
+from assigners.ops.records import map_tensors
+from assigners.ops.segments import ragged
 
 
 @dataclass(frozen=True)
@@ -88,19 +90,24 @@ class Targets:
             kept_labels.append(label.detach().cpu()[keep].long())
         regions = [region.detach().cpu().float().reshape(-1, 4) for region in (() if ignore is None else ignore)]
         count = torch.tensor([len(box) for box in kept_boxes[1:]], dtype=torch.long)
-        image = torch.repeat_interleave(count)
         kept = torch.cat(kept_boxes)
+        image, slot = ragged(count, len(kept))
         return Targets(
             boxes=kept,
             labels=torch.cat(kept_labels),
             image=image,
-            slot=torch.arange(len(image)) - (count.cumsum(0) - count)[image],
+            slot=slot,
             image_id=torch.tensor(list(range(len(count)) if image_ids is None else image_ids), dtype=torch.long),
             ignore=torch.cat((torch.zeros(0, 4), *regions)),
             ignore_image=torch.repeat_interleave(torch.tensor([len(region) for region in regions], dtype=torch.long)),
             counts=tuple(count.tolist()),
             num_pairs=count_inside(grid, kept),
         )
+
+    @property
+    def index(self) -> Tensor:
+        """Position ``[G]`` of each box among all."""
+        return torch.arange(self.num_boxes, device=self.boxes.device)
 
     @property
     def num_boxes(self) -> int:
@@ -114,12 +121,7 @@ class Targets:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
         """The same targets with every tensor on `device`."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
 def _checked(boxes: Tensor, labels: Tensor, image: int) -> Tensor:
@@ -187,8 +189,11 @@ class Samples:
 
     @staticmethod
     def at_locations(grid: Grid, location: Tensor, gt: Tensor, ok: Tensor) -> Samples:
-        """Hard positives (label and weights 1) at flat grid locations ``[S]``; rows with ``ok`` false are dummies."""
-        location = torch.where(ok, location, 0)
+        """Hard positives (label and weights 1) at flat grid locations, a row for each; all broadcast to one shape.
+
+        Rows with ``ok`` false are dummies.
+        """
+        location, gt, ok = (t.flatten() for t in torch.broadcast_tensors(torch.where(ok, location, 0), gt, ok))
         level, uv = grid.map_coordinates(location)
         weight = ok.to(uv.dtype)
         return Samples(
@@ -203,10 +208,7 @@ class Samples:
 
     def select(self, rows: Tensor) -> Samples:
         """The rows of a mask ``[S]``, in their order; the host waits for the device."""
-        chosen: dict[str, Any] = {
-            f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **chosen)
+        return map_tensors(self, lambda column: column[rows])
 
 
 Term = tuple[Tensor, Tensor]
@@ -294,4 +296,8 @@ class Assigner(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign one batch, in float32, without a host synchronisation and without a loop over boxes or images."""
+        """Assign one batch, in float32, without a host synchronisation and without a loop over boxes or images.
+
+        Raises:
+            ValueError: without what the rule `needs`.
+        """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from assigners.ops.segments import at
+from assigners.ops.segments import at, ragged
 
 
 @dataclass(frozen=True)
@@ -56,32 +57,26 @@ class Grid:
         """
         if not shapes or len(shapes) != len(strides):
             raise ValueError(f"a grid needs one stride per level, got {len(shapes)} levels and {len(strides)} strides")
-        uv, level, stride, starts, total = [], [], [], [], 0
-        for index, ((height, width), step) in enumerate(zip(shapes, strides, strict=True)):
-            row, column = torch.meshgrid(
-                torch.arange(height, dtype=torch.float32, device=device),
-                torch.arange(width, dtype=torch.float32, device=device),
-                indexing="ij",
-            )
-            uv.append(torch.stack((column.reshape(-1), row.reshape(-1)), dim=1))
-            level.append(torch.full((height * width,), index, device=device))
-            stride.append(torch.full((height * width,), float(step), device=device))
-            starts.append(total)
-            total += height * width
-        cells, pixels_per_cell = torch.cat(uv), torch.cat(stride)
+        axis = partial(torch.arange, dtype=torch.float32, device=device)
+        uv = torch.cat([torch.cartesian_prod(axis(height), axis(width)).flip(1) for height, width in shapes])
+        heights, widths = (torch.tensor(sides, device=device) for sides in zip(*shapes, strict=True))
+        level_stride = torch.tensor([float(stride) for stride in strides], device=device)
+        level, _ = ragged(heights * widths, len(uv))
+        stride = level_stride[level]
+        starts = tuple(accumulate((int(h) * int(w) for h, w in shapes), initial=0))[:-1]
         return Grid(
             shapes=tuple((int(h), int(w)) for h, w in shapes),
             strides=tuple(int(s) for s in strides),
-            starts=tuple(starts),
+            starts=starts,
             offset=offset,
-            points=(cells + offset) * pixels_per_cell[:, None],
-            uv=cells,
-            level=torch.cat(level),
-            stride=pixels_per_cell,
+            points=(uv + offset) * stride[:, None],
+            uv=uv,
+            level=level,
+            stride=stride,
             level_start=torch.tensor(starts, device=device),
-            level_height=torch.tensor([h for h, _ in shapes], device=device),
-            level_width=torch.tensor([w for _, w in shapes], device=device),
-            level_stride=torch.tensor([float(s) for s in strides], device=device),
+            level_height=heights,
+            level_width=widths,
+            level_stride=level_stride,
         )
 
     @property
@@ -93,6 +88,11 @@ class Grid:
     def num_levels(self) -> int:
         """Number L of pyramid levels."""
         return len(self.strides)
+
+    @property
+    def level_size(self) -> Tensor:
+        """Columns and rows of each level, ``[L, 2]`` int64."""
+        return torch.stack((self.level_width, self.level_height), dim=-1)
 
     def cell(self, image: Tensor, location: Tensor) -> Tensor:
         """Flat index into ``[B * R]`` of locations of images, both of one shape or broadcast."""

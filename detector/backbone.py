@@ -186,11 +186,7 @@ def _flat(key: str) -> str:
 def _freeze_batch_norm(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d):
         frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
-        with torch.no_grad():
-            frozen.weight.copy_(module.weight)
-            frozen.bias.copy_(module.bias)
-            frozen.running_mean.copy_(module.running_mean)
-            frozen.running_var.copy_(module.running_var)
+        frozen.load_state_dict(module.state_dict())
         # timm fuses norm and activation in one module; what follows the norm must stay.
         activation = [getattr(module, part) for part in ("drop", "act") if hasattr(module, part)]
         return nn.Sequential(frozen, *activation) if activation else frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +30,8 @@ class ModulatedConv2d(nn.Module):
         self.stride, self.padding, self.dilation = plain.stride, plain.padding, plain.dilation
         taps = plain.kernel_size[0] * plain.kernel_size[1]
         # Per output cell 2K offsets (y, x) in cells of the input, then K mask logits; one set for all groups.
-        self.offset = nn.Conv2d(
-            plain.in_channels,
-            3 * taps,
-            _pair(plain.kernel_size),
-            _pair(plain.stride),
-            _pair(plain.padding),
-            _pair(plain.dilation),
-        )
+        geometry: list[Any] = [plain.kernel_size, plain.stride, plain.padding, plain.dilation]
+        self.offset = nn.Conv2d(plain.in_channels, 3 * taps, *geometry)
         nn.init.zeros_(self.offset.weight)
         assert self.offset.bias is not None
         nn.init.zeros_(self.offset.bias)
@@ -76,9 +71,3 @@ def deform_bottlenecks(stages: Iterable[nn.Module]) -> int:
             block.conv2 = ModulatedConv2d(plain)
             replaced += 1
     return replaced
-
-
-def _pair(values: str | tuple[int, ...]) -> tuple[int, int]:
-    assert not isinstance(values, str)  # timm pads by numbers
-    height, width = values
-    return int(height), int(width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from assigners.contract import Assigner, HeadInfo, Predictions, Step, Targets, Term
 from assigners.grid import Grid, cached_grid
 from assigners.ops.boxes import decode
+from assigners.ops.records import map_tensors
 from detector.backbone import STRIDES, PyramidBackbone
 from detector.head import FCOSHead
 from detector.images import MEAN, STD, ImageBatch, normalise, pad_images
@@ -106,7 +108,7 @@ class FCOS(nn.Module):
             return self.learn(images, targets, step)[0]
         batch = images if isinstance(images, ImageBatch) else pad_images(images)
         grid, maps = self.maps(batch)
-        return postprocess(self.inference, grid, maps.logits, maps.boxes, maps.quality, batch.sizes)
+        return postprocess(self.inference, grid, maps, batch.sizes)
 
     def learn(
         self,
@@ -130,8 +132,7 @@ class FCOS(nn.Module):
 
     def candidates(self, batch: ImageBatch) -> Candidates:
         """What evaluation finds in a batch before NMS, so that several views of an image can be merged."""
-        grid, maps = self.maps(batch)
-        return find_candidates(self.inference, grid, maps.logits, maps.boxes, maps.quality, batch.sizes)
+        return find_candidates(self.inference, *self.maps(batch), batch.sizes)
 
     def maps(self, batch: ImageBatch) -> tuple[Grid, Predictions]:
         """The dense maps of a batch, with gradient, and the grid that they lie on."""
@@ -166,10 +167,5 @@ class FCOS(nn.Module):
             return None
         if needs.grads:
             return predictions
-        return Predictions(
-            predictions.logits.detach(),
-            predictions.quality.detach(),
-            predictions.distances.detach(),
-            predictions.boxes.detach(),
-            predictions.features if needs.features else (),
-        )
+        maps = map_tensors(predictions, Tensor.detach)
+        return replace(maps, features=predictions.features if needs.features else ())

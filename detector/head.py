@@ -69,9 +69,5 @@ def _tower(channels: int, depth: int) -> nn.Sequential:
         # Under a norm only the direction of a weight matters, and a small weight turns fast: the usual std of 0.01
         # would let the first steps of an adaptive optimiser scramble the tower.
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        layers += [
-            convolution,
-            nn.GroupNorm(_groups(channels), channels),
-            nn.ReLU(inplace=True),
-        ]
+        layers += [convolution, nn.GroupNorm(_groups(channels), channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

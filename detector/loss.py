@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from assigners.contract import Assignment, Predictions, Samples, Targets, Term
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss, ltrb
-from assigners.ops.segments import at
+from assigners.ops.segments import at, marked
 from assigners.parts.map_reader import MapReader
 
 ClassForm = Literal["focal", "sigmoid_focal", "qfl", "focal_pt", "varifocal", "weighted"]
@@ -152,9 +152,7 @@ def _class_sum(
 def _owned(samples: Samples, shape: torch.Size, channel: Tensor, reader: MapReader) -> Tensor:
     """``[B, R, C]`` bool: cells that a sample reads with weight > 0, in its own class channel."""
     index = reader.cell * shape[-1] + channel[:, None]
-    # A count, not a flag: rows that own nothing add 0, and a sum has no order where a write would have one.
-    marks = torch.zeros(shape.numel(), dtype=torch.int32, device=channel.device)
-    return (marks.scatter_add(0, index.flatten(), reader.reads(samples.ok).flatten().int()) > 0).view(shape)
+    return marked(index, reader.reads(samples.ok), shape.numel()).view(shape)
 
 
 def centerness(points: Tensor, boxes: Tensor) -> Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from assigners.contract import Predictions
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou
+from assigners.ops.records import map_tensors
 
 VOTE_VARIANCE = 0.025  # of the overlap, in score voting (the authors' code)
 VOTE_OVERLAP = 0.01  # a neighbour overlaps by more than this
@@ -56,35 +58,24 @@ class Candidates:
 
 
 def postprocess(
-    settings: InferenceSettings,
-    grid: Grid,
-    logits: Tensor,
-    boxes: Tensor,
-    quality: Tensor,
-    sizes: tuple[tuple[int, int], ...],
+    settings: InferenceSettings, grid: Grid, maps: Predictions, sizes: Sequence[tuple[int, int]]
 ) -> list[dict[str, Tensor]]:
     """Detections of a batch: `find_candidates`, then `suppress`; arguments as there."""
-    found = find_candidates(settings, grid, logits, boxes, quality, sizes)
-    return suppress(settings, found, num_images=len(logits), num_classes=logits.shape[-1])
+    found = find_candidates(settings, grid, maps, sizes)
+    return suppress(settings, found, num_images=len(sizes), num_classes=maps.logits.shape[-1])
 
 
 def find_candidates(
-    settings: InferenceSettings,
-    grid: Grid,
-    logits: Tensor,
-    boxes: Tensor,
-    quality: Tensor,
-    sizes: tuple[tuple[int, int], ...],
+    settings: InferenceSettings, grid: Grid, maps: Predictions, sizes: Sequence[tuple[int, int]]
 ) -> Candidates:
     """The best (location, class) pairs of each level.
 
     Args:
-        logits ``[B, R, C]``, boxes ``[B, R, 4]``, quality ``[B, R]`` logits.
         sizes: ``(height, width)`` of each image; boxes are clipped to it, and dropped where nothing is left.
     """
-    num_images, _, num_classes = logits.shape
-    probability = logits.sigmoid()
-    joint = torch.where(probability > settings.score_threshold, probability * quality.sigmoid().unsqueeze(-1), -1.0)
+    num_images, _, num_classes = maps.logits.shape
+    probability, quality = maps.logits.sigmoid(), maps.quality.sigmoid().unsqueeze(-1)
+    joint = torch.where(probability > settings.score_threshold, probability * quality, -1.0)
     candidates, values = [], []
     for start, (height, width) in zip(grid.starts, grid.shapes, strict=True):
         level = joint[:, start : start + height * width].flatten(1)
@@ -96,7 +87,7 @@ def find_candidates(
     keep = value >= 0
     image, index, value = image[keep], index[keep], value[keep]
     score = value.sqrt() if settings.score == "sqrt_product" else value
-    return clipped(Candidates(image, index % num_classes, score, boxes[image, index // num_classes]), sizes)
+    return clipped(Candidates(image, index % num_classes, score, maps.boxes[image, index // num_classes]), sizes)
 
 
 def clipped(found: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
@@ -104,7 +95,7 @@ def clipped(found: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
     limits = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=found.box.dtype, device=found.box.device)
     box = torch.minimum(found.box.clamp(min=0), limits[found.image])
     solid = ((box[:, 2:] - box[:, :2]) > 0).all(dim=1)
-    return Candidates(found.image[solid], found.label[solid], found.score[solid], box[solid])
+    return map_tensors(replace(found, box=box), lambda column: column[solid])
 
 
 def suppress(

@@ -24,11 +24,7 @@ def effective_settings(
     if declares.quality == "objectness" and "quality" not in declares.replaces:
         raise ValueError("the assigner declares objectness, which has no target, but does not replace its loss")
     return (
-        replace(
-            loss,
-            quality=declares.quality or loss.quality,
-            normaliser=declares.normaliser or loss.normaliser,
-        ),
+        replace(loss, quality=declares.quality or loss.quality, normaliser=declares.normaliser or loss.normaliser),
         replace(
             inference,
             nms_iou=inference.nms_iou if declares.nms else None,

@@ -149,8 +149,6 @@ def visible(
 
     Args:
         name: of the assigner, for messages.
-        needs: of the assigner.
-        grid: gives R.
         images: B.
         given: logits ``[B, R, C]``, boxes ``[B, R, 4]``, quality ``[B, R]``, or None.
         features: one map per level.

@@ -33,10 +33,6 @@ def use_assigner(model: nn.Module, name: str, **options: object) -> Assigner:
     locations of a level by ``image size // cells``, which on the coarse levels is not the stride. And
     ``center_sampling_radius`` has no meaning any more: ``center`` has its own ``radius``.
 
-    Args:
-        model: the detector.
-        name: of the assigner; `options` are its own.
-
     Returns:
         The assigner; it is also ``model.assigner`` and follows the model from device to device.
 

@@ -19,6 +19,13 @@ def at(values: Tensor, index: Tensor) -> Tensor:
     return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
 
 
+def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Group, and place within it, of each row ``[total]`` of a list in which groups have `counts` ``[n]`` rows."""
+    groups = torch.arange(counts.shape[0], device=counts.device)
+    group = torch.repeat_interleave(groups, counts, output_size=total)
+    return group, torch.arange(total, device=counts.device) - at(counts.cumsum(0) - counts, group)
+
+
 def smallest(key: Tensor, group: Tensor, ok: Tensor, groups: int, count: int) -> tuple[Tensor, Tensor]:
     """The rows with the `count` smallest keys of each group, ascending, ties going to the earlier row.
 
@@ -51,6 +58,15 @@ def smallest(key: Tensor, group: Tensor, ok: Tensor, groups: int, count: int) ->
 def take(values: Tensor, index: Tensor) -> Tensor:
     """Values ``[groups, count]`` of the list ``[P]`` at an index of `smallest`, 0 where there is no row."""
     return torch.cat((values, values.new_zeros(1)))[index]
+
+
+def marked(index: Tensor, ok: Tensor, size: int) -> Tensor:
+    """Which of the places ``[size]`` rows with `ok` ``[...]`` are at, bool; `index` and `ok` are of one shape.
+
+    A count, not a flag: other rows add 0, and a sum has no order where a write would have one.
+    """
+    count = torch.zeros(size, dtype=torch.int32, device=index.device)
+    return count.index_add(0, index.flatten(), ok.flatten().int()) > 0
 
 
 def consecutive(key: Tensor) -> Tensor:

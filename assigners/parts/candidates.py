@@ -15,7 +15,7 @@ from torch import Tensor
 from assigners.contract import Targets
 from assigners.grid import Grid, inside_range
 from assigners.ops.boxes import ltrb
-from assigners.ops.segments import at
+from assigners.ops.segments import at, ragged
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def centers(boxes: Tensor) -> Tensor:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-def _map_centers(grid: Grid, boxes: Tensor) -> Tensor:
+def map_centers(grid: Grid, boxes: Tensor) -> Tensor:
     """Box centres in cells of every level ``[G, L, 2]``."""
     return centers(boxes)[:, None] / grid.level_stride[:, None] - grid.offset
 
@@ -52,7 +52,7 @@ def window_within(grid: Grid, boxes: Tensor, radius: float) -> Window:
     """
     side = ceil(min(2 * radius, max(max(shape) for shape in grid.shapes))) + 1
     sizes = [(min(height, side), min(width, side)) for height, width in grid.shapes]
-    return _cells(grid, (_map_centers(grid, boxes) - radius).floor().long(), sizes)
+    return _cells(grid, (map_centers(grid, boxes) - radius).floor().long(), sizes)
 
 
 def near_center(grid: Grid, boxes: Tensor, radius: float) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ def window_nearest(grid: Grid, boxes: Tensor, count: int) -> Window:
         longest = side if roomy else max(count, side)
         sizes.append((min(height, longest), min(width, longest)))
     half = torch.tensor([(columns // 2, rows // 2) for rows, columns in sizes], device=boxes.device)
-    return _cells(grid, (_map_centers(grid, boxes) + 0.5).floor().long() - half, sizes)
+    return _cells(grid, (map_centers(grid, boxes) + 0.5).floor().long() - half, sizes)
 
 
 def _cells(grid: Grid, first: Tensor, sizes: list[tuple[int, int]]) -> Window:
@@ -90,7 +90,7 @@ def _cells(grid: Grid, first: Tensor, sizes: list[tuple[int, int]]) -> Window:
     longest = max(rows * columns for rows, columns in sizes)
     position = torch.arange(longest, device=first.device)
     size = torch.tensor([(columns, rows) for rows, columns in sizes], device=first.device)
-    first = torch.minimum(first, torch.stack((grid.level_width, grid.level_height), dim=-1) - size).clamp(min=0)
+    first = torch.minimum(first, grid.level_size - size).clamp(min=0)
     columns = size[:, 0, None]
     column = first[..., 0:1] + position % columns  # [G, L, P]
     row = first[..., 1:2] + position // columns
@@ -104,28 +104,40 @@ class Pairs:
     """Every (box, location) pair with the location strictly inside the box, ordered by box, level, row, column.
 
     Attributes:
-        gt, location: ``[P]`` int64, ``P = targets.num_pairs``.
+        gt, location: ``[P]`` int64, ``P = targets.num_pairs``; cell: ``[P]`` of the batch, image * R + location.
     """
 
     gt: Tensor
     location: Tensor
+    cell: Tensor
 
 
 def inside_pairs(grid: Grid, targets: Targets) -> Pairs:
     """The flat pair list; its length was counted on the host, so nothing synchronises."""
     first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
     size = last - first  # [G, L, 2]
-    cells = size.prod(dim=-1).flatten()
-    device = cells.device
-    row_of = torch.repeat_interleave(
-        torch.arange(cells.shape[0], device=device), cells, output_size=targets.num_pairs
-    )  # [P] index into (box, level)
-    within = torch.arange(targets.num_pairs, device=device) - at(cells.cumsum(0) - cells, row_of)
+    row_of, within = ragged(size.prod(dim=-1).flatten(), targets.num_pairs)  # [P] index into (box, level)
     level = row_of % grid.num_levels
     columns = at(size[..., 0].flatten(), row_of)
     column = at(first[..., 0].flatten(), row_of) + within % columns
     row = at(first[..., 1].flatten(), row_of) + within // columns
-    return Pairs(row_of // grid.num_levels, at(grid.level_start, level) + row * at(grid.level_width, level) + column)
+    gt, location = row_of // grid.num_levels, at(grid.level_start, level) + row * at(grid.level_width, level) + column
+    return Pairs(gt, location, grid.cell(at(targets.image, gt), location))
+
+
+def cells_between(grid: Grid, boxes: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole cells from `low` to `high` ``[G, L, 2]`` (column, row), ends included, cut to the map and never empty.
+
+    Along an axis without a cell they are the one nearest to the box's centre, or both of two.
+
+    Returns:
+        first, last: ``[G, L, 2]`` int64, half-open.
+    """
+    low, high, center = low.ceil(), high.floor(), map_centers(grid, boxes)
+    none = high < low
+    first = torch.where(none, (center - 0.5).ceil(), low).long()
+    last = torch.where(none, (center + 0.5).floor(), high).long() + 1
+    return torch.minimum(first.clamp(min=0), grid.level_size - 1), torch.minimum(last.clamp(min=1), grid.level_size)
 
 
 def rectangle_cells(grid: Grid, first: Tensor, last: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,13 +152,10 @@ def rectangle_cells(grid: Grid, first: Tensor, last: Tensor, length: int) -> tup
     """
     columns, rows = (last - first).clamp(min=0).flatten(0, 1).unbind(dim=-1)
     cells = columns * rows
-    device = cells.device
     rest = (length - cells.sum())[None]  # one more group takes the rows left over
-    group = torch.arange(cells.shape[0] + 1, device=device)
-    group = torch.repeat_interleave(group, torch.cat((cells, rest)), output_size=length)
+    group, within = ragged(torch.cat((cells, rest)), length)
     ok = group < cells.shape[0]
     group = torch.where(ok, group, 0)
-    within = torch.arange(length, device=device) - at(cells.cumsum(0) - cells, group)
     corner = grid.level_start + first[..., 1] * grid.level_width + first[..., 0]
     skipped = grid.level_width.repeat(first.shape[0]) - columns  # cells between the rows of a rectangle
     row = within // at(columns.clamp(min=1), group)

@@ -27,20 +27,20 @@ def keep_smallest(location: Tensor, key: Tensor, ok: Tensor, num_locations: int)
     """Of the candidates of each location, those with the smallest key.
 
     Args:
-        location: ``[K]`` int64 flat over the batch (image * R + location).
-        key: ``[K]`` float or integer; only candidates with `ok` ``[K]`` take part.
+        location: ``[...]`` int64 flat over the batch (image * R + location).
+        key: float or integer, broadcast to ``[...]``; only candidates with `ok` ``[...]`` take part.
         num_locations: B * R.
 
     Returns:
-        ``[K]`` bool; several where keys tie.
+        ``[...]`` bool; several where keys tie.
     """
     worst = torch.finfo(key.dtype).max if key.dtype.is_floating_point else torch.iinfo(key.dtype).max
     best = torch.full((num_locations,), worst, dtype=key.dtype, device=key.device)
     masked = torch.where(ok, key, worst)
-    best = best.scatter_reduce(0, location, masked, reduce="amin", include_self=True)
+    best = best.scatter_reduce(0, location.flatten(), masked.flatten(), reduce="amin")
     return ok & (masked == at(best, location))
 
 
 def one_box_each(location: Tensor, key: Tensor, rank: Tensor, ok: Tensor, num_locations: int) -> Tensor:
-    """Of the candidates of each location the one with the smallest key, ties going to the smallest rank ``[K]``."""
+    """Of the candidates of each location the one with the smallest key, ties going to the smallest rank."""
     return keep_smallest(location, rank, keep_smallest(location, key, ok, num_locations), num_locations)

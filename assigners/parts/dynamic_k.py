@@ -62,7 +62,5 @@ def settle(cost: Tensor, location: Tensor, ok: Tensor, k: Tensor | int, grid: Gr
     """
     wanted = k[:, None] if isinstance(k, Tensor) else k
     taken = ok & (torch.arange(cost.shape[1], device=cost.device) < wanted)
-    cell = (grid.cell(targets.image[:, None], location)).flatten()
-    rank = box_rank(targets)[:, None].expand_as(cost).flatten()
-    cells = targets.num_images * grid.num_locations
-    return one_box_each(cell, cost.flatten(), rank, taken.flatten(), cells).view_as(taken)
+    cell = grid.cell(targets.image[:, None], location)
+    return one_box_each(cell, cost, box_rank(targets)[:, None], taken, targets.num_images * grid.num_locations)

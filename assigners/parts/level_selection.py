@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Targets
 from assigners.grid import Grid
-from assigners.parts.roi_features import few_boxes, roi_align_levels
+from assigners.parts.roi_features import by_boxes, roi_align_levels
 
 SIDE = 7  # bins along each axis; what three 3x3 convolutions without padding leave of them is 1
 SAMPLING_RATIO = 2  # reads per bin and axis; the paper does not state it
-CHUNK = 512  # boxes whose RoI features are held at once: 128 MB at 256 channels
 
 
 class FeatureSelection(nn.Module):
@@ -53,13 +50,7 @@ class FeatureSelection(nn.Module):
         Returns:
             ``[N, L]`` float32.
         """
-        if targets.num_boxes <= CHUNK:
-            return self._logits(features, grid, targets)
-        # Of crowds only the logits are kept; the backward pass pools again.
-        return torch.cat([
-            checkpoint(self._logits, features, grid, few_boxes(targets, start, CHUNK), use_reentrant=False)
-            for start in range(0, targets.num_boxes, CHUNK)
-        ])  # fmt: skip
+        return by_boxes(self._logits, features, grid, targets)
 
     def _logits(self, features: tuple[Tensor, ...], grid: Grid, targets: Targets) -> Tensor:
         pooled = roi_align_levels(features, grid, targets, SIDE, SAMPLING_RATIO)  # [N, L, SIDE * SIDE, D]

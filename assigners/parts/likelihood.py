@@ -8,12 +8,14 @@ and gradient together, block by block, where automatic differentiation keeps sev
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Samples, Targets
 from assigners.grid import Grid
@@ -22,6 +24,7 @@ from assigners.parts.candidates import Pairs
 from assigners.parts.class_cost import block_rows
 
 TINY = 1e-38  # the smallest normal float32; log of it is finite
+CHUNK = 2**18  # pairs of box and location at a time, where there are more: backward computes them anew
 
 
 def group_logsumexp(values: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -30,6 +33,15 @@ def group_logsumexp(values: Tensor, group: Tensor, groups: int) -> Tensor:
     total = group_sum((values - at(top, group)).exp(), group, groups)
     # Not a bound of 1 on the sums: that of a single value is 1 itself, and a bound has no gradient where it is met.
     return torch.where(top > torch.finfo(values.dtype).min, top, 0) + torch.where(total > 0, total, 1).log()
+
+
+def by_chunks(function: Callable[..., tuple[Tensor, ...]], *lists: Tensor) -> tuple[Tensor, ...]:
+    """What a function answers of lists ``[P]`` of pairs, row by row; its memory is that of one chunk."""
+    if lists[0].shape[0] <= CHUNK:
+        return function(*lists)
+    chunks = zip(*(each.split(CHUNK) for each in lists), strict=True)
+    parts = [checkpoint(function, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def likeliest_samples(grid: Grid, targets: Targets, pairs: Pairs, value: Tensor, held: Tensor) -> Samples:
@@ -43,7 +55,7 @@ def likeliest_samples(grid: Grid, targets: Targets, pairs: Pairs, value: Tensor,
     location = group_min(place, pairs.gt, targets.num_boxes, empty=grid.num_locations)
     # Where the detector diverged no value equals the largest.
     ok = held & (location < grid.num_locations)
-    samples = Samples.at_locations(grid, location, torch.arange(targets.num_boxes, device=ok.device), ok)
+    samples = Samples.at_locations(grid, location, targets.index, ok)
     nothing = torch.zeros_like(samples.label)
     return replace(samples, class_weight=nothing, box_weight=nothing, quality_weight=nothing)
 

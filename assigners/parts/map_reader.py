@@ -23,7 +23,7 @@ def corners(grid: Grid, level: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         location: ``[S, 4]`` flat index within the image; weight: ``[S, 4]`` summing to 1.
     """
-    limit = torch.stack((grid.level_width[level], grid.level_height[level]), dim=-1) - 1
+    limit = grid.level_size[level] - 1
     uv = torch.minimum(uv.clamp(min=0), limit.to(uv.dtype))
     low = uv.floor()
     fraction = uv - low

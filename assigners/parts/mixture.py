@@ -18,7 +18,7 @@ from assigners.contract import Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, ltrb
 from assigners.ops.noise import uniform
-from assigners.ops.segments import at, group_max, group_min, group_sum
+from assigners.ops.segments import at, group_max, group_min, group_sum, ragged
 from assigners.parts.conflicts import box_rank
 
 CHUNK = 2**18  # (draw, location) pairs at a time
@@ -56,8 +56,7 @@ def draw(targets: Targets, predictions: Predictions, step: Step, *, each: int, m
     number, images = sum(per_image), torch.arange(targets.num_images, device=device)
     boxes_of = group_sum(torch.ones_like(targets.image), targets.image, targets.num_images)
     drawn = (each * boxes_of).clamp(1, most)
-    image = torch.repeat_interleave(images, drawn, output_size=number)
-    nth = torch.arange(number, device=device) - at(drawn.cumsum(0) - drawn, image)
+    image, nth = ragged(drawn, number)
     random = uniform(step.seed, step.index, MIXTURE_STREAM, at(targets.image_id, image), nth)
     mass = quality.double().softmax(dim=1).cumsum(dim=1)
     stairs = mass / mass[:, -1:] + images[:, None]  # one ascent over the whole batch, by 1 an image
@@ -66,14 +65,13 @@ def draw(targets: Targets, predictions: Predictions, step: Step, *, each: int, m
     # Every pair of a drawn box and a ground-truth box of its image, ordered by drawn box.
     rivals = at(boxes_of, image)
     length = sum(n * count for n, count in zip(per_image, targets.counts, strict=True))
-    row = torch.repeat_interleave(torch.arange(number, device=device), rivals, output_size=length)
-    first = at(boxes_of.cumsum(0) - boxes_of, image) - (rivals.cumsum(0) - rivals)
-    gt = torch.arange(length, device=device) + at(first, row)
+    row, within = ragged(rivals, length)
+    gt = at(at(boxes_of.cumsum(0) - boxes_of, image), row) + within
     iou = aligned_iou(at(predictions.boxes.float().flatten(0, 1), at(cell, row)), at(targets.boxes, gt))
     best = at(group_max(iou, row, number, empty=overlap), row)
     rank, none = box_rank(targets), targets.num_boxes
     winner = group_min(torch.where((iou > overlap) & (iou == best), at(rank, gt), none), row, number, empty=none)
-    by_rank = torch.empty_like(rank).scatter_(0, rank, torch.arange(none, device=device))
+    by_rank = torch.empty_like(rank).scatter_(0, rank, targets.index)
     return Draws(image, cell, at(torch.cat((by_rank, by_rank.new_full((1,), none))), winner))
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from assigners.contract import Predictions, Targets
 from assigners.ops.boxes import aligned_iou
 from assigners.ops.segments import at
+
+
+def predicted_overlap(targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> Tensor:
+    """IoU of the predicted box with the box, per pair, float32 in [0, 1]; arguments and NaN as below."""
+    predicted = at(predictions.boxes.flatten(0, 1), cell).float()
+    return aligned_iou(predicted, at(targets.boxes, gt)).nan_to_num(nan=0.0)
 
 
 def score_and_overlap(targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,9 +24,7 @@ def score_and_overlap(targets: Targets, predictions: Predictions, gt: Tensor, ce
     Returns:
         Two ``[...]`` float64 in [0, 1]; 0 where a diverging detector predicts no number.
     """
-    channels = predictions.logits.shape[-1]
-    own = at(predictions.logits.reshape(-1), cell * channels + at(targets.labels, gt))
-    overlap = aligned_iou(at(predictions.boxes.reshape(-1, 4), cell).float(), at(targets.boxes, gt))
+    own = at(predictions.logits.flatten(), cell * predictions.logits.shape[-1] + at(targets.labels, gt))
     # float64, because the last bit of a float32 exponential depends on where in a list the number stands: equal pairs
     # would stop being ties, and one image would be assigned otherwise in another batch.
-    return torch.nan_to_num(own.double().sigmoid(), nan=0.0), torch.nan_to_num(overlap, nan=0.0).double()
+    return own.double().sigmoid().nan_to_num(nan=0.0), predicted_overlap(targets, predictions, gt, cell).double()

@@ -9,12 +9,14 @@ backward together on a CPU, and with an order of summation in the backward that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Targets
 from assigners.grid import Grid
@@ -22,11 +24,19 @@ from assigners.parts.map_reader import corners
 
 Extractor = Literal["roi_align", "roi_align_mean", "roi_pool"]
 
+CHUNK = 512  # boxes whose features are held at once: 128 MB at 256 channels and 7 x 7 bins
 
-def few_boxes(targets: Targets, start: int, count: int) -> Targets:
-    """`count` of the boxes from `start` on: as much of the targets as this module reads."""
-    part = slice(start, start + count)
-    return replace(targets, boxes=targets.boxes[part], image=targets.image[part])
+
+def by_boxes(read: Callable[..., Tensor], features: tuple[Tensor, ...], grid: Grid, targets: Targets) -> Tensor:
+    """What ``read(features, grid, targets)`` makes ``[N, ...]`` of N boxes and their features, `CHUNK` boxes at a time.
+
+    Of crowds only the answer is kept; the backward pass pools again.
+    """
+    if targets.num_boxes <= CHUNK:
+        return read(features, grid, targets)
+    parts = zip(targets.boxes.split(CHUNK), targets.image.split(CHUNK), strict=True)
+    few = (replace(targets, boxes=boxes, image=image) for boxes, image in parts)  # as much as this module reads
+    return torch.cat([checkpoint(read, features, grid, each, use_reentrant=False) for each in few])
 
 
 def box_features(
@@ -50,15 +60,10 @@ def box_features(
 def roi_align_levels(
     features: tuple[Tensor, ...], grid: Grid, targets: Targets, side: int, sampling_ratio: int
 ) -> Tensor:
-    """Pool each of N boxes to ``side x side`` bins on each of L levels.
-
-    Args:
-        features: maps ``[B, D, H_l, W_l]`` of all levels.
-        side: bins along each axis.
-        sampling_ratio: reads per bin and axis.
+    """Pool each of N boxes to ``side x side`` bins, row-major, on each of L levels; arguments as `box_features`.
 
     Returns:
-        ``[N, L, side * side, D]`` float32, bins row-major.
+        ``[N, L, side * side, D]`` float32.
     """
     rows = torch.cat([f.float().flatten(2).transpose(1, 2) for f in features], dim=1).flatten(0, 1)  # [B * R, D]
     ticks = side * sampling_ratio

@@ -15,6 +15,7 @@ from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samp
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, ltrb, square_anchors
 from assigners.ops.segments import at
+from assigners.parts.bounds import at_least
 from assigners.parts.candidates import centers, window_nearest
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -26,7 +27,6 @@ class ATSS(Assigner):
     """ATSS (registry name ``atss``).
 
     Args:
-        head: of the detector.
         topk: candidates per box and level, the paper's k.
         fallback_max: give a box whose candidates all miss the threshold the best of those inside it. The paper
             leaves such a box without positives.
@@ -37,8 +37,7 @@ class ATSS(Assigner):
 
     def __init__(self, head: HeadInfo, *, topk: int = 9, fallback_max: bool = False) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
+        at_least(1, topk=topk)
         self.topk = topk
         self.fallback_max = fallback_max
 
@@ -73,20 +72,16 @@ def above_the_spread(
         fit: ``[G, K]`` >= 0, how well each fits its box; a location that several boxes claim goes to the largest.
         fallback_max: the best candidate inside the box stands in where none passes.
     """
-    boxes = targets.boxes
     count = ok.sum(dim=1, keepdim=True)
     mean = torch.where(ok, fit, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
     variance = torch.where(ok, fit - mean, 0).square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-    inside = ok & (ltrb(at(grid.points, location), boxes[:, None]).amin(dim=-1) > INSIDE)
+    inside = ok & (ltrb(at(grid.points, location), targets.boxes[:, None]).amin(dim=-1) > INSIDE)
     positive = inside & (fit >= mean + variance.sqrt())
     if fallback_max:
         best = torch.where(inside, fit, -1.0).argmax(dim=1, keepdim=True)
         first = torch.zeros_like(inside).scatter_(1, best, True) & inside
         positive = torch.where(positive.any(dim=1, keepdim=True), positive, first)
 
-    gt = torch.arange(targets.num_boxes, device=boxes.device)[:, None].expand_as(location).flatten()
-    cell = grid.cell(at(targets.image, gt), location.flatten())
-    keep = one_box_each(
-        cell, -fit.flatten(), at(box_rank(targets), gt), positive.flatten(), targets.num_images * grid.num_locations
-    )
-    return Assignment(Samples.at_locations(grid, location.flatten(), gt, keep), negatives(grid, targets))
+    cell, cells = grid.cell(targets.image[:, None], location), targets.num_images * grid.num_locations
+    keep = one_box_each(cell, -fit, box_rank(targets)[:, None], positive, cells)
+    return Assignment(Samples.at_locations(grid, location, targets.index[:, None], keep), negatives(grid, targets))

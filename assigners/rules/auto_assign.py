@@ -29,26 +29,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss
-from assigners.ops.segments import at, group_max, group_min, group_sum
+from assigners.ops.segments import at, group_max, group_min, group_sum, marked
 from assigners.parts.candidates import Pairs, centers, inside_pairs
-from assigners.parts.likelihood import group_logsumexp, likeliest_samples, match_map, own_and_negative
+from assigners.parts.likelihood import by_chunks, group_logsumexp, likeliest_samples, match_map, own_and_negative
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 SHARPNESS = 3.0  # of the confidence weight exp(3 P); a constant of the paper
 EPS = 1e-12  # an IoU counts as at most 1 - this; the mass of a centre prior is at least this
-CHUNK = 2**18  # pairs of box and location at a time, where there are more: backward computes them anew
 
 
 class AutoAssign(Assigner):
     """AutoAssign (registry name ``auto_assign``).
 
     Args:
-        head: of the detector.
         alpha: weight of the positive term, the paper's alpha; the negative term has 1 - alpha.
         gamma: focal exponent of the negative term, the paper's gamma.
         beta: weight of the box loss within P, the paper's lambda.
@@ -74,25 +71,20 @@ class AutoAssign(Assigner):
         self.log_sigma = nn.Parameter(torch.zeros(head.num_classes, 2))
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """The three terms, with gradient.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """The three terms, with gradient."""
         predictions = self.required(grid, predictions)
         pairs, boxes = inside_pairs(grid, targets), targets.num_boxes
         weight = negatives(grid, targets)
-        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
-        channel = cell * predictions.logits.shape[-1] + at(targets.labels, pairs.gt)
+        channel = pairs.cell * predictions.logits.shape[-1] + at(targets.labels, pairs.gt)
         own, negative = own_and_negative(
             predictions.logits.float().flatten(0, 1), predictions.quality.float().flatten(),
-            self._match(targets, predictions, pairs.gt, cell, channel), weight.flatten(), channel, self.gamma,
+            self._match(targets, predictions, pairs, channel), weight.flatten(), channel, self.gamma,
         )  # fmt: skip
-        log_p, log_g = self._promises(grid, targets, predictions, pairs, cell, own)
+        log_p, log_g = self._promises(grid, targets, predictions, pairs, own)
         confidence = SHARPNESS * log_p.exp() + log_g
         share = group_logsumexp(confidence, pairs.gt, boxes)
         log_bag = group_logsumexp(confidence + log_p, pairs.gt, boxes) - share
-        held = group_max(torch.ones_like(pairs.gt), pairs.gt, boxes, empty=0) > 0
+        held = marked(pairs.gt, torch.ones_like(pairs.gt), boxes)
         count = held.sum().to(log_bag.dtype)
         prior = group_sum(log_g.exp(), at(targets.image, pairs.gt), targets.num_images)
         boxes_of = group_sum(held.to(prior.dtype), targets.image, targets.num_images)
@@ -113,9 +105,9 @@ class AutoAssign(Assigner):
         )
 
     def _promises(
-        self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs, cell: Tensor, own: Tensor
+        self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs, own: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """log P and log G of every pair, each ``[P]``, at cells whose logit of the class is `own`."""
+        """log P and log G of every pair, each ``[P]``, whose logit of the class is `own`."""
         objectness, boxes = predictions.quality.flatten().float(), predictions.boxes.flatten(0, 1).float()
 
         def of(gt: Tensor, location: Tensor, cell: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,22 +118,14 @@ class AutoAssign(Assigner):
             scaled = (offset - self.mu.index_select(0, label)) * torch.exp(-self.log_sigma).index_select(0, label)
             return log_p, -0.5 * scaled.square().sum(dim=-1)
 
-        lists = (pairs.gt, pairs.location, cell, own)
-        if cell.shape[0] <= CHUNK:
-            return of(*lists)
-        chunks = zip(*(each.split(CHUNK) for each in lists), strict=True)
-        parts = [checkpoint(of, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
-        log_p, log_g = (torch.cat(column) for column in zip(*parts, strict=True))
+        log_p, log_g = by_chunks(of, pairs.gt, pairs.location, pairs.cell, own)
         return log_p, log_g
 
     @torch.no_grad()
-    def _match(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor, channel: Tensor) -> Tensor:
+    def _match(self, targets: Targets, predictions: Predictions, pairs: Pairs, channel: Tensor) -> Tensor:
         """``1 - w-`` of each class at each location, ``[B * R, C]`` in [0, 1], from all pairs ``[P]``."""
-        boxes = predictions.boxes.flatten(0, 1).float()
-        iou = torch.cat([
-            aligned_iou(at(boxes, where), at(targets.boxes, box))
-            for where, box in zip(cell.split(CHUNK), gt.split(CHUNK), strict=True)
-        ])  # fmt: skip
+        gt, cell, boxes = pairs.gt, pairs.cell, predictions.boxes.flatten(0, 1).float()
+        (iou,) = by_chunks(lambda where, box: (aligned_iou(at(boxes, where), at(targets.boxes, box)),), cell, gt)
         best = at(group_max(iou, cell, boxes.shape[0], empty=0.0), cell)
         f = 1 / (1 - best).clamp(min=EPS)
         low = at(group_min(f, gt, targets.num_boxes, empty=float("inf")), gt)

@@ -36,15 +36,13 @@ from bisect import bisect_right
 from itertools import pairwise
 from typing import Literal
 
-import torch
-
 from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.boxes import aligned_iou
-from assigners.ops.segments import at, group_sum
+from assigners.ops.segments import at, group_sum, marked
 from assigners.parts.candidates import centers
 from assigners.parts.conflicts import box_rank, keep_smallest, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
+from assigners.parts.prediction_fit import predicted_overlap
 from assigners.rules.center import CenterSampling
 
 
@@ -52,7 +50,6 @@ class Cascade(Assigner):
     """Rising thresholds on predicted boxes (registry name ``cascade``).
 
     Args:
-        head: of the detector.
         thresholds: smallest overlaps of a positive, the paper's u of each stage, with colons between.
         switch: shares of training at which the second and further stages begin, likewise; ``equal`` parts for all.
         fallback: what a box learns from that no prediction overlaps enough: all that ``center`` sampling allows, its
@@ -90,22 +87,16 @@ class Cascade(Assigner):
         self.sampling = CenterSampling(head, radius=radius)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the detector's boxes where center sampling would.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the detector's boxes where center sampling would."""
         predictions = self.required(grid, predictions)
         gt, location, ok = self.sampling.candidates(grid, targets)
         cell, cells = grid.cell(at(targets.image, gt), location), targets.num_images * grid.num_locations
-        predicted = at(predictions.boxes.flatten(0, 1), cell).float()
-        overlap = aligned_iou(predicted, at(targets.boxes, gt)).nan_to_num(nan=0.0)
+        overlap = predicted_overlap(targets, predictions, gt, cell)
         rank = at(box_rank(targets), gt)
         keep = one_box_each(cell, -overlap, rank, ok & (overlap >= self.threshold(step.progress)), cells)
 
         count = group_sum(keep.to(overlap.dtype), gt, targets.num_boxes)
-        taken = torch.zeros(cells, dtype=torch.int32, device=cell.device).index_add(0, cell, keep.int())
-        free = ok & (at(count, gt) == 0) & (at(taken, cell) == 0)
+        free = ok & (at(count, gt) == 0) & ~at(marked(cell, keep, cells), cell)
         if self.fallback == "center":
             keep = keep | keep_smallest(cell, rank, free, cells)
         elif self.fallback == "best":

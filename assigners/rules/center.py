@@ -29,7 +29,6 @@ class CenterSampling(Assigner):
     """FCOS with center sampling (registry name ``center``).
 
     Args:
-        head: of the detector.
         radius: half side of the sampling square in strides, 0 for the whole box (FCOS first version).
 
     Raises:
@@ -73,5 +72,5 @@ class CenterSampling(Assigner):
             pairs = inside_pairs(grid, targets)
             return pairs.gt, pairs.location, torch.ones_like(pairs.gt, dtype=torch.bool)
         window = window_within(grid, targets.boxes, self.radius)
-        gt = torch.arange(targets.num_boxes, device=window.location.device)
-        return gt[:, None, None].expand_as(window.location).flatten(), window.location.flatten(), window.ok.flatten()
+        gt = targets.index[:, None, None].expand_as(window.location)
+        return gt.flatten(), window.location.flatten(), window.ok.flatten()

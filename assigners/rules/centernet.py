@@ -40,7 +40,6 @@ class CenterNet(Assigner):
     """CenterNet over a feature pyramid (registry name ``centernet``).
 
     Args:
-        head: of the detector.
         beta: how much the Gaussian weakens negatives, the paper's beta; 0 for negatives of weight 1.
         min_overlap: IoU that a box shifted by the radius keeps about with itself; r² is 2 (1 - o)² / (1 + o)² areas.
         min_radius: least r in pixels.
@@ -74,12 +73,10 @@ class CenterNet(Assigner):
         center, near = steps == 0, steps <= 1
 
         heat = torch.exp(-distance)
-        cell = grid.cell(at(targets.image, gt), location)
-        cells = targets.num_images * grid.num_locations
         rank = at(box_rank(targets), gt)
-        learns = one_box_each(cell, distance, rank, near, cells)
+        learns = one_box_each(pairs.cell, distance, rank, near, targets.num_images * grid.num_locations)
         # One row speaks for each class of a location: a centre, or else the brightest Gaussian.
-        channel = consecutive(cell * self.num_classes + at(targets.labels, gt))
+        channel = consecutive(pairs.cell * self.num_classes + at(targets.labels, gt))
         key = torch.where(center, -1.0, distance)
         speaks = one_box_each(channel, key, rank, near | (heat >= FAINTEST), channel.shape[0])
         positive = speaks & center

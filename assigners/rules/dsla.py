@@ -27,12 +27,13 @@ from torch.nn import functional as F
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.boxes import aligned_iou
 from assigners.ops.segments import at, smallest, take
+from assigners.parts.bounds import at_least
 from assigners.parts.candidates import Pairs, centers, inside_pairs
 from assigners.parts.class_cost import background_and_own, focal_negative
 from assigners.parts.dynamic_k import dynamic_k, finite, settle
 from assigners.parts.negatives import negatives_outside_ignore as negatives
+from assigners.parts.prediction_fit import predicted_overlap
 
 EPS = 1e-7  # added to an overlap before its logarithm
 
@@ -41,7 +42,6 @@ class DSLA(Assigner):
     """Dynamic soft label assignment (registry name ``dsla``).
 
     Args:
-        head: of the detector.
         topk: how many of a box's largest overlaps add up to its k; no box gets more.
         radius: distance from the centre in strides at which the price of distance is 1, the paper's beta; its base,
             the paper's alpha, is 10.
@@ -66,20 +66,13 @@ class DSLA(Assigner):
         normaliser: Literal["protocol", "labels"] = "protocol",
     ) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
-        for name, value in (("radius", radius), ("iou_weight", iou_weight)):
-            if not value >= 0:
-                raise ValueError(f"{name} is {value}; it must be >= 0")
+        at_least(1, topk=topk)
+        at_least(0, radius=radius, iou_weight=iou_weight)
         self.topk, self.radius, self.iou_weight, self.box_weight = topk, radius, iou_weight, box_weight
         self.declares = replace(type(self).declares, normaliser="labels" if normaliser == "labels" else None)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the detector's losses at its candidates.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the detector's losses at its candidates."""
         predictions = self.required(grid, predictions)
         pairs = inside_pairs(grid, targets)
         cost, overlap = self._cost(grid, targets, predictions, pairs)
@@ -89,18 +82,15 @@ class DSLA(Assigner):
         index, found = smallest(cost, pairs.gt, every, targets.num_boxes, self.topk)
         location = take(pairs.location, index)
         keep = settle(take(cost, index), location, found, k, grid, targets)
-        gt = torch.arange(targets.num_boxes, device=keep.device)[:, None].expand_as(keep)
-        samples = Samples.at_locations(grid, location.flatten(), gt.flatten(), keep.flatten())
+        samples = Samples.at_locations(grid, location, targets.index[:, None], keep)
         label = torch.where(keep, take(overlap, index), 0).flatten()
         samples = replace(samples, label=label, box_weight=label if self.box_weight == "iou" else samples.box_weight)
         return Assignment(samples, negatives(grid, targets))
 
     def _cost(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Cost and overlap of the predicted box of every pair, each ``[P]``."""
-        gt, location = pairs.gt, pairs.location
-        cell = grid.cell(at(targets.image, gt), location)
-        overlap = aligned_iou(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, gt))
-        overlap = overlap.nan_to_num(nan=0.0).clamp(max=1)
+        gt, location, cell = pairs.gt, pairs.location, pairs.cell
+        overlap = predicted_overlap(targets, predictions, gt, cell).clamp(max=1)
         offset = at(grid.points, location) - at(centers(targets.boxes), gt)
         strides_away = offset.square().sum(dim=-1).sqrt() / at(grid.stride, location)
         classes = soft_class_cost(predictions.logits, cell, at(targets.labels, gt), overlap)

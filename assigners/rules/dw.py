@@ -39,6 +39,7 @@ from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Prediction
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, ltrb
 from assigners.ops.segments import at, consecutive
+from assigners.parts.bounds import above_zero, at_least
 from assigners.parts.candidates import centers, window_within
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore
@@ -53,7 +54,6 @@ class DualWeighting(Assigner):
     """DW (registry name ``dw``).
 
     Args:
-        head: of the detector.
         mu: the paper's mu, rate of the positive weight in t.
         beta: the paper's beta: p = exp(-beta * (1 - GIoU)), as the code has it (the paper: IoU^beta).
         gamma: the paper's gamma_1, power of the IoU in the negative weight.
@@ -79,10 +79,8 @@ class DualWeighting(Assigner):
         super().__init__()
         if not 0 <= mu <= 20:
             raise ValueError(f"mu is {mu}; it must be 0 to 20")
-        if beta < 0:
-            raise ValueError(f"beta is {beta}; it must be >= 0")
-        if gamma <= 0:
-            raise ValueError(f"gamma is {gamma}; it must be > 0")
+        at_least(0, beta=beta)
+        above_zero(gamma=gamma)
         if sigma <= 0:
             raise ValueError(f"sigma is {sigma}; it is a width in strides, > 0")
         if not 0 < floor < 1:
@@ -91,11 +89,7 @@ class DualWeighting(Assigner):
         self.radius = sigma * sqrt(-2 * log(floor))  # strides
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the centre prior and the detector's score and box at each location.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the centre prior and the detector's score and box at each location."""
         predictions = self.required(grid, predictions)
         boxes, num_classes = targets.boxes, predictions.logits.shape[-1]
         window = window_within(grid, boxes, self.radius)
@@ -116,11 +110,9 @@ class DualWeighting(Assigner):
         pull = self._positive(torch.where(ok, t, 0), torch.where(ok, prior, 0))
         push = self._negative(torch.where(ok, iou, 0))
 
-        gt = torch.arange(targets.num_boxes, device=cell.device)[:, None].expand_as(cell).flatten()
-        once = one_box_each(
-            consecutive(channel.flatten()), push.flatten(), box_rank(targets)[gt], ok.flatten(), gt.shape[0]
-        )
-        samples = _rows(grid, location.flatten(), gt, (ok.flatten(), pull.flatten()), (once, push.flatten()))
+        place = consecutive(channel.flatten()).view_as(channel)
+        once = one_box_each(place, push, box_rank(targets)[:, None], ok, place.numel())
+        samples = _rows(grid, location, targets.index[:, None], (ok, pull), (once, push))
         return Assignment(samples, negatives_outside_ignore(grid, targets))
 
     def _positive(self, t: Tensor, prior: Tensor) -> Tensor:
@@ -140,11 +132,11 @@ class DualWeighting(Assigner):
 def _rows(
     grid: Grid, location: Tensor, gt: Tensor, positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor]
 ) -> Samples:
-    """Two rows per candidate ``[N]``: what exists and its weight, as a positive and as a negative."""
-    exists = torch.cat((positive[0], negative[0]))
-    both = Samples.at_locations(grid, location.repeat(2), gt.repeat(2), exists)
-    is_positive = torch.cat((positive[0], torch.zeros_like(negative[0])))
-    weight = torch.where(exists, torch.cat((positive[1], negative[1])), 0)
+    """Two rows per candidate ``[G, K]``: what exists and its weight, as a positive and as a negative."""
+    exists, weight = (torch.stack(parts) for parts in zip(positive, negative, strict=True))
+    both = Samples.at_locations(grid, location, gt, exists)
+    is_positive = torch.stack((positive[0], torch.zeros_like(negative[0]))).flatten()
+    weight = torch.where(exists, weight, 0).flatten()
     pulled = torch.where(is_positive, weight, 0)
     return replace(
         both, positive=is_positive, label=is_positive.to(weight.dtype), class_weight=weight, box_weight=pulled,

@@ -34,7 +34,6 @@ class FoveaBox(Assigner):
     """FoveaBox (registry name ``foveabox``).
 
     Args:
-        head: of the detector.
         sigma: side of the fovea in sides of the box, the paper's sigma (equation 4).
         eta: largest ratio of a box's side to the basic edge of its level, either way, the paper's eta (equation 2).
 

@@ -41,8 +41,8 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, cells_covered, inside_range
-from assigners.ops.segments import at
-from assigners.parts.candidates import rectangle_cells
+from assigners.ops.segments import at, marked
+from assigners.parts.candidates import cells_between, rectangle_cells
 from assigners.parts.conflicts import box_rank, keep_smallest
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
@@ -53,7 +53,6 @@ class Guided(Assigner):
     """Guided anchoring's location targets (registry name ``guided``).
 
     Args:
-        head: of the detector.
         center: side of the centre region in sides of the box, the paper's sigma1.
         ignore: side of the ignore region in sides of the box, the paper's sigma2; equal to `center` for no band.
         neighbours: ignore that region on the two neighbouring levels, too.
@@ -86,8 +85,7 @@ class Guided(Assigner):
         first, last = region(grid, targets.boxes, self.ignore)
         last = torch.where(apart <= int(self.neighbours), last, first)
         near = cells_covered(grid, first, last, targets.image, targets.num_images) > 0
-        positive = torch.zeros(cells, dtype=torch.int32, device=cell.device).index_add(0, cell, ok.int()) > 0
-        weight = negatives(grid, targets).masked_fill(near & ~positive.view_as(near), 0)
+        weight = negatives(grid, targets).masked_fill(near & ~marked(cell, ok, cells).view_as(near), 0)
         return Assignment(Samples.at_locations(grid, location, gt, ok), weight)
 
     def _levels_apart(self, grid: Grid, boxes: Tensor) -> Tensor:
@@ -112,19 +110,7 @@ class Guided(Assigner):
 
 
 def region(grid: Grid, boxes: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """The cells of boxes ``[G, 4]`` shrunk to a `share` of their sides, on every level.
-
-    Returns:
-        first, last: ``[G, L, 2]`` int64 (column, row), half-open, on the map and never empty: along an axis without a
-            cell they are the nearest one, or both of two.
-    """
+    """The cells of boxes ``[G, 4]`` shrunk to a `share` of their sides, on every level, as `cells_between` has them."""
     step = 2 * grid.level_stride[:, None]
     twice, reach = (boxes[:, :2] + boxes[:, 2:])[:, None], share * (boxes[:, 2:] - boxes[:, :2])[:, None]
-    first = ((twice - reach) / step - grid.offset).ceil()
-    last = ((twice + reach) / step - grid.offset).floor()
-    center = twice / step - grid.offset
-    none = last < first
-    first = torch.where(none, (center - 0.5).ceil(), first).long()
-    last = torch.where(none, (center + 0.5).floor(), last).long() + 1
-    limit = torch.stack((grid.level_width, grid.level_height), dim=-1)
-    return torch.minimum(first.clamp(min=0), limit - 1), torch.minimum(last.clamp(min=1), limit)
+    return cells_between(grid, boxes, (twice - reach) / step - grid.offset, (twice + reach) / step - grid.offset)

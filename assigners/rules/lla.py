@@ -20,12 +20,13 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.boxes import aligned_iou
 from assigners.ops.segments import at, smallest, take
+from assigners.parts.bounds import at_least
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.class_cost import background_and_own, focal_negative, focal_positive
 from assigners.parts.dynamic_k import finite, settle
 from assigners.parts.negatives import negatives_outside_ignore as negatives
+from assigners.parts.prediction_fit import predicted_overlap
 
 LEAST_IOU = torch.finfo(torch.float32).eps  # bounds -ln IoU (the authors' code)
 
@@ -34,7 +35,6 @@ class LLA(Assigner):
     """LLA (registry name ``lla``).
 
     Args:
-        head: of the detector.
         topk: locations per box, the paper's K.
         iou_weight: of -ln IoU, the paper's lambda.
 
@@ -46,35 +46,24 @@ class LLA(Assigner):
 
     def __init__(self, head: HeadInfo, *, topk: int = 10, iou_weight: float = 1.5) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
-        if not iou_weight >= 0:
-            raise ValueError(f"iou_weight is {iou_weight}; it must be >= 0")
+        at_least(1, topk=topk)
+        at_least(0, iou_weight=iou_weight)
         self.topk, self.iou_weight = topk, iou_weight
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the detector's losses at its candidates.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the detector's losses at its candidates."""
         predictions = self.required(grid, predictions)
         pairs = inside_pairs(grid, targets)
-        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
-        cost = self._cost(targets, predictions, pairs.gt, cell)
+        cost = self._cost(targets, predictions, pairs.gt, pairs.cell)
         every = torch.ones_like(cost, dtype=torch.bool)
         index, found = smallest(cost, pairs.gt, every, targets.num_boxes, self.topk)  # [G, topk], ties by location
         location = take(pairs.location, index)
         keep = settle(take(cost, index), location, found, self.topk, grid, targets)
-        gt = torch.arange(targets.num_boxes, device=cell.device)[:, None].expand_as(keep)
-        return Assignment(
-            Samples.at_locations(grid, location.flatten(), gt.flatten(), keep.flatten()), negatives(grid, targets)
-        )
+        return Assignment(Samples.at_locations(grid, location, targets.index[:, None], keep), negatives(grid, targets))
 
     def _cost(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> Tensor:
         """What the detector would lose at cells ``[P]`` as positives of boxes ``[P]``: ``[P]``, finite."""
         background, own = background_and_own(predictions.logits, cell, at(targets.labels, gt), focal_negative)
-        predicted = at(predictions.boxes.flatten(0, 1), cell).float()
-        iou = aligned_iou(predicted, at(targets.boxes, gt)).nan_to_num(nan=0.0)
+        iou = predicted_overlap(targets, predictions, gt, cell)
         positive = focal_positive(own) - focal_negative(own)
         return finite(background + positive - self.iou_weight * iou.clamp(min=LEAST_IOU).log())

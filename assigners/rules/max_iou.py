@@ -25,8 +25,8 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, cells_covered
 from assigners.ops.boxes import aligned_iou, square_anchors
-from assigners.ops.segments import at
-from assigners.parts.candidates import centers, inside_pairs, rectangle_cells, window_nearest
+from assigners.ops.segments import at, marked
+from assigners.parts.candidates import cells_between, inside_pairs, map_centers, rectangle_cells, window_nearest
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
@@ -39,7 +39,6 @@ class MaxIoU(Assigner):
     """MaxIoU (registry name ``max_iou``).
 
     Args:
-        head: of the detector.
         pos_iou: smallest overlap of a positive, the paper's 0.5.
         neg_iou: overlap below which a location is negative, the paper's 0.4; those between are ignored.
         low_quality: let each box claim the anchors that overlap it most, below `pos_iou` too.
@@ -67,16 +66,14 @@ class MaxIoU(Assigner):
         pairs = inside_pairs(grid, targets)
         iou = aligned_iou(at(anchors, pairs.location), at(targets.boxes, pairs.gt))
         claimed = (iou == at(most, pairs.gt)) & (iou > 0) & self.low_quality
-        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
         cells = targets.num_images * grid.num_locations
         key = -(iou.double() + 2 * claimed)  # a claim beats any overlap
-        keep = one_box_each(cell, key, at(box_rank(targets), pairs.gt), claimed | (iou >= self.pos_iou), cells)
+        keep = one_box_each(pairs.cell, key, at(box_rank(targets), pairs.gt), claimed | (iou >= self.pos_iou), cells)
 
         asked = self._overlapping(grid, targets, anchors)
         if self.low_quality:
             asked = asked | self._claims(grid, targets, (best == most[:, None]) & (best > 0))
-        positive = torch.zeros(cells, dtype=torch.int32, device=cell.device).index_add(0, cell, keep.int()) > 0
-        ignored = asked & ~positive.view_as(asked)
+        ignored = asked & ~marked(pairs.cell, keep, cells).view_as(asked)
         return Assignment(
             Samples.at_locations(grid, pairs.location, pairs.gt, keep), negatives(grid, targets).masked_fill(ignored, 0)
         )
@@ -87,9 +84,8 @@ class MaxIoU(Assigner):
         first, last = overlapping_range(grid, targets.boxes, self.neg_iou)
         gt, location, ok = rectangle_cells(grid, first, last, most * targets.num_boxes)
         near = ok & (aligned_iou(at(anchors, location), at(targets.boxes, gt)) >= self.neg_iou)
-        marks = torch.zeros(targets.num_images * grid.num_locations, dtype=torch.int32, device=gt.device)
-        marks = marks.index_add(0, grid.cell(at(targets.image, gt), location), near.int())
-        return (marks > 0).view(targets.num_images, -1)
+        marks = marked(grid.cell(at(targets.image, gt), location), near, targets.num_images * grid.num_locations)
+        return marks.view(targets.num_images, -1)
 
     def _claims(self, grid: Grid, targets: Targets, here: Tensor) -> Tensor:
         """Locations that overlap a box as much as any does, on its levels `here` ``[G, L]``: ``[B, R]`` bool.
@@ -99,13 +95,8 @@ class MaxIoU(Assigner):
         """
         boxes, step = targets.boxes[:, None], grid.level_stride[:, None]
         ends = torch.stack((boxes[..., :2] + SIDE / 2 * step, boxes[..., 2:] - SIDE / 2 * step))
-        low, high = (ends.amin(dim=0) / step - grid.offset).ceil(), (ends.amax(dim=0) / step - grid.offset).floor()
-        center = centers(targets.boxes)[:, None] / step - grid.offset
-        held = low <= high  # else the nearest cell, or two equally near ones
-        limit = torch.stack((grid.level_width, grid.level_height), dim=-1)
-        first = torch.where(held, low, (center - 0.5).ceil()).long().clamp(min=0)
-        last = torch.where(held, high, (center + 0.5).floor()).long() + 1
-        first, last = torch.minimum(first, limit - 1), torch.minimum(last.clamp(min=1), limit)
+        low, high = (ends.amin(dim=0) / step - grid.offset), (ends.amax(dim=0) / step - grid.offset)
+        first, last = cells_between(grid, targets.boxes, low, high)
         last = torch.where(here[..., None], last, first)
         return cells_covered(grid, first, last, targets.image, targets.num_images) > 0
 
@@ -122,10 +113,9 @@ def overlapping_range(grid: Grid, boxes: Tensor, iou: float) -> tuple[Tensor, Te
     needed = iou / (1 + iou) * (side.prod(dim=-1, keepdim=True) + SIDE**2)
     reach = (side + SIDE) / 2 - needed / shared.flip(-1) + SLACK
     possible = shared.prod(dim=-1, keepdim=True) * (1 + SLACK) >= needed
-    center = centers(boxes)[:, None] / step - grid.offset
-    limit = torch.stack((grid.level_width, grid.level_height), dim=-1)
-    first = torch.minimum((center - reach).ceil().long().clamp(min=0), limit)
-    last = torch.minimum((center + reach).floor().long() + 1, limit)
+    center = map_centers(grid, boxes)
+    first = torch.minimum((center - reach).ceil().long().clamp(min=0), grid.level_size)
+    last = torch.minimum((center + reach).floor().long() + 1, grid.level_size)
     return first, torch.where(possible, torch.maximum(last, first), first)
 
 

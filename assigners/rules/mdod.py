@@ -39,26 +39,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.segments import at, group_max, group_sum
+from assigners.ops.segments import at, group_sum, marked
 from assigners.parts.candidates import Pairs, inside_pairs
-from assigners.parts.likelihood import group_logsumexp, likeliest_samples
+from assigners.parts.likelihood import by_chunks, group_logsumexp, likeliest_samples
 from assigners.parts.mixture import class_likelihood, draw, log_cauchy
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
 UNIT = 0.25  # strides: gamma where softplus(t) is 1 (the authors': 1/16 of 32 px on the finest level)
 LEAST_SCALE = 1 / torch.pi  # px: the density of a Cauchy distribution of this scale is at most 1
-CHUNK = 2**18  # pairs of box and location at a time, where there are more: backward computes them anew
 
 
 class MDOD(Assigner):
     """Mixture density of boxes (registry name ``mdod``).
 
     Args:
-        head: of the detector.
         draws: components drawn for L_class, for every box of an image.
         most: draws of an image, at most.
         overlap: IoU above which a drawn box shows an object.
@@ -88,19 +85,14 @@ class MDOD(Assigner):
         self.spread = nn.Parameter(torch.zeros(4))  # t of left, top, right, bottom
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Both terms, with gradient.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Both terms, with gradient."""
         predictions = self.required(grid, predictions)
         pairs, boxes = inside_pairs(grid, targets), targets.num_boxes
         weight, quality = negatives(grid, targets), predictions.quality.float()
-        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
-        joint = quality.flatten().index_select(0, cell) + self._log_density(grid, targets, predictions, pairs, cell)
+        joint = quality.flatten().index_select(0, pairs.cell) + self._log_density(grid, targets, predictions, pairs)
         bag = group_logsumexp(joint, pairs.gt, boxes)
         whole = torch.where(weight > 0, quality, quality.detach()).logsumexp(dim=1)
-        held = group_max(torch.ones_like(pairs.gt), pairs.gt, boxes, empty=0) > 0
+        held = marked(pairs.gt, torch.ones_like(pairs.gt), boxes)
         count = held.sum().to(bag.dtype)
         likelihood = torch.where(held, bag - whole.index_select(0, targets.image), 0).sum()
         drawn = draw(targets, predictions, step, each=self.draws, most=self.most, overlap=self.overlap)
@@ -128,18 +120,12 @@ class MDOD(Assigner):
         learnt = F.softplus(self.spread) * (UNIT * stride)[..., None]
         return torch.maximum(learnt, (self.least * torch.cat((side, side), dim=-1)).clamp(min=LEAST_SCALE))
 
-    def _log_density(
-        self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs, cell: Tensor
-    ) -> Tensor:
+    def _log_density(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> Tensor:
         """log F of every pair, ``[P]``."""
         boxes = predictions.boxes.float().flatten(0, 1)
 
-        def of(gt: Tensor, location: Tensor, cell: Tensor) -> Tensor:
+        def of(gt: Tensor, location: Tensor, cell: Tensor) -> tuple[Tensor]:
             mine = boxes.index_select(0, cell)
-            return log_cauchy(at(targets.boxes, gt), mine, self._scales(mine, at(grid.stride, location)))
+            return (log_cauchy(at(targets.boxes, gt), mine, self._scales(mine, at(grid.stride, location))),)
 
-        lists = (pairs.gt, pairs.location, cell)
-        if cell.shape[0] <= CHUNK:
-            return of(*lists)
-        chunks = zip(*(each.split(CHUNK) for each in lists), strict=True)
-        return torch.cat([checkpoint(of, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+        return by_chunks(of, pairs.gt, pairs.location, pairs.cell)[0]

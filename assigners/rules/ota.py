@@ -28,13 +28,14 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.boxes import aligned_iou
 from assigners.ops.segments import at
+from assigners.parts.bounds import above_zero, at_least
 from assigners.parts.candidates import near_center
 from assigners.parts.class_cost import focal_negative, focal_positive
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.dynamic_k import dynamic_k
 from assigners.parts.negatives import negatives_outside_ignore as negatives
+from assigners.parts.prediction_fit import predicted_overlap
 from assigners.parts.sinkhorn import transport
 
 LEAST_IOU = torch.finfo(torch.float32).eps  # bounds -ln IoU (the authors' code)
@@ -45,7 +46,6 @@ class OTA(Assigner):
     """OTA (registry name ``ota``).
 
     Args:
-        head: of the detector.
         radius: half side of the centre square in strides; the paper's r is twice that.
         topk: overlaps that sum to a box's supply, the paper's q.
         iou_weight: of -ln IoU in the cost, the paper's alpha.
@@ -69,23 +69,14 @@ class OTA(Assigner):
         iterations: int = 50,
     ) -> None:
         super().__init__()
-        if radius <= 0 or regularisation <= 0:
-            name, value = ("radius", radius) if radius <= 0 else ("regularisation", regularisation)
-            raise ValueError(f"{name} is {value}; it must be > 0")
-        if topk < 1 or iterations < 1:
-            name, value = ("topk", topk) if topk < 1 else ("iterations", iterations)
-            raise ValueError(f"{name} is {value}; it must be >= 1")
-        if iou_weight < 0:
-            raise ValueError(f"iou_weight is {iou_weight}; it must be >= 0")
+        above_zero(radius=radius, regularisation=regularisation)
+        at_least(1, topk=topk, iterations=iterations)
+        at_least(0, iou_weight=iou_weight)
         self.radius, self.topk, self.iou_weight = radius, topk, iou_weight
         self.regularisation, self.iterations = regularisation, iterations
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the plan of least cost.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the plan of least cost."""
         predictions = self.required(grid, predictions)
         location, ok = near_center(grid, targets.boxes, self.radius)
         cell = grid.cell(targets.image[:, None], location)
@@ -98,13 +89,9 @@ class OTA(Assigner):
         # In float32: what differs by the rounding of a long sum alone is equal, whatever the order of the boxes.
         share = (plan.boxes / torch.where(largest > 0, largest, 1)).float()
         background = (plan.background / plan.background.amax(dim=1, keepdim=True)).float().flatten()
-        ok = ok & (share >= at(background, cell))
-        gt = torch.arange(targets.num_boxes, device=cell.device)[:, None].expand_as(cell).flatten()
-        keep = one_box_each(
-            cell.flatten(), -share.flatten(), at(box_rank(targets), gt), ok.flatten(),
-            targets.num_images * grid.num_locations,
-        )  # fmt: skip
-        return Assignment(Samples.at_locations(grid, location.flatten(), gt, keep), negatives(grid, targets))
+        ok, cells = ok & (share >= at(background, cell)), targets.num_images * grid.num_locations
+        keep = one_box_each(cell, -share, box_rank(targets)[:, None], ok, cells)
+        return Assignment(Samples.at_locations(grid, location, targets.index[:, None], keep), negatives(grid, targets))
 
     def _costs(self, targets: Targets, predictions: Predictions, cell: Tensor) -> tuple[Tensor, Tensor]:
         """What a candidate costs a box more than it costs the background, and its IoU, both ``[G, n]``.
@@ -112,7 +99,6 @@ class OTA(Assigner):
         The two costs share the losses of all classes but the box's own.
         """
         own = at(predictions.logits.flatten(), cell * predictions.logits.shape[-1] + targets.labels[:, None]).float()
-        predicted = at(predictions.boxes.flatten(0, 1), cell).float()
-        iou = aligned_iou(predicted, targets.boxes[:, None]).nan_to_num(nan=0.0)
+        iou = predicted_overlap(targets, predictions, targets.index[:, None], cell)
         extra = focal_positive(own) - focal_negative(own) - self.iou_weight * iou.clamp(min=LEAST_IOU).log()
         return extra.nan_to_num(nan=WORST).clamp(-WORST, WORST), iou

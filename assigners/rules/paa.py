@@ -25,6 +25,7 @@ from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
 from assigners.ops.host_shortcuts import worth_keeping
 from assigners.ops.segments import at, smallest, take
+from assigners.parts.bounds import at_least
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.class_cost import block_rows
 from assigners.parts.conflicts import box_rank, one_box_each
@@ -39,7 +40,6 @@ class PAA(Assigner):
     """PAA (registry name ``paa``).
 
     Args:
-        head: of the detector.
         topk: candidates per box and level, the paper's K.
         iou: smallest overlap of an anchor with its box, but for the best ones of each box.
         score_voting: at inference, replace each detection's box by the mean of its neighbours, weighted by score and
@@ -53,39 +53,32 @@ class PAA(Assigner):
 
     def __init__(self, head: HeadInfo, *, topk: int = 9, iou: float = 0.1, score_voting: bool = False) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
+        at_least(1, topk=topk)
         if not 0 <= iou <= 1:
             raise ValueError(f"iou is {iou}; it is an overlap, 0 to 1")
         self.topk, self.iou = topk, iou
         self.declares = replace(type(self).declares, score_voting=score_voting)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the detector's losses at its candidates.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the detector's losses at its candidates."""
         predictions = self.required(grid, predictions)
         gt, cell, ok = self._first_stage(grid, targets)
         score = anchor_score(targets, predictions, gt, cell)
         location, score, ok = self._candidates(grid, targets, gt, cell, score, ok)
         positive = split(score, ok)
-        gt = torch.arange(targets.num_boxes, device=gt.device)[:, None].expand_as(location).flatten()
-        samples = Samples.at_locations(grid, location.flatten(), gt, positive.flatten())
+        samples = Samples.at_locations(grid, location, targets.index[:, None], positive)
         return Assignment(samples, negatives(grid, targets))
 
     def _first_stage(self, grid: Grid, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
         """The box of each location, by overlap of its anchor: box, cell of the batch (image * R + location) and
         existence, each ``[P]``, at most one existing row per cell; rows of a (box, level) in the order of cells."""
         pairs = inside_pairs(grid, targets)
-        gt, location = pairs.gt, pairs.location
-        anchors = square_anchors(at(grid.points, location), at(grid.stride, location))
+        gt, cell = pairs.gt, pairs.cell
+        anchors = square_anchors(at(grid.points, pairs.location), at(grid.stride, pairs.location))
         iou = aligned_iou(anchors, at(targets.boxes, gt))
         best = iou.new_zeros(targets.num_boxes).scatter_reduce(0, gt, iou, reduce="amax")
         # Ties are the rule: all anchors that hold a small box overlap it alike.
         claimed = (iou == at(best, gt)) & (iou > 0)
-        cell = grid.cell(at(targets.image, gt), location)
         cells = targets.num_images * grid.num_locations
         key = -(iou.double() + 2 * claimed)  # a claim beats any overlap
         owner = one_box_each(cell, key, at(box_rank(targets), gt), claimed | (iou >= self.iou), cells)

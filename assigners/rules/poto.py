@@ -24,7 +24,8 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.segments import at
+from assigners.ops.segments import at, marked
+from assigners.parts.bounds import above_zero, at_least
 from assigners.parts.candidates import centers, near_center
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -35,7 +36,6 @@ class POTO(Assigner):
     """POTO (registry name ``poto``).
 
     Args:
-        head: of the detector.
         alpha: weight of the overlap against the class score, the paper's alpha, 0 to 1.
         radius: half side of the sampling square in strides.
         rounds: how often a box that lost its location to another box tries again, the first time included.
@@ -53,24 +53,18 @@ class POTO(Assigner):
         super().__init__()
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is {alpha}; it must be 0 (class score alone) to 1 (overlap alone)")
-        if radius <= 0:
-            raise ValueError(f"radius is {radius}; it must be > 0")
-        if rounds < 1:
-            raise ValueError(f"rounds is {rounds}; it must be >= 1")
+        above_zero(radius=radius)
+        at_least(1, rounds=rounds)
         self.alpha, self.radius, self.rounds = alpha, radius, rounds
         self.declares = Declares(nms=nms)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Match boxes and locations by the detector's predictions.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Match boxes and locations by the detector's predictions."""
         predictions = self.required(grid, predictions)
         boxes = targets.boxes
         location, ok = near_center(grid, boxes, self.radius)
         offset = at(grid.points, location) - centers(boxes)[:, None]
-        gt = torch.arange(targets.num_boxes, device=boxes.device)
+        gt = targets.index
         # Of a window of 80 cells few lie in the box: let the others read one and the same place, which is cheap.
         cell = torch.where(ok, grid.cell(targets.image[:, None], location), 0)
         score, overlap = score_and_overlap(targets, predictions, gt[:, None], cell)
@@ -108,7 +102,6 @@ def match(
         won = one_box_each(wanted, -best.squeeze(1), rank, asks, num_cells)
         chosen = torch.where(won, nearest.squeeze(1), chosen)
         found = found | won
-        taken = torch.zeros(num_cells, dtype=torch.int32, device=cell.device).scatter_add(0, wanted, won.int())
         # A box keeps what it won: it asks no more, so that its cell may leave its own list too.
-        free = free & (at(taken, cell) == 0)
+        free = free & ~at(marked(wanted, won, num_cells), cell)
     return chosen, found

@@ -25,25 +25,19 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, inside_range
-from assigners.ops.segments import at
-from assigners.parts.candidates import centers
+from assigners.ops.segments import at, marked
+from assigners.parts.bounds import above_zero, at_least
+from assigners.parts.candidates import centers, map_centers
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore
 
-FIELDS = {
-    4: 35,
-    8: 91,
-    16: 267,
-    32: 427,
-    64: 555,
-}  # px, theoretical receptive field of a stride; then 2 strides a level
+FIELDS = {4: 35, 8: 91, 16: 267, 32: 427, 64: 555}  # px, theoretical, of a stride; then 2 strides a level
 
 
 class RFLA(Assigner):
     """RFLA (registry name ``rfla``).
 
     Args:
-        head: of the detector.
         topk: the paper's k, locations per box of the first round.
         supplement: locations per box of the second round.
         decay: the paper's beta, width of a field in the second round.
@@ -57,14 +51,12 @@ class RFLA(Assigner):
         self, head: HeadInfo, *, topk: int = 3, supplement: int = 1, decay: float = 0.9, fraction: float = 0.5
     ) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
+        at_least(1, topk=topk)
         if supplement < 0:
             raise ValueError(f"supplement is {supplement}; it must be >= 0 (0 = no second round)")
         if not 0 < decay <= 1:
             raise ValueError(f"decay is {decay}; it must be above 0 and at most 1")
-        if fraction <= 0:
-            raise ValueError(f"fraction is {fraction}; it must be > 0")
+        above_zero(fraction=fraction)
         self.topk, self.supplement, self.decay = topk, supplement, decay
         widths = [fraction * receptive_field(stride) for stride in head.strides]
         self.register_buffer("widths", torch.tensor(widths), persistent=False)
@@ -73,20 +65,16 @@ class RFLA(Assigner):
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
         location, ok = self._candidates(grid, targets)
-        gt = torch.arange(targets.num_boxes, device=location.device)[:, None].expand_as(location)
-        cell = grid.cell(targets.image[:, None], location)
-        rank, cells = box_rank(targets)[:, None].expand_as(location), targets.num_images * grid.num_locations
-        taken = torch.zeros(cells, dtype=torch.int32, device=cell.device)
-        keep = torch.zeros_like(ok)
+        cell, cells = grid.cell(targets.image[:, None], location), targets.num_images * grid.num_locations
+        rank, keep = box_rank(targets)[:, None], torch.zeros_like(ok)
         for count, scale in ((self.topk, 1.0), (self.supplement, self.decay)):
             divergence = torch.where(ok, self._divergence(grid, targets, location, scale), torch.inf)
             # Candidates ascend by level and within it by location, so a stable sort settles ties.
             nearest = torch.sort(divergence, dim=1, stable=True).indices[:, :count]
-            chosen = torch.zeros_like(ok).scatter_(1, nearest, True) & ok & (at(taken, cell) == 0)
-            won = one_box_each(cell.flatten(), divergence.flatten(), rank.flatten(), chosen.flatten(), cells)
-            taken = taken.index_add(0, cell.flatten(), won.int())
-            keep = keep | won.view_as(keep)
-        samples = Samples.at_locations(grid, location.flatten(), gt.flatten(), keep.flatten())
+            free = ~at(marked(cell, keep, cells), cell)
+            chosen = torch.zeros_like(ok).scatter_(1, nearest, True) & ok & free
+            keep = keep | one_box_each(cell, divergence, rank, chosen, cells)
+        samples = Samples.at_locations(grid, location, targets.index[:, None], keep)
         return Assignment(samples, negatives_outside_ignore(grid, targets))
 
     def _candidates(self, grid: Grid, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -97,8 +85,7 @@ class RFLA(Assigner):
         """
         side = max(self.topk, self.supplement)
         first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)  # [G, L, 2]
-        middle = centers(targets.boxes)[:, None] / grid.level_stride[:, None] - grid.offset
-        start = torch.minimum((middle - side / 2).ceil().long(), last - side).clamp(min=0)
+        start = torch.minimum((map_centers(grid, targets.boxes) - side / 2).ceil().long(), last - side).clamp(min=0)
         start = torch.maximum(start, first)
         step = torch.arange(side, device=start.device)
         column, row = (start.unsqueeze(-1) + step).unbind(2)  # [G, L, k] each

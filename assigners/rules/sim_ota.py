@@ -27,12 +27,12 @@ from torch.nn import functional as F
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.boxes import aligned_iou
-from assigners.ops.segments import at
+from assigners.parts.bounds import above_zero, at_least
 from assigners.parts.candidates import near_center
 from assigners.parts.class_cost import background_and_own
 from assigners.parts.dynamic_k import cheapest, dynamic_k, finite, settle
 from assigners.parts.negatives import negatives_outside_ignore as negatives
+from assigners.parts.prediction_fit import predicted_overlap
 
 EPS = 1e-7  # added to an overlap before its logarithm
 MOST_LOGIT = 100.0  # of a product of probabilities, at which binary cross-entropy is cut, too
@@ -42,7 +42,6 @@ class SimOTA(Assigner):
     """SimOTA (registry name ``sim_ota``).
 
     Args:
-        head: of the detector.
         topk: how many of a box's largest overlaps add up to its k, the paper's q; no box gets more.
         radius: half side of the centre square in strides, the paper's r (5 cells across).
         iou_weight: of -ln IoU, the paper's lambda.
@@ -69,29 +68,20 @@ class SimOTA(Assigner):
         label: Literal["hard", "iou"] = "hard",
     ) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
-        if not radius > 0:
-            raise ValueError(f"radius is {radius}; it must be > 0")
-        for name, weight in (("iou_weight", iou_weight), ("class_weight", class_weight)):
-            if not weight >= 0:
-                raise ValueError(f"{name} is {weight}; it must be >= 0")
+        at_least(1, topk=topk)
+        above_zero(radius=radius)
+        at_least(0, iou_weight=iou_weight, class_weight=class_weight)
         self.topk, self.radius = topk, radius
         self.iou_weight, self.class_weight = iou_weight, class_weight
         self.score, self.label = score, label
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the detector's losses at its candidates.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the detector's losses at its candidates."""
         predictions = self.required(grid, predictions)
-        boxes = targets.boxes[:, None]
+        gt = targets.index[:, None]
         location, ok = near_center(grid, targets.boxes, self.radius)
         cell = grid.cell(targets.image[:, None], location)
-        predicted = at(predictions.boxes.float().flatten(0, 1), cell)
-        overlap = aligned_iou(predicted, boxes).nan_to_num(nan=0.0).clamp(max=1)
+        overlap = predicted_overlap(targets, predictions, gt, cell).clamp(max=1)
         cost = finite(
             self.class_weight * self._class_cost(predictions, cell, targets.labels)
             - self.iou_weight * (overlap + EPS).log()
@@ -99,8 +89,7 @@ class SimOTA(Assigner):
         index, found = cheapest(cost, ok, self.topk)
         location = location.gather(1, index)
         keep = settle(cost.gather(1, index), location, found, dynamic_k(overlap, ok, self.topk), grid, targets)
-        gt = torch.arange(targets.num_boxes, device=keep.device)[:, None].expand_as(keep)
-        samples = Samples.at_locations(grid, location.flatten(), gt.flatten(), keep.flatten())
+        samples = Samples.at_locations(grid, location, gt, keep)
         if self.label == "iou":
             samples = replace(samples, label=torch.where(keep, overlap.gather(1, index), 0).flatten())
         return Assignment(samples, negatives(grid, targets))

@@ -24,6 +24,7 @@ from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, 
 from assigners.grid import Grid
 from assigners.ops.boxes import ltrb
 from assigners.ops.segments import at, smallest, take
+from assigners.parts.bounds import at_least
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -38,7 +39,6 @@ class TAL(Assigner):
     """TAL (registry name ``tal``).
 
     Args:
-        head: of the detector.
         topk: positives per box at most, the paper's m.
         alpha: exponent of the class score, the paper's alpha.
         beta: exponent of the overlap, the paper's beta.
@@ -67,8 +67,7 @@ class TAL(Assigner):
         normalise_labels: bool = False,
     ) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
+        at_least(1, topk=topk)
         if alpha < 0 or beta < 0:
             raise ValueError(f"alpha is {alpha} and beta {beta}; exponents must be >= 0")
         if not 0 <= warmup <= 1:
@@ -79,25 +78,19 @@ class TAL(Assigner):
         self.declares = Declares(normaliser="labels" if normalise_labels else None)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by ATSS first, then by the detector's predictions.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by ATSS first, then by the detector's predictions."""
         predictions = self.required(grid, predictions)
         if step.progress < self.warmup:
             return self.warmup_assigner.forward(grid, targets, predictions, step)
         location, ok = (self._inside if self.mask_first else self._anywhere)(grid, targets, predictions)  # [G, K]
-        gt = torch.arange(targets.num_boxes, device=location.device)[:, None].expand_as(location)
-        cell = grid.cell(targets.image[:, None], location)
+        gt, cell = targets.index[:, None], grid.cell(targets.image[:, None], location)
         t, overlap = self._alignment(targets, predictions, gt, cell)
-        rank, cells = at(box_rank(targets), gt), targets.num_images * grid.num_locations
-        ok = one_box_each(cell.flatten(), -overlap.flatten(), rank.flatten(), ok.flatten(), cells).view_as(ok)
+        ok = one_box_each(cell, -overlap, box_rank(targets)[:, None], ok, targets.num_images * grid.num_locations)
 
         largest = torch.where(ok, t, 0).amax(dim=1, keepdim=True)
         share = t / largest.clamp(min=torch.finfo(t.dtype).tiny) if self.relative_guard else t / (largest + GUARD)
         label = torch.where(ok, share * torch.where(ok, overlap, 0).amax(dim=1, keepdim=True), 0).float().flatten()
-        samples = Samples.at_locations(grid, location.flatten(), gt.flatten(), ok.flatten())
+        samples = Samples.at_locations(grid, location, gt, ok)
         return Assignment(replace(samples, label=label, box_weight=label), negatives(grid, targets))
 
     def _alignment(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,8 +101,7 @@ class TAL(Assigner):
     def _inside(self, grid: Grid, targets: Targets, predictions: Predictions) -> tuple[Tensor, Tensor]:
         """The best locations inside each box, and whether it has so many: ``[G, topk]``."""
         pairs = inside_pairs(grid, targets)
-        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
-        t, _ = self._alignment(targets, predictions, pairs.gt, cell)
+        t, _ = self._alignment(targets, predictions, pairs.gt, pairs.cell)
         index, ok = smallest(-t.float(), pairs.gt, t > 0, targets.num_boxes, self.topk)
         return take(pairs.location, index), ok
 
@@ -117,7 +109,7 @@ class TAL(Assigner):
         """The best locations of the image for each box, and which of them lie inside it: ``[G, topk]``."""
         everywhere = torch.arange(grid.num_locations, device=grid.points.device)
         parts = []
-        for boxes in torch.arange(targets.num_boxes, device=everywhere.device).split(-(-PAIRS // len(everywhere))):
+        for boxes in targets.index.split(-(-PAIRS // len(everywhere))):
             gt, location = boxes.repeat_interleave(len(everywhere)), everywhere.repeat(len(boxes))
             t, _ = self._alignment(targets, predictions, gt, grid.cell(at(targets.image, gt), location))
             group = torch.arange(len(boxes), device=gt.device).repeat_interleave(len(everywhere))

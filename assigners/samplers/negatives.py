@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops import noise
+from assigners.ops.segments import marked
 from assigners.parts.map_reader import MapReader
 
 _STREAM = 7001  # of the noise that orders random negatives
@@ -99,10 +100,9 @@ def _taken(grid: Grid, targets: Targets, answer: Assignment) -> tuple[Tensor, Te
     image = targets.image[samples.gt]
     reader = MapReader.build(grid, image, samples.level, samples.uv, samples.location)
     reads = reader.reads(samples.ok).expand_as(reader.cell)
-    marks = torch.zeros(targets.num_images * grid.num_locations, dtype=torch.int32, device=image.device)
-    marks = marks.scatter_add(0, reader.cell.flatten(), reads.flatten().int())
+    taken = marked(reader.cell, reads, targets.num_images * grid.num_locations)
     positives = torch.zeros(targets.num_images, device=image.device).index_add(0, image, samples.positive.float())
-    return marks.view(targets.num_images, -1) > 0, positives
+    return taken.view(targets.num_images, -1), positives
 
 
 def unsampled(assigner: Assigner | None) -> Assigner | None:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from assigners.contract import Assigner, Predictions
+from assigners.ops.records import map_tensors
 from assigners.registry import AssignerSpec, create
 from harness.bench.measure import Call, in_turns, peak_bytes
-from harness.bench.scene import STEP, BenchScene, make_scene, mapped
+from harness.bench.scene import STEP, BenchScene, make_scene
 from harness.core.device import out_of_memory
 
 BOXES, IMAGES, CLASSES = (7, 30, 100, 500, 5000), (1, 2, 4, 8, 16), (1, 20, 80, 365)
@@ -193,5 +194,5 @@ def _inputs(assigner: Assigner, scene: BenchScene, *, with_gradient: bool) -> tu
     parameters: list[Tensor] = [p for p in assigner.parameters() if p.requires_grad]
     if not with_gradient:
         return scene.predictions, parameters
-    leaves = mapped(scene.predictions, lambda maps: maps.clone().requires_grad_())
+    leaves = map_tensors(scene.predictions, lambda maps: maps.clone().requires_grad_())
     return leaves, [leaves.logits, leaves.quality, leaves.distances, leaves.boxes, *leaves.features, *parameters]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 
 from harness.bench.batches import CROWD, USUAL_BOXES, USUAL_CLASSES, USUAL_IMAGES
 from harness.bench.measurements import Line, number_of, short
@@ -41,23 +42,18 @@ def _table(place: Place, lines: Sequence[Line]) -> Iterator[str]:
     yield "| assigner | " + " | ".join(COLUMNS) + " |"
     yield "|---" + "|---:" * len(COLUMNS) + "|"
     rows = {name: _values(name, lines) for name in dict.fromkeys(line["assigner"] for line in lines)}
-
-    def cost(name: str) -> float:
-        known = rows[name][BY_COST]
-        return float("inf") if known is None else known
-
-    for name in sorted(rows, key=cost):
+    costs = {name: inf if (cost := values[BY_COST]) is None else cost for name, values in rows.items()}
+    for name in sorted(rows, key=costs.__getitem__):
         star = " *" * any(line["assigner"] == name and line["passes"] != "forward" for line in lines)
         yield f"| `{name}`{star} | " + " | ".join(map(short, rows[name].values())) + " |"
 
 
 def _values(name: str, lines: Sequence[Line]) -> Mapping[str, float | None]:
     """What is known of an assigner, by heading."""
-    values: dict[str, float | None] = dict.fromkeys(COLUMNS)
-    for line in lines:
-        for heading, (boxes, images, measure, per_image) in COLUMNS.items():
-            batch = line["assigner"], line["boxes"], line["images"], line["classes"]
-            if batch == (name, str(boxes), str(images), str(USUAL_CLASSES)):
-                value = number_of(line, measure)
-                values[heading] = value / images if per_image and value is not None else value
+    known = {(line["assigner"], line["boxes"], line["images"], line["classes"]): line for line in lines}
+    values: dict[str, float | None] = {}
+    for heading, (boxes, images, measure, per_image) in COLUMNS.items():
+        line = known.get((name, str(boxes), str(images), str(USUAL_CLASSES)))
+        value = number_of(line, measure) if line is not None else None
+        values[heading] = value / images if per_image and value is not None else value
     return values

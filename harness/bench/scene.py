@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from assigners.contract import HeadInfo, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import decode, ltrb
+from assigners.ops.records import map_tensors
 from assigners.parts.candidates import inside_pairs
 
 STRIDES = HeadInfo.strides
@@ -51,10 +51,7 @@ def make_scene(
 
     An image is as much work as the next one, so that batches of any size compare: all hold the boxes of the first, in
     turns as they are, mirrored along x, along y and along both. A location within boxes predicts one of them with
-    noise, any other a random one.
-
-    Args:
-        size: height and width of the images in pixels.
+    noise, any other a random one. `size` is the height and width of the images in pixels.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -74,7 +71,7 @@ def make_scene(
     targets = Targets.collate(list(truth), list(labels), grid, sizes=[size] * images)
     predictions = _predict(grid, targets, classes, channels, generator)
     moved = Grid.build(shapes, STRIDES, device=device)
-    return BenchScene(moved, targets.to(device), mapped(predictions, lambda maps: maps.to(device)), classes)
+    return BenchScene(moved, targets.to(device), map_tensors(predictions, lambda maps: maps.to(device)), classes)
 
 
 def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generator: torch.Generator) -> Predictions:
@@ -93,10 +90,3 @@ def _predict(grid: Grid, targets: Targets, classes: int, channels: int, generato
         decode(grid.points, distances),
         features,
     )
-
-
-def mapped(predictions: Predictions, change: Callable[[Tensor], Tensor]) -> Predictions:
-    """The predictions with `change` applied to every map."""
-    p = predictions
-    logits, quality, distances, boxes = map(change, (p.logits, p.quality, p.distances, p.boxes))
-    return Predictions(logits, quality, distances, boxes, tuple(map(change, p.features)))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Declares, Predictions, Step, Targets
 from assigners.grid import Grid
+from assigners.ops.records import map_tensors
 from assigners.registry import AssignerSpec, create
 from detector import ImageBatch
 from harness.bench.batches import size_text
@@ -136,12 +136,5 @@ class _Training:
             grid, predictions = self.model.maps(self.batch)
         with torch.autocast(self.device.type, enabled=False):
             answer = assigner(grid, self.targets, self.model.visible(predictions), STEP)
-        samples = answer.samples
-        tensors: dict[str, Any] = {
-            field.name: value.detach()
-            for field in fields(samples)
-            if isinstance(value := getattr(samples, field.name), Tensor)
-        }
-        return FixedAssigner(
-            Assignment(replace(samples, **tensors), answer.negative_weight.detach()), assigner.declares
-        )
+        plain = Assignment(map_tensors(answer.samples, Tensor.detach), answer.negative_weight.detach())
+        return FixedAssigner(plain, assigner.declares)

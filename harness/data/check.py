@@ -56,10 +56,7 @@ def checked(
 ) -> ImageSet:
     """The images of a split, each known to be readable; what was found is counted among its warnings.
 
-    Args:
-        images: a split; one that is drawn on the fly is given back as it is.
-        section: says what becomes of images that cannot be read.
-        folder, workers, console: see `check_images`.
+    Arguments are those of `check_images`; a split that is drawn on the fly is given back as it is.
 
     Raises:
         UserError: for images that cannot be read, unless the protocol leaves them out; or if none is left.
@@ -94,11 +91,7 @@ def two_conventions(images: FolderSet, check: Check) -> str | None:
 def without_unreadable(images: ImageSet, section: DataSection, results: Path, console: Console | None) -> ImageSet:
     """The images that an evaluation of this protocol is of: without those that it leaves out, where it leaves any out.
 
-    Args:
-        images: a split.
-        section: of the protocol.
-        results: the results directory, which remembers finished checks.
-        console: where progress is shown.
+    The results directory remembers finished checks.
     """
     return checked(images, section, results / CHECKED, 0, console) if section.unreadable == "skip" else images
 
@@ -116,10 +109,8 @@ def check_images(images: FolderSet, folder: Path | None, workers: int = 0, conso
     """Decode every image, once: an answer is remembered by the files' names, lengths and times.
 
     Args:
-        images: the split.
         folder: where answers are kept; None keeps none.
         workers: processes that decode.
-        console: where progress is shown.
     """
     if folder is None:
         return _examine(images, workers, console)

@@ -116,12 +116,9 @@ def _opened(path: Path, content: IO[bytes] | None = None) -> Iterator[Image.Imag
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"image {path} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
     except _DAMAGED as error:
-        raise UserError(f"image {path} cannot be decoded: {_why(error)}; replace or remove it") from error
-
-
-def _why(error: BaseException) -> str:
-    """Pillow's reason; it names the memory that a file was read into where it knows no format."""
-    return "it is no image" if isinstance(error, UnidentifiedImageError) else reason(error)
+        # Where Pillow knows no format its reason names the memory that the file was read into.
+        why = "it is no image" if isinstance(error, UnidentifiedImageError) else reason(error)
+        raise UserError(f"image {path} cannot be decoded: {why}; replace or remove it") from error
 
 
 def _pixels(image: Image.Image, path: Path, turned: int) -> Pixels:

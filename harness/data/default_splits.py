@@ -47,6 +47,14 @@ def default_split(
     return next((side for side in sides if side and not _nested(side, taken)), ())
 
 
+def undecided(role: Role) -> str:
+    """What to do where names do not tell the split of a role."""
+    return (
+        f"name one with --{role}-split that shares no image with the other, or leave shared ones out with "
+        "--set data.overlap=drop"
+    )
+
+
 def _nested(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether two splits share images by what their names say: the same one, or trainval and a part of it."""
     return any(_within(a, b) or _within(b, a) for a in first for b in second)

@@ -10,7 +10,6 @@ import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,9 +124,6 @@ def train_batches(
     of two epochs. Every process pads to the shape of the whole batch.
 
     Args:
-        images: the training split.
-        protocol: gives batch size, number of steps and augmentation.
-        seed: of the run.
         start_step: where to resume.
         rank, world: this process among all; it takes its contiguous share of every batch.
         workers: loading processes; 0 loads in this one. The batches are the same.
@@ -156,8 +152,6 @@ def eval_batches(
     """All images in order and without augmentation; this process takes every `world`-th batch.
 
     Args:
-        images: the validation split.
-        protocol: gives the batch size.
         sections: how to load, the protocol's own data section by default; with several, the batches of the same
             images in every section's way follow one another.
         workers, rank, world, pin: as in `train_batches`.
@@ -207,7 +201,6 @@ def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> I
         _Batches(images),
         batch_size=None,  # a plan is a whole batch
         sampler=plans,
-        collate_fn=_same,
         worker_init_fn=leave_interrupts_to_the_main_process,
         num_workers=workers,
         pin_memory=pin,
@@ -223,7 +216,3 @@ def leave_interrupts_to_the_main_process(worker: int) -> None:
     """To be called in each loading process."""
     # Ctrl-C reaches the whole process group; the run has to save what it has while its workers still answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _same(item: Any) -> Any:
-    return item

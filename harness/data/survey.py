@@ -68,11 +68,8 @@ def survey(data: str, protocol: Protocol, folder: Path | None, workers: int, con
     """Read everything; what would stop a run is noted in place of stopping.
 
     Args:
-        data: as for `open_data`.
-        protocol: gives splits and sizes.
         folder: where finished checks are remembered; None for nowhere.
         workers: processes that decode.
-        console: where progress is shown.
 
     Raises:
         UserError: for a set that cannot be opened at all.

@@ -54,7 +54,6 @@ def plan_sizes(size: tuple[int, int], data: DataSection, key: int | None) -> Siz
 
     Args:
         size: original ``(height, width)``.
-        data: the protocol's data section.
         key: the sample's 32-bit key; ``None`` for evaluation, which has no jitter.
     """
     plain = fit(size, data.short_edge, data.long_edge)
@@ -84,7 +83,6 @@ def make_sample(image: npt.NDArray[np.uint8], objects: Annotations, data: DataSe
     Args:
         image: ``[H, W, 3]`` uint8 RGB.
         objects: in pixels of `image`.
-        data: the protocol's data section.
         key: everything random is a pure function of it; ``None`` for evaluation.
     """
     height, width = image.shape[:2]

@@ -1,7 +1,8 @@
 """Detections against ground truth: COCO average precision, and recall by the shape of the objects.
 
 Detections are one dict per image of the set, in the set's order and in pixels of the original image: ``boxes``
-``[n, 4]`` xyxy, ``scores`` ``[n]``, ``labels`` ``[n]``. Pixels have no +1 anywhere.
+``[n, 4]`` xyxy, ``scores`` ``[n]``, ``labels`` ``[n]``. Pixels have no +1 anywhere. Those that do not match the set, or
+hold NaN or infinity, are a ValueError wherever they are given (`check`).
 """
 
 from __future__ import annotations
@@ -43,16 +44,9 @@ def coco_metrics(images: ImageSet, detections: Sequence[Detections]) -> Metrics:
     in WIDER FACE are up to 700 in an image, and only 78 % of those of its val split are among the first 100 of one. So
     it is for ``evaluation.detections`` to say how many there are.
 
-    Args:
-        images: the ground truth.
-        detections: one dict per image.
-
     Returns:
         ``AP, AP50, AP75, APs, APm, APl``, and ``AR100`` of the `MAX_DETECTIONS` best per class and image; ``None``
         where no object defines the value.
-
-    Raises:
-        ValueError: if the detections do not match the set, or hold NaN or infinity.
     """
     judge = matched(images, detections)
     with redirect_stdout(io.StringIO()):
@@ -74,12 +68,7 @@ def matched(images: ImageSet, detections: Sequence[Detections], *, sizes: bool =
     """The library's own evaluation after its matching: ``evalImgs`` is filled, nothing is accumulated.
 
     Args:
-        images: the ground truth.
-        detections: one dict per image, all of which are read.
         sizes: match within small, medium and large objects too, not among all of them alone.
-
-    Raises:
-        ValueError: if the detections do not match the set, or hold NaN or infinity.
     """
     check(images, detections)
     with redirect_stdout(io.StringIO()):
@@ -104,16 +93,11 @@ def object_bins(
     and difficult objects may be taken but are not counted.
 
     Args:
-        images: the ground truth; sets without attributes give an empty answer.
-        detections: one dict per image.
         iou: least IoU of a match, for recall.
 
     Returns:
         attribute -> bin -> ``count`` of objects, ``AP`` and ``recall`` in points and ``mean_iou`` in [0, 1], in which
-        an object nobody found counts as 0; all ``None`` where a bin is empty.
-
-    Raises:
-        ValueError: as `coco_metrics`.
+        an object nobody found counts as 0; all ``None`` where a bin is empty. Of sets without attributes, nothing.
     """
     check(images, detections)
     truths = [images.annotations(index) for index in range(len(images))]
@@ -140,11 +124,7 @@ def object_bins(
 
 
 class _APWithin:
-    """AP of some of the objects; the overlaps are computed once.
-
-    Args:
-        judge: matched, without sizes.
-    """
+    """AP of some of the objects; the overlaps are computed once, by a judge that has matched without sizes."""
 
     def __init__(self, judge: COCOeval) -> None:
         self._judge = judge
@@ -152,11 +132,7 @@ class _APWithin:
         self._ignored = [row["ignore"] for row in self._rows]
 
     def __call__(self, inside: NDArray[np.bool_]) -> float | None:
-        """Points.
-
-        Args:
-            inside: ``[n]`` of all objects, in the order of the images.
-        """
+        """Points, of those `inside` ``[n]`` of all objects in the order of the images."""
         judge, params = self._judge, self._judge.params
         for row, ignored in zip(self._rows, self._ignored, strict=True):
             row["ignore"] = ignored or not inside[row["id"] - 1]

@@ -33,11 +33,6 @@ def needs_coco(images: ImageSet) -> CocoSet:
 def write_results(path: Path, images: CocoSet, detections: Sequence[Detections]) -> int:
     """Write every detection with the image's and the category's id of the annotation file, a line for each image.
 
-    Args:
-        path: replaced if it is there.
-        images: the set that was detected in.
-        detections: one dict per image, in the set's order.
-
     Returns:
         How many detections there are.
 

@@ -49,10 +49,6 @@ def error_types(images: ImageSet, detections: Sequence[Detections]) -> dict[str,
     duplicates, background and errors of both kinds, and takes missed objects from the ground truth. No gain is
     negative; as repairs interact, the gains do not add up to what is missing to 100.
 
-    Args:
-        images: the ground truth.
-        detections: one dict per image.
-
     Returns:
         ``score``: least score of what is counted; ``counts``: of detections by type, and of missed objects;
         ``objects``: how many there are; ``gain``: points of AP50 by type, ``None`` without an object. The classes

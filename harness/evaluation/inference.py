@@ -55,9 +55,7 @@ def detect(
     detections: dict[int, Detections] = {}
     seconds = 0.0
     precision = torch.autocast(device.type, torch.bfloat16, enabled=protocol.schedule.precision == "bfloat16")
-    batches = eval_batches(
-        images, protocol, sections=sections, workers=workers, rank=group.rank, world=group.world
-    )  # fmt: skip
+    batches = eval_batches(images, protocol, sections=sections, workers=workers, rank=group.rank, world=group.world)
     views = ceil(len(images) / group.world) * len(sections)
     batches = tracked(batches, lambda batch: len(batch.indices), views, "evaluating", console)
     parts: list[Candidates] = []
@@ -87,9 +85,7 @@ def detect(
 
 def judge(images: ImageSet, detections: list[Detections]) -> dict[str, Any]:
     """All metrics of a record: COCO's, and recall by object shape where the set describes its objects."""
-    metrics: dict[str, Any] = dict(coco_metrics(images, detections))
-    bins = object_bins(images, detections)
-    return {**metrics, "bins": bins or None}
+    return {**coco_metrics(images, detections), "bins": object_bins(images, detections) or None}
 
 
 @contextmanager

@@ -40,14 +40,7 @@ class ForwardPass:
 def forward(
     model: FCOS, images: ImageSet, indices: Sequence[int], protocol: Protocol, *, grads: bool = False
 ) -> ForwardPass:
-    """Bring images to a detector in one batch.
-
-    Args:
-        model: in evaluation mode.
-        indices: which images.
-        protocol: gives their size.
-        grads: predictions keep their gradient.
-    """
+    """Bring images to a detector in evaluation mode, in one batch; with `grads` predictions keep their gradient."""
     device = next(model.parameters()).device
     objects = tuple(images.annotations(index) for index in indices)
     # Rows instead of class ids on the way through the loader, which drops boxes without saying which.

@@ -18,6 +18,7 @@ from torch import Tensor
 from assigners.contract import Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode
+from assigners.ops.records import map_tensors
 from assigners.parts.map_reader import MapReader
 from assigners.rules.iqdet.box_points import offset_in_half_sides, usable_levels
 from assigners.rules.iqdet.encoder import Mixture
@@ -111,11 +112,7 @@ def find_image(images: ImageSet, wanted: str) -> int:
 
 
 def look(model: FCOS, images: ImageSet, index: int, protocol: Protocol) -> View:
-    """Bring an image to the detector (`forward`).
-
-    Args:
-        model: in evaluation mode, with its assigner.
-    """
+    """Bring an image to the detector (`forward`), which has its assigner."""
     assert model.assigner is not None
     result = forward(model, images, [index], protocol, grads=model.assigner.needs.grads)
     (sample,), (objects,) = result.samples, result.objects
@@ -191,7 +188,7 @@ def mixtures(model: FCOS, view: View) -> tuple[Mixture, Tensor] | None:
     with torch.no_grad(), torch.autocast(view.grid.points.device.type, enabled=False):
         quality = assigner.quality(view.grid, view.targets, model.visible(view.predictions))
     usable = usable_levels(view.grid, view.targets, assigner.level_gate)
-    return Mixture(quality.mu.cpu(), quality.sigma.cpu(), quality.log_pi.cpu()), usable.cpu()
+    return map_tensors(quality, Tensor.cpu), usable.cpu()
 
 
 def quality_map(view: View, mixture: Mixture, shown: Tensor) -> npt.NDArray[np.float64]:

@@ -32,11 +32,8 @@ def draw(
     """Compose the sheet.
 
     Args:
-        view: the image and its boxes.
-        drawn: its assignment.
         mixture: quality distributions ``[G, L]`` and usable levels ``[G, L]``, for assigners that have them.
         explanation: of one box, to look at closely.
-        title: above everything.
     """
     rows = [[overview(view, drawn, explanation, PAIR_SIDE if mixture else 1000)]]
     if mixture is not None:

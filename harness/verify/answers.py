@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, Predictions, Targets
+from assigners.contract import Assigner, Assignment, Predictions, Step, Targets
+from assigners.ops.records import map_tensors, tensors
 from harness.verify.scenes import VerifyScene
 
 Factory = Callable[[VerifyScene], Assigner]
@@ -50,27 +50,21 @@ def perturbed(assigner: Assigner, seed: int) -> Assigner:
     return assigner
 
 
-def run(assigner: Assigner, scene: VerifyScene, *, index: int = 0, seed: int = 0) -> Assignment:
-    """The answer to a scene."""
-    maps = scene.predictions(grads=assigner.needs.grads)
-    answer: Assignment = assigner(scene.grid, scene.targets(), maps, scene.step(index=index, seed=seed))
+def run(
+    assigner: Assigner, scene: VerifyScene, *, targets: Targets | None = None, maps: Predictions | None = None,
+    index: int = 0, seed: int = 0, progress: float = 0.5,
+) -> Assignment:  # fmt: skip
+    """The answer to a scene, or to other targets or predictions in place of its own, at a moment of training."""
+    targets = scene.targets() if targets is None else targets
+    maps = scene.predictions(grads=assigner.needs.grads) if maps is None else maps
+    answer: Assignment = assigner(scene.grid, targets, maps, Step(seed=seed, index=index, progress=progress))
     return answer
 
 
 def run_with_maps(assigner: Assigner, scene: VerifyScene) -> tuple[Assignment, Predictions]:
     """The answer to a scene, and the predictions that it was given."""
     maps = scene.predictions(grads=assigner.needs.grads)
-    return assigner(scene.grid, scene.targets(), maps, scene.step()), maps
-
-
-def own_parameters(assigner: Assigner) -> dict[str, Tensor]:
-    """The assigner's parameters by name."""
-    return dict(assigner.named_parameters())
-
-
-def tensors(record: Any) -> dict[str, Any]:
-    """The tensors among the fields of a dataclass, by name."""
-    return {f.name: value for f in fields(record) if isinstance(value := getattr(record, f.name), Tensor)}
+    return run(assigner, scene, maps=maps), maps
 
 
 def total_loss(answer: Assignment) -> Tensor:
@@ -84,7 +78,7 @@ def tolerance(assigner: Assigner, answer: Assignment) -> float:
     On the grid and without parameters there is neither a matrix product nor a coordinate to round: whole numbers, and
     labels and weights that differ by their rounding alone.
     """
-    return WEIGHTS if answer.samples.on_grid and not own_parameters(assigner) else ROUNDING
+    return WEIGHTS if answer.samples.on_grid and not [*assigner.parameters()] else ROUNDING
 
 
 def expect_equal(a: Assignment, b: Assignment, what: str) -> None:
@@ -161,7 +155,7 @@ def expect_connected(assigner: Assigner, answer: Assignment, maps: Predictions) 
 
     DistributedDataParallel waits for all of them, also in a batch without boxes.
     """
-    reached: dict[str, Tensor] = {f"parameter {key}": value for key, value in own_parameters(assigner).items()}
+    reached: dict[str, Tensor] = {f"parameter {key}": value for key, value in assigner.named_parameters()}
     for term, name in TAUGHT.items():
         if term in assigner.declares.replaces:
             reached[f"predictions.{name}"] = getattr(maps, name)
@@ -193,12 +187,6 @@ def pixels(assignment: Assignment, scene: VerifyScene) -> Tensor:
     return (s.uv.double() + scene.offset) * scene.grid.level_stride[s.level].double().unsqueeze(1)
 
 
-def map_tensors(predictions: Predictions, change: Callable[[Tensor], Tensor]) -> Predictions:
-    """The predictions with `change` applied to every map."""
-    maps = {name: change(value) for name, value in tensors(predictions).items()}
-    return replace(predictions, **maps, features=tuple(map(change, predictions.features)))
-
-
 def permuted(targets: Targets, order: Tensor) -> Targets:
     """The boxes in another order within their images, each keeping the slot that names it."""
     return replace(targets, **{name: getattr(targets, name)[order] for name in ("boxes", "labels", "image", "slot")})
@@ -206,5 +194,4 @@ def permuted(targets: Targets, order: Tensor) -> Targets:
 
 def on_host(answer: Assignment) -> Assignment:
     """Samples and negative weights on the CPU; losses and statistics are left out."""
-    samples = {name: value.cpu() for name, value in tensors(answer.samples).items()}
-    return Assignment(replace(answer.samples, **samples), answer.negative_weight.cpu())
+    return Assignment(map_tensors(answer.samples, Tensor.cpu), answer.negative_weight.cpu())

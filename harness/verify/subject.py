@@ -56,6 +56,10 @@ class Subject:
                     f"{self.title}: {self.kind.__name__}(HeadInfo, ...) raises {type(error).__name__}: {error}"
                 ) from error
 
+    def changed(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the options that are not the defaults."""
+        return {key: value for key, value in options.items() if value != self.defaults.get(key)}
+
     @property
     def factory(self) -> Factory:
         """For the checks of the contract: its own parameters are moved away from their start."""

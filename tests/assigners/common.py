@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from assigners.contract import Assigner, Assignment, Targets
+from assigners.ops.records import map_tensors
 from assigners.registry import create
-from harness.verify.answers import map_tensors, permuted, perturbed, pixels, rows, run
+from harness.verify.answers import permuted, perturbed, pixels, rows, run
 from harness.verify.scenes import VerifyScene
 
 __all__ = ["assert_close_rows", "assigned", "build", "map_tensors", "permuted", "pixels", "rows", "run"]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Predictions
 from assigners.ops.boxes import aligned_iou
+from assigners.parts import likelihood
 from assigners.parts.candidates import inside_pairs
-from assigners.rules import auto_assign as product
 from detector.loss import LossSettings, detection_losses
 from harness.verify.answers import WEIGHTS
 from harness.verify.published.cases import read_case
@@ -58,9 +58,8 @@ def match_of(scene: Scene, maps: Predictions) -> Tensor:
     """``1 - w-``, ``[B, R, C]``."""
     assigner, targets = build("auto_assign", scene), scene.targets()
     pairs = inside_pairs(scene.grid, targets)
-    cell = targets.image[pairs.gt] * scene.grid.num_locations + pairs.location
-    channel = cell * maps.logits.shape[-1] + targets.labels[pairs.gt]
-    return assigner._match(targets, maps, pairs.gt, cell, channel).view(maps.logits.shape)
+    channel = pairs.cell * maps.logits.shape[-1] + targets.labels[pairs.gt]
+    return assigner._match(targets, maps, pairs, channel).view(maps.logits.shape)
 
 
 def taught(maps: Predictions) -> Predictions:
@@ -156,7 +155,7 @@ def test_pairs_in_pieces_give_the_same(monkeypatch):
     maps, assigner = taught(fitting(scene)), build("auto_assign", scene)
     whole = answer(scene, maps, assigner)
     expected = gradients(whole, assigner, maps)
-    monkeypatch.setattr(product, "CHUNK", 100)
+    monkeypatch.setattr(likelihood, "CHUNK", 100)
     assert scene.targets().num_pairs > 300
     pieces = answer(scene, maps, assigner)
     for name in TERMS:

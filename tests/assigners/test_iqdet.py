@@ -68,7 +68,7 @@ def sample_qualities(scene: Scene, answer: Assignment, seen: Seen) -> np.ndarray
 
 def pair_list(scene: Scene, boxes: torch.Tensor) -> list[tuple[int, int]]:
     """Every (box, location strictly inside it)."""
-    return [(g, r) for g, box in enumerate(boxes.double().tolist()) for r in iqdet.in_box_points(scene.points, box)]
+    return [(g, r) for g, box in enumerate(boxes.double().tolist()) for r in scene.points.inside(box)]
 
 
 # ---- draws and levels -----------------------------------------------------------------------------------------------

@@ -15,10 +15,9 @@ from torch import Tensor
 from assigners.contract import Assigner, HeadInfo, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.noise import uniform
-from assigners.parts import mixture
+from assigners.parts import likelihood, mixture
 from assigners.parts.candidates import inside_pairs
 from assigners.registry import create
-from assigners.rules import mdod as product
 from detector.loss import LossSettings, detection_losses
 from harness.verify.answers import WEIGHTS
 from harness.verify.published.oracles import mdod
@@ -203,7 +202,7 @@ def test_pairs_and_draws_in_pieces_give_the_same(monkeypatch):
     maps, assigner = taught(sure(scene)), build("mdod", scene)
     whole = answer(scene, maps, assigner)
     expected = gradients(total_of(whole), assigner, maps)
-    monkeypatch.setattr(product, "CHUNK", 100)
+    monkeypatch.setattr(likelihood, "CHUNK", 100)
     monkeypatch.setattr(mixture, "CHUNK", 2 * scene.grid.num_locations + 1)
     assert scene.targets().num_pairs > 300
     pieces = answer(scene, maps, assigner)

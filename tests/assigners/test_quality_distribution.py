@@ -13,7 +13,7 @@ from scipy import stats
 
 from assigners.contract import Targets
 from assigners.grid import Grid
-from assigners.rules.iqdet import encoder as quality_distribution
+from assigners.parts import roi_features
 from assigners.rules.iqdet.box_points import offset_in_half_sides
 from assigners.rules.iqdet.encoder import Mixture, QualityDistributionEncoder, quality_loss
 from assigners.rules.iqdet.mixture_sampler import component_mass, sample_truncated
@@ -333,7 +333,7 @@ def test_crowds_are_encoded_in_parts_with_the_same_result_and_gradient(monkeypat
     torch.nn.init.normal_(encoder.mu.weight)
 
     def encoded(chunk):
-        monkeypatch.setattr(quality_distribution, "CHUNK", chunk)
+        monkeypatch.setattr(roi_features, "CHUNK", chunk)
         mixture = encoder(features, grid, targets)
         total = mixture.mu.square().sum() + mixture.log_pi.sum() + mixture.sigma.sum()
         inputs = (*features, *encoder.parameters())

@@ -156,7 +156,7 @@ def test_another_box_changes_nothing(name, scene):
     targets, predictions = scene.targets(), scene.predictions()
     keep = torch.arange(0, targets.num_boxes, 2)
     number = tuple(int((targets.image[keep] == i).sum()) for i in range(scene.num_images))
-    pairs = sum(len(iqdet.in_box_points(scene.points, box)) for box in targets.boxes[keep].double().tolist())
+    pairs = sum(len(scene.points.inside(box)) for box in targets.boxes[keep].double().tolist())
     some = replace(permuted(targets, keep), counts=number, num_pairs=pairs)
     assigner = build(name, scene)
     whole = rows(assigner(scene.grid, targets, predictions, scene.step()))

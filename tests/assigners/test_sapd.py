@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigners.contract import Assignment, Declares, Step
-from assigners.parts import level_selection as feature_selection
+from assigners.parts import roi_features
 from detector.loss import LossSettings, detection_losses
 from detector.postprocess import InferenceSettings
 from detector.settings import effective_settings
@@ -327,7 +327,7 @@ def test_crowds_are_looked_at_in_parts_with_the_same_result(monkeypatch):
     scene = one_image(np.concatenate((corner, corner + rng.uniform(10, 30, (7, 2))), axis=1), size=(128, 128))
     found = []
     for chunk in (100, 3):
-        monkeypatch.setattr(feature_selection, "CHUNK", chunk)
+        monkeypatch.setattr(roi_features, "CHUNK", chunk)
         assigner, predictions = build("sapd", scene), scene.predictions()
         total = assigner(scene.grid, scene.targets(), predictions, Step(progress=1.0)).losses["select"][0]
         total.backward()

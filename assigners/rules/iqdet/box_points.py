@@ -70,8 +70,7 @@ def at_offsets(grid: Grid, targets: Targets, d: Tensor) -> BoxPoints:
     uv = xy / grid.level_stride[:, None, None] - grid.offset
     # Within half a cell of the map's border there is nothing to interpolate with: the border cell stands in, and is
     # decoded from where it is.
-    limit = torch.stack((grid.level_width, grid.level_height), dim=-1)[:, None] - 1
-    uv = torch.minimum(uv.clamp(min=0), limit.to(uv.dtype))
+    uv = torch.minimum(uv.clamp(min=0), (grid.level_size[:, None] - 1).to(uv.dtype))
     return BoxPoints(uv, d, torch.ones_like(d[..., 0], dtype=torch.bool))
 
 
@@ -80,9 +79,7 @@ def quantise(grid: Grid, targets: Targets, points: BoxPoints) -> BoxPoints:
 
     Several points of a box may meet in one cell: the multiplicity is part of the sample.
     """
-    uv = (points.uv + 0.5).floor()
-    limit = torch.stack((grid.level_width, grid.level_height), dim=-1)[:, None] - 1
-    uv = torch.minimum(uv, limit.to(uv.dtype))
+    uv = torch.minimum((points.uv + 0.5).floor(), (grid.level_size[:, None] - 1).to(points.uv.dtype))
     xy = (uv + grid.offset) * grid.level_stride[:, None, None]
     inside = ((xy > targets.boxes[:, None, None, :2]) & (xy < targets.boxes[:, None, None, 2:])).all(dim=-1)
     d = offset_in_half_sides(xy, targets.boxes[:, None, None])
@@ -146,8 +143,8 @@ def usable_levels(grid: Grid, targets: Targets, gate: LevelGate) -> Tensor:
         index = torch.arange(grid.num_levels, device=boxes.device)
         usable = ((reach > high / 2) | (index == 0)) & ((reach <= high) | (index == grid.num_levels - 1))
         # A narrow box at the border may lie beyond the level's last locations: a draw could only be read outside it.
-        size = torch.stack((grid.level_width, grid.level_height), dim=-1)
-        first, last = (edge * grid.level_stride[:, None] for edge in (grid.offset, size - 1 + grid.offset))
+        ends = grid.offset, grid.level_size - 1 + grid.offset
+        first, last = (end * grid.level_stride[:, None] for end in ends)
         usable &= ((boxes[:, None, :2] < last) & (boxes[:, None, 2:] > first)).all(dim=-1)
     none = ~usable.any(dim=1, keepdim=True)
     return usable | (none & (torch.arange(grid.num_levels, device=boxes.device) == 0))

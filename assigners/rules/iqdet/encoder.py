@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Targets
 from assigners.grid import Grid
-from assigners.parts.roi_features import Extractor, box_features, few_boxes
+from assigners.ops.records import map_tensors
+from assigners.parts.roi_features import Extractor, box_features, by_boxes
 
 Peak = Literal["gate", "sigmoid", "softmax"]
 Learn = Literal["mu_sigma_peak", "mu_sigma", "mu"]
@@ -26,7 +26,6 @@ SIGMA_MIN = 0.05  # half sides; A6 leaves the floor open: under one P3 cell for 
 MU_INIT = 0.15  # half sides; +-MU_INIT on x keeps two components apart at the start (not in the paper)
 SIGMA_INIT = 0.5  # half sides (not in the paper)
 PEAK_INIT = 0.7  # initial quality at a component's mean (not in the paper)
-CHUNK = 512  # boxes whose RoI features are held at once: 128 MB at 256 channels
 SAMPLING_RATIO = 2  # RoIAlign samples per bin side; A32 leaves it open
 
 
@@ -54,11 +53,11 @@ class Mixture:
 
     def detach(self) -> Mixture:
         """The same numbers without gradient."""
-        return Mixture(self.mu.detach(), self.sigma.detach(), self.log_pi.detach())
+        return map_tensors(self, Tensor.detach)
 
     def __getitem__(self, index: Tensor | tuple[Tensor, ...]) -> Mixture:
         """The mixtures at an index of the leading dimensions."""
-        return Mixture(self.mu[index], self.sigma[index], self.log_pi[index])
+        return map_tensors(self, lambda part: part[index])
 
 
 class QualityDistributionEncoder(nn.Module):
@@ -122,11 +121,7 @@ class QualityDistributionEncoder(nn.Module):
         Returns:
             Mixture of shape ``[N, L]`` in float32.
         """
-        if targets.num_boxes <= CHUNK:
-            hidden = self._hidden(features, grid, targets)
-        else:  # of crowds only what follows is kept; the backward pass pools again
-            parts = (few_boxes(targets, start, CHUNK) for start in range(0, targets.num_boxes, CHUNK))
-            hidden = torch.cat([checkpoint(self._hidden, features, grid, p, use_reentrant=False) for p in parts])
+        hidden = by_boxes(self._hidden, features, grid, targets)
         mu = self.mu(hidden).unflatten(-1, (self.components, 2))
         if self.sigma is None:
             sigma = torch.full_like(mu, SIGMA_INIT)

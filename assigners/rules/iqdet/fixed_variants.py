@@ -13,6 +13,7 @@ from torch import Tensor
 
 from assigners.contract import HeadInfo, Predictions, Targets
 from assigners.grid import Grid
+from assigners.parts.bounds import above_zero
 from assigners.rules.iqdet.box_points import LevelGate
 from assigners.rules.iqdet.encoder import SIGMA_INIT, Mixture
 from assigners.rules.iqdet.pipeline import Inbox, Label, QualitySampling, Rejected, Select
@@ -24,7 +25,6 @@ class UniformCenter(QualitySampling):
     """Uniform float samples around the centre, with hard labels (registry name ``uniform_center``).
 
     Args:
-        head: of the detector.
         positives: samples per box, all on the level of the box's size.
         radius: half side of the square in strides, cut to the box.
         rounded: whether draws move to the nearest grid point, as those of ``qd`` do: what is left of the difference to
@@ -47,8 +47,7 @@ class UniformCenter(QualitySampling):
         inbox: Literal["negative_no_footprint", "ignore", "negative"] = "negative_no_footprint",
     ) -> None:
         super().__init__(positives=positives, draws_per_level=positives, level_gate="fcos_range", inbox=inbox)
-        if radius <= 0:
-            raise ValueError(f"radius is {radius}; it must be > 0")
+        above_zero(radius=radius)
         self.radius, self.quantised = radius, rounded
 
     def quality(self, grid: Grid, targets: Targets, predictions: Predictions | None) -> Mixture:
@@ -66,7 +65,6 @@ class FixedQuality(QualitySampling):
     """A Gaussian that nothing learns (registry name ``fixed_qd``).
 
     Args:
-        head: of the detector.
         sigma: of both axes, in the unit that `d_norm` names; the paper does not give it.
         d_norm: the unit (A2). ``box``: half sides of the box. ``stride``: cells of the level.
             ``box_over_ratio``: half sides times the level's stride over 8.
@@ -94,8 +92,7 @@ class FixedQuality(QualitySampling):
             positives=positives, draws_per_level=draws_per_level, level_gate=level_gate, select=select,
             rejected=rejected, inbox=inbox, label=label,
         )  # fmt: skip
-        if sigma <= 0:
-            raise ValueError(f"sigma is {sigma}; it must be > 0")
+        above_zero(sigma=sigma)
         self.sigma, self.d_norm = sigma, d_norm
 
     def quality(self, grid: Grid, targets: Targets, predictions: Predictions | None) -> Mixture:

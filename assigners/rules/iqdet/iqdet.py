@@ -20,12 +20,13 @@ from torch.nn import functional as F
 from assigners.contract import Assignment, HeadInfo, Needs, Predictions, Step, Targets, Term
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss
+from assigners.parts.bounds import at_least
 from assigners.parts.map_reader import MapReader
 from assigners.parts.roi_features import Extractor
 from assigners.rules.atss import ATSS
 from assigners.rules.iqdet.box_points import BoxPoints, LevelGate, lattice, usable_levels
 from assigners.rules.iqdet.encoder import Learn, Mixture, Peak, QualityDistributionEncoder, quality_loss
-from assigners.rules.iqdet.pipeline import Inbox, Label, QualitySampling, Rejected, Select, at_least_one
+from assigners.rules.iqdet.pipeline import Inbox, Label, QualitySampling, Rejected, Select
 
 WORST = 1e4  # what a loss that is no number counts as (a diverging detector), like any loss beyond it
 
@@ -34,7 +35,6 @@ class IQDet(QualitySampling):
     """QDE, L_IQ and QDS (registry name ``iqdet``).
 
     Args:
-        head: of the detector.
         positives, draws_per_level, level_gate, select, rejected, inbox, label: see `QualitySampling`.
         components: of the mixture, the paper's 2.
         hidden: width of the encoder, not stated (A32). None: four times the head's channels.
@@ -82,7 +82,7 @@ class IQDet(QualitySampling):
             positives=positives, draws_per_level=draws_per_level, level_gate=level_gate, select=select,
             rejected=rejected, inbox=inbox, label=label,
         )  # fmt: skip
-        at_least_one(components=components, hidden=hidden, roi=roi, lattice_side=lattice_side)
+        at_least(1, components=components, hidden=hidden, roi=roi, lattice_side=lattice_side)
         if not 0 <= warmup <= 1:
             raise ValueError(f"warmup is {warmup}; it is a share of training, 0 to 1")
         if select_by == "loss" and iq_target == "iou":
@@ -99,22 +99,14 @@ class IQDet(QualitySampling):
         )  # fmt: skip
 
     def quality(self, grid: Grid, targets: Targets, predictions: Predictions | None) -> Mixture:
-        """What the encoder predicts.
-
-        Raises:
-            ValueError: without predictions or features.
-        """
+        """What the encoder predicts."""
         predictions = self.required(grid, predictions)
         with torch.autocast(grid.points.device.type, enabled=False):
             mixture: Mixture = self.encoder(predictions.features, grid, targets)
             return mixture
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by draws from the encoder's mixtures.
-
-        Raises:
-            ValueError: without predictions or features.
-        """
+        """Assign by draws from the encoder's mixtures."""
         predictions = self.required(grid, predictions)
         mixture = self.quality(grid, targets, predictions)
         usable = usable_levels(grid, targets, self.level_gate)

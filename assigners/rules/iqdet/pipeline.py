@@ -10,7 +10,7 @@ Shape letters: N boxes, L levels, P points per box and level, K positives of a b
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, coverage
+from assigners.ops.records import tensors
 from assigners.ops.segments import at, consecutive
+from assigners.parts.bounds import at_least
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.map_reader import MapReader
 from assigners.parts.negatives import negatives_outside_ignore
@@ -86,7 +88,7 @@ class QualitySampling(Assigner):
         label: Label = "quality",
     ) -> None:
         super().__init__()
-        at_least_one(positives=positives, draws_per_level=draws_per_level)
+        at_least(1, positives=positives, draws_per_level=draws_per_level)
         self.positives, self.draws_per_level = positives, draws_per_level or DRAWS_PER_POSITIVE * positives
         self.level_gate, self.select, self.rejected, self.inbox = level_gate, select, rejected, inbox
         self.label = label
@@ -204,8 +206,7 @@ class QualitySampling(Assigner):
         q = quality[pairs.gt, level].density(d.unsqueeze(-2)).squeeze(-1).clamp(0, 1)
         q = torch.where(usable[pairs.gt, level], q, 0)
         if self.inbox == "one_minus_q":
-            cell = grid.cell(targets.image[pairs.gt], pairs.location)
-            weight = torch.ones_like(negative).flatten().scatter_reduce(0, cell, 1 - q, reduce="amin")
+            weight = torch.ones_like(negative).flatten().scatter_reduce(0, pairs.cell, 1 - q, reduce="amin")
             return samples, negative * weight.view_as(negative)
         everywhere = torch.ones_like(q, dtype=torch.bool)
         dense = Samples.at_locations(grid, pairs.location, pairs.gt, everywhere)
@@ -241,23 +242,8 @@ def negatives_of(samples: Samples) -> Samples:
 
 def joined(a: Samples, b: Samples) -> Samples:
     """The rows of both, on the grid where both are."""
-    location = None
-    if a.location is not None and b.location is not None:
-        location = torch.cat((a.location, b.location))
-    both: dict[str, Any] = {
-        f.name: torch.cat((mine, getattr(b, f.name)))
-        for f in fields(a)
-        if f.name != "location" and isinstance(mine := getattr(a, f.name), Tensor)
-    }
-    return replace(a, **both, location=location)
-
-
-def at_least_one(**counts: int | None) -> None:
-    """Refuse counts below 1, by name.
-
-    Raises:
-        ValueError: for the first of them.
-    """
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be >= 1")
+    if not b.on_grid:
+        a = replace(a, location=None)
+    theirs = tensors(b)
+    rows: dict[str, Any] = {name: torch.cat((mine, theirs[name])) for name, mine in tensors(a).items()}
+    return replace(a, **rows)

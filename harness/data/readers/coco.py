@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.core.errors import UserError, did_you_mean
-from harness.data.default_splits import Pair, Role, default_split
+from harness.data.default_splits import Pair, Role, default_split, undecided
 from harness.data.readers.coco_reader import Reader
 from harness.data.readers.coco_values import Key, identity
 from harness.data.readers.folder import FolderSet
@@ -107,10 +107,7 @@ def _find_split(root: Path, split: str | None, role: Role, other: str | None) ->
         fitting = default_split(role, None if other is None else [other], [*PAIRS, _by_part_of_name(splits)], splits)
         if not fitting:
             beside = "" if other is None else f" beside {other}"
-            raise UserError(
-                f"cannot tell the {role} split of {root}{beside}: it has {shown}; name one with --{role}-split that "
-                "shares no image with the other, or leave shared ones out with --set data.overlap=drop"
-            )
+            raise UserError(f"cannot tell the {role} split of {root}{beside}: it has {shown}; {undecided(role)}")
         (split,) = fitting
     elif split not in (*splits, *listed):
         hint = did_you_mean(split, (*splits, *listed))

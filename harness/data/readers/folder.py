@@ -104,10 +104,7 @@ class FolderSet(ImageSet):
         named_classes: those of the annotations, of which `classes` may be a choice.
 
     Args:
-        root: the data folder.
-        split: its name.
-        classes: class names in the order of their ids.
-        files: the images.
+        classes: in the order of their ids.
         annotation_digest: of what the annotations were read from, in order, for the checksum.
         warnings: oddities counted by the reader.
         problem: why nothing should be learnt from it (`ImageSet.problems`), if there is a reason.
@@ -155,10 +152,6 @@ class FolderSet(ImageSet):
     def path(self, index: int) -> Path:
         """Of the image's file."""
         return self._root / self._files[index].name
-
-    def bytes(self, index: int) -> int:
-        """Length of the image's file."""
-        return self._bytes[index]
 
     def load(self, index: int) -> npt.NDArray[np.uint8]:
         image = decode(self.path(index), self.size(index))

@@ -40,8 +40,13 @@ def read_bytes(path: Path, what: str) -> bytes:
         UserError: if it cannot be read; `what` says in the message what the file is.
     """
     with reading(f"{what} {path}"):
-        if S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
-            return path.read_bytes()
+        return _regular(path, what).read_bytes()
+
+
+def _regular(path: Path, what: str) -> Path:
+    """A file that ends: reading a pipe would wait forever."""
+    if S_ISREG(path.stat().st_mode):
+        return path
     raise UserError(f"{what} {path} is a folder or a device; expected a file")
 
 
@@ -70,9 +75,7 @@ def text_lines(path: Path, what: str, digest: Callable[[bytes], object]) -> Iter
         UserError: if the file cannot be read, or a line is no text or longer than `MAX_LINE` bytes.
     """
     try:
-        if not S_ISREG(path.stat().st_mode):
-            raise UserError(f"{what} {path} is a folder or a device; expected a file")
-        with path.open("rb") as file:
+        with _regular(path, what).open("rb") as file:
             for number in count(1):
                 line = file.readline(MAX_LINE + 1)
                 if not line:

@@ -146,10 +146,7 @@ def _unique(stem: str, taken: set[str]) -> str:
 class PictureSet(ImageSet):
     """Pictures as an image set without objects, so that they take the same way through the detector as any other.
 
-    Args:
-        pictures: from `find_pictures`.
-        classes: of the detector.
-        shapes_side: of an image of `shapes`, in pixels.
+    `classes` are the detector's, and `shapes_side` is that of an image of `shapes`, in pixels.
     """
 
     def __init__(self, pictures: Sequence[Picture], classes: tuple[str, ...], shapes_side: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.core.errors import UserError, did_you_mean, shorten
 from harness.data.base import Annotations, ImageSet, Oddities
-from harness.data.default_splits import Pair, Role, default_split
+from harness.data.default_splits import Pair, Role, default_split, undecided
 from harness.data.plausible import voc_problem
 from harness.data.readers.folder import (
     NO_OBJECTS,
@@ -129,10 +129,7 @@ class _Source:
             default = self._default(role, other)
             if not default:
                 beside = f" beside {other}" if other is not None else ""
-                raise UserError(
-                    f"{self.root} has no default {role} split{beside}; {listed}; name one with --{role}-split that "
-                    "shares no image with the other, or leave shared ones out with --set data.overlap=drop"
-                )
+                raise UserError(f"{self.root} has no default {role} split{beside}; {listed}; {undecided(role)}")
             return default
         words = [split] if split in self._known else split.split("+")
         for word in words:

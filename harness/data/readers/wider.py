@@ -15,6 +15,7 @@ import numpy.typing as npt
 from harness.core.errors import UserError, did_you_mean, shorten
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.plausible import WIDER_ORDER, sides_problem
+from harness.data.readers.coco_values import identity
 from harness.data.readers.folder import (
     NO_OBJECTS,
     UNKNOWN_SIZE,
@@ -101,7 +102,6 @@ def read_list(path: Path, digest: Callable[[bytes], object]) -> Iterator[WiderIm
     row of zeros, by the version of the file, or a count of 0 and nothing.
 
     Args:
-        path: the file.
         digest: is given every byte, for a checksum.
 
     Raises:
@@ -172,13 +172,12 @@ def _is_row(text: str) -> bool:
 
 
 def _image_file(root: Path, name: str, entry: WiderImage, counted: Oddities) -> ImageFile:
-    # By its name, so that an image keeps its identity in a list that was cut or sorted. 52 bits: exact in any JSON.
-    identity = int.from_bytes(hashlib.sha256(entry.name.encode()).digest()[:8]) >> 12
+    image_id = identity(entry.name)  # by its name, so that an image keeps it in a list that was cut or sorted
     size = header_size(root / name)
     if size is None:
-        return ImageFile(identity, name, UNKNOWN_SIZE, NO_OBJECTS)
+        return ImageFile(image_id, name, UNKNOWN_SIZE, NO_OBJECTS)
     corners = entry.boxes.copy()
     corners[:, 2:] += corners[:, :2]
     boxes, keep = keep_boxes(corners, size, counted, lambda row: f"{name} object {row + 1}")
     objects = Annotations.plain(boxes[keep], np.zeros(keep.sum(), dtype=np.int64), crowd=entry.invalid[keep])
-    return ImageFile(identity, name, size, objects)
+    return ImageFile(image_id, name, size, objects)

@@ -189,12 +189,9 @@ def open_shapes(asked: Opening) -> ShapesSet:
 
 
 class ShapesSet(ImageSet):
-    """A split of `shapes`: `count` square images of `side` pixels.
+    """A split of `shapes`, "train" or "val", two unrelated streams: `count` square images of `side` pixels.
 
     Args:
-        count: number of images.
-        side: of an image, in pixels.
-        split: "train" or "val", two unrelated streams.
         seed: of the set; not the seed of a training run.
 
     Raises:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment
 from assigners.ops.boxes import decode
+from assigners.ops.records import map_tensors
 from assigners.samplers.negatives import NegativeSampler
 from harness.verify.answers import (
     TAUGHT,
@@ -19,7 +20,6 @@ from harness.verify.answers import (
     expect_connected,
     expect_finite,
     expect_positives,
-    map_tensors,
     pixels,
     run,
     run_with_maps,
@@ -102,8 +102,7 @@ def shapes_types_and_ranges(factory: Factory, scene: VerifyScene) -> None:
     """At the beginning, in the middle and at the end of training."""
     assigner = factory(scene)
     for progress in (0.5, 0.0, 1.0):
-        maps = scene.predictions(grads=assigner.needs.grads)
-        expect_sound(assigner(scene.grid, scene.targets(), maps, scene.step(progress=progress)), scene)
+        expect_sound(run(assigner, scene, progress=progress), scene)
     _expect_consistent(assigner)
 
 
@@ -143,7 +142,7 @@ def batch_without_boxes(factory: Factory, scene: VerifyScene) -> None:
     answer, maps = run_with_maps(assigner, scene)
     expect_sound(answer, scene)
     if "class" in assigner.declares.replaces:
-        again = assigner(scene.grid, scene.targets(), maps, scene.step())
+        again = run(assigner, scene, maps=maps)
         pushed = torch.autograd.grad(total_loss(again), maps.logits)[0] > 0
         expect(
             pushed.any(dim=2).all(), "expected the losses to push a logit down at every location, also without boxes"
@@ -184,7 +183,7 @@ def wild_predictions(factory: Factory, scene: VerifyScene) -> None:
         distances=none,
         boxes=decode(scene.grid.points, none),
     )
-    answer = assigner(scene.grid, scene.targets(), wild, scene.step())
+    answer = run(assigner, scene, maps=wild)
     expect_sound(answer, scene)
     expect_connected(assigner, answer, wild)
 
@@ -208,11 +207,11 @@ def broken_predictions(factory: Factory, scene: VerifyScene) -> None:
     for spoil in (here_and_there, *(everywhere(poison) for poison in POISONS)):
         predictions = scene.predictions()
         broken = replace(map_tensors(predictions, spoil), features=predictions.features)
-        answer = assigner(scene.grid, scene.targets(), broken, scene.step())
+        answer = run(assigner, scene, maps=broken)
         expect_sound(answer, scene, terms=not assigner.needs.grads)
     if assigner.declares.replaces:
         nan = map_tensors(scene.predictions(), lambda t: torch.full_like(t, torch.nan))
-        terms = assigner(scene.grid, scene.targets(), nan, scene.step()).losses.values()
+        terms = run(assigner, scene, maps=nan).losses.values()
         shown = any(not torch.isfinite(total) for total, _ in terms)
         expect(shown, "all predictions are NaN: expected a loss over them that is not finite, or nobody would notice")
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions, Targets
 from assigners.ops.boxes import decode
-from harness.verify.answers import TAUGHT, Factory, expect, map_tensors, permuted, total_loss
+from assigners.ops.records import map_tensors
+from harness.verify.answers import TAUGHT, Factory, expect, permuted, run, total_loss
 from harness.verify.checks.symmetry import ignore_region, moves, shuffle
 from harness.verify.scenes import VerifyScene
 
@@ -36,8 +37,7 @@ def taught(
 ) -> Gradients:
     """The gradients of an assigner's losses on a scene."""
     maps = scene.predictions(grads=True) if maps is None else maps
-    answer = assigner(scene.grid, scene.targets() if targets is None else targets, maps, scene.step())
-    return gradients(answer, maps)
+    return gradients(run(assigner, scene, targets=targets, maps=maps), maps)
 
 
 def only_what_a_box_holds_is_taught(factory: Factory, scene: VerifyScene) -> None:

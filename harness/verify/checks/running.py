@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +11,9 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from assigners.contract import Assignment, Targets
+from assigners.contract import Assignment
 from assigners.grid import Grid
+from assigners.ops.records import map_tensors, tensors
 from harness.verify.answers import (
     ROUNDING,
     Factory,
@@ -24,11 +24,9 @@ from harness.verify.answers import (
     expect_close_rows,
     expect_positives,
     loss_values,
-    map_tensors,
     on_host,
     rows,
     run,
-    tensors,
 )
 from harness.verify.checks.form import expect_sound
 from harness.verify.scenes import VerifyScene
@@ -37,8 +35,6 @@ MOST_SAMPLES = 1280  # per box, beside one per location; draws of `iqdet` and th
 MOST_BYTES = 36 * 1024  # of one tensor per box; a float32 for every location of the crowd's image takes 85 KiB
 MOST_BYTES_OF_A_PLACE = 512  # per location, and per (box, location) pair inside
 
-Record = TypeVar("Record", Grid, Targets)
-
 
 def nothing_depends_on_data(factory: Factory, scene: VerifyScene) -> None:
     """With tensors that have shapes but no values, ``.item()``, ``nonzero`` and branches on values raise.
@@ -46,22 +42,18 @@ def nothing_depends_on_data(factory: Factory, scene: VerifyScene) -> None:
     The way back counts too: an assigner with losses is asked for their gradients.
     """
     assigner, targets, predictions = factory(scene), scene.targets(), scene.predictions()
-    real = assigner(scene.grid, targets, predictions, scene.step())
+    real = run(assigner, scene, targets=targets, maps=predictions)
     mode = FakeTensorMode(allow_non_fake_inputs=False)
-
-    def fake(data: Record) -> Record:
-        changed: dict[str, Any] = {name: mode.from_tensor(value) for name, value in tensors(data).items()}
-        return replace(data, **changed)
 
     state: dict[str, Tensor] = {
         key: mode.from_tensor(value) for key, value in (*assigner.named_parameters(), *assigner.named_buffers())
     }
     grads = assigner.needs.grads
     maps = map_tensors(predictions, lambda t: mode.from_tensor(t.detach().requires_grad_(grads)))
-    grid = fake(scene.grid)
+    grid, shapes = map_tensors(scene.grid, mode.from_tensor), map_tensors(targets, mode.from_tensor)
     try:
         with mode:
-            answer = functional_call(assigner, state, (grid, fake(targets), maps, scene.step()))
+            answer = functional_call(assigner, state, (grid, shapes, maps, scene.step()))
             backward(answer)
     except Exception as error:
         message = " ".join(str(error).split())[:160] or "no message"
@@ -129,7 +121,7 @@ def memory_grows_with_boxes_alone(factory: Factory, scene: VerifyScene) -> None:
     assigner, targets = factory(scene), scene.targets()
     predictions = scene.predictions(grads=assigner.needs.grads)
     with _Largest() as largest:
-        answer = assigner(scene.grid, targets, predictions, scene.step())
+        answer = run(assigner, scene, targets=targets, maps=predictions)
         expect_positives(assigner, answer, predictions, targets.num_boxes)
     expect_sound(answer, scene)
     places = scene.num_images * scene.grid.num_locations

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, Predictions, Targets
 from assigners.ops.boxes import decode
+from assigners.ops.records import map_tensors, tensors
 from assigners.samplers.negatives import NegativeSampler
 from harness.verify.answers import (
     Factory,
@@ -22,8 +23,6 @@ from harness.verify.answers import (
     expect_close_rows,
     expect_equal,
     loss_values,
-    map_tensors,
-    own_parameters,
     permuted,
     pixels,
     rows,
@@ -44,7 +43,7 @@ def same_bits_and_nothing_touched(factory: Factory, scene: VerifyScene) -> None:
     predictions = scene.predictions(grads=assigner.needs.grads)
     before = {key: value.clone() for key, value in assigner.state_dict().items()}
     torch_state, numpy_state, python_state = torch.get_rng_state(), _numpy_state(), random.getstate()
-    first = assigner(scene.grid, targets, predictions, scene.step())
+    first = run(assigner, scene, targets=targets, maps=predictions)
     moved = not torch.equal(torch_state, torch.get_rng_state())
     expect(not moved, "expected the global random state untouched; draw with assigners.ops.noise")
     moved = numpy_state != _numpy_state() or python_state != random.getstate()
@@ -57,10 +56,9 @@ def same_bits_and_nothing_touched(factory: Factory, scene: VerifyScene) -> None:
         mine, yours = getattr(targets, field.name), getattr(fresh, field.name)
         same = torch.equal(mine, yours) if isinstance(mine, Tensor) else mine == yours
         expect(same, f"expected targets.{field.name} untouched")
-    original = scene.predictions()
-    for name in ("logits", "quality", "distances", "boxes"):
-        same = torch.equal(getattr(predictions, name), getattr(original, name))
-        expect(same, f"expected predictions.{name} untouched")
+    mine, yours = tensors(predictions), tensors(scene.predictions())
+    for name in mine:
+        expect(torch.equal(mine[name], yours[name]), f"expected predictions.{name} untouched")
 
 
 def _numpy_state() -> tuple[bytes, int]:
@@ -109,7 +107,7 @@ def order_of_boxes_does_not_matter(factory: Factory, scene: VerifyScene) -> None
     order = shuffle(targets, scene.seed)
     assigner = factory(scene)
     plain = run(assigner, scene)
-    shuffled = assigner(scene.grid, permuted(targets, order), scene.predictions(), scene.step())
+    shuffled = run(assigner, scene, targets=permuted(targets, order))
     what, atol = "the boxes in another order", tolerance(assigner, plain)
     if plain.samples.on_grid:
         # Boxes equal in everything are interchangeable: let the first of each name all its twins.
@@ -140,12 +138,12 @@ def classes_are_only_names(factory: Factory, scene: VerifyScene) -> None:
     old_name = torch.from_numpy(np.argsort(table))
     renamed = replace(scene, labels=tuple(table[labels] for labels in scene.labels))
     assigner, predictions = factory(scene), scene.predictions()
-    plain = assigner(scene.grid, scene.targets(), predictions, scene.step())
+    plain = run(assigner, scene, maps=predictions)
     with torch.no_grad():
         for parameter, axis in _class_axes(factory, scene, assigner):
             parameter.copy_(parameter.index_select(axis, old_name))
     swapped = replace(predictions, logits=predictions.logits[..., old_name])
-    answer = assigner(scene.grid, renamed.targets(), swapped, scene.step())
+    answer = run(assigner, renamed, maps=swapped)
     # Not bit for bit: a logit at another place of the array may meet another kernel.
     expect_close_rows(rows(plain), rows(answer), tolerance(assigner, plain), "the classes renamed")
     expect_close(plain.negative_weight, answer.negative_weight, "the classes renamed, negative_weight")
@@ -154,10 +152,10 @@ def classes_are_only_names(factory: Factory, scene: VerifyScene) -> None:
 
 def _class_axes(factory: Factory, scene: VerifyScene, assigner: Assigner) -> list[tuple[Tensor, int]]:
     """Parameters that hold something per class, and the axis that grows with the number of classes."""
-    larger = own_parameters(factory(replace(scene, num_classes=scene.num_classes + 1)))
+    larger = dict(factory(replace(scene, num_classes=scene.num_classes + 1)).named_parameters())
     return [
         (parameter, axis)
-        for name, parameter in own_parameters(assigner).items()
+        for name, parameter in assigner.named_parameters()
         for axis, (here, there) in enumerate(zip(parameter.shape, larger[name].shape, strict=True))
         if here != there
     ]
@@ -168,15 +166,13 @@ def declared_needs_are_all_that_is_read(factory: Factory, scene: VerifyScene) ->
     assigner = factory(scene)
     plain = run(assigner, scene)
     if not assigner.needs.features:
-        bare = assigner(scene.grid, scene.targets(), scene.predictions(features=False), scene.step())
+        bare = run(assigner, scene, maps=scene.predictions(features=False))
         expect_equal(plain, bare, "feature maps left out, which `needs` does not name")
     if not assigner.needs.predictions:
         blind = assigner(scene.grid, scene.targets(), None, scene.step())
         expect_equal(plain, blind, "predictions left out, which `needs` does not name")
         nan = map_tensors(scene.predictions(), lambda t: torch.full_like(t, torch.nan))
-        expect_equal(
-            plain, assigner(scene.grid, scene.targets(), nan, scene.step()), "NaN predictions, which it does not need"
-        )
+        expect_equal(plain, run(assigner, scene, maps=nan), "NaN predictions, which it does not need")
 
 
 def ignore_regions_hold_no_negatives(factory: Factory, scene: VerifyScene) -> None:
@@ -184,7 +180,7 @@ def ignore_regions_hold_no_negatives(factory: Factory, scene: VerifyScene) -> No
     targets, held = ignore_region(scene)
     assigner = factory(scene)
     plain = run(assigner, scene)
-    answer = assigner(scene.grid, targets, scene.predictions(), scene.step())
+    answer = run(assigner, scene, targets=targets, maps=scene.predictions())
     before, after = (rows(_without_negatives(found, scene, targets)) for found in (plain, answer))
     expect_close_rows(before, after, 0.0, "an ignore region added")
     if "class" in assigner.declares.replaces:
@@ -222,8 +218,8 @@ def mixed_precision_maps(factory: Factory, scene: VerifyScene) -> None:
     assigner = factory(scene)
     half = map_tensors(scene.predictions(), lambda t: t.detach().bfloat16())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        low = assigner(scene.grid, scene.targets(), half, scene.step())
-    full = assigner(scene.grid, scene.targets(), map_tensors(half, torch.Tensor.float), scene.step())
+        low = run(assigner, scene, maps=half)
+    full = run(assigner, scene, maps=map_tensors(half, Tensor.float))
     expect_equal(low, full, "bfloat16 maps under autocast, and the same numbers in float32")
 
 
@@ -231,7 +227,7 @@ def place_on_the_canvas_does_not_matter(factory: Factory, scene: VerifyScene) ->
     """Moving boxes and predictions by whole cells of every level moves the samples by as many cells."""
     here, there, cells = moves(scene)
     assigner = factory(here.scene)
-    a, b = (assigner(x.scene.grid, x.scene.targets(), x.maps, x.scene.step()) for x in (here, there))
+    a, b = (run(assigner, x.scene, maps=x.maps) for x in (here, there))
     expected = rows(a)
     expected[:, 2:4] += cells[expected[:, 1].astype(int)]
     expect_close_rows(expected, rows(b), tolerance(assigner, a), f"everything moved by {cells[0].tolist()} cells")

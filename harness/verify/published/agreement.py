@@ -38,19 +38,20 @@ class Agreement:
     difference: str | None = None
 
 
-def boxes(ours: IntArray, theirs: IntArray, where: NDArray[np.bool_]) -> Count:
-    """Locations of `where` that learn the same box."""
-    return Count(int(where.sum()), int((where & (ours == theirs)).sum()))
-
-
-def first_box(grid: Grid, our_name: str, a: IntArray, their_name: str, b: IntArray, where: NDArray[np.bool_]) -> str:
-    """The first location of `where` that learns another box."""
-    places = np.flatnonzero(where & (a != b))
+def boxes(
+    grid: Grid, our_name: str, ours: IntArray, their_name: str, theirs: IntArray, where: NDArray[np.bool_]
+) -> Agreement:
+    """Locations of `where` that learn the same box, and the first that does not."""
+    places = np.flatnonzero(where & (ours != theirs))
+    count = Count(int(where.sum()), int(where.sum()) - len(places))
+    if not len(places):
+        return Agreement(count)
     place = int(places[0])
     x, y = grid.points[place].tolist()
-    return (
+    return Agreement(
+        count,
         f"{len(places)} differ, first location {place} (level {int(grid.level[place])}, x {x:g}, y {y:g}): "
-        f"{our_name} says {_word(int(a[place]))}, {their_name} {_word(int(b[place]))}"
+        f"{our_name} says {_word(int(ours[place]))}, {their_name} {_word(int(theirs[place]))}",
     )
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from assigners.contract import Assignment, Step
 from assigners.registry import row_name
 from harness.verify.published import agreement
 from harness.verify.published.agreement import Agreement, Count
-from harness.verify.published.cases import Case, IntArray, PeerAnswer, hard_assignment, soft_labels
+from harness.verify.published.cases import Case, PeerAnswer, hard_assignment, soft_labels
 from harness.verify.published.imitation import OracleInput, Peer, load_oracle, oracle_points
 from harness.verify.published.peers import PEERS, ZOO
 from harness.verify.subject import Subject
@@ -68,8 +67,7 @@ def compare(subject: Subject, case: Case, only: Sequence[str] = ()) -> Iterator[
 def _verdict(context: _Context, answer: PeerAnswer, named: bool) -> Verdict:
     subject, case = context.subject, context.case
     row = PEERS.get(answer.name)
-    changed = {key: value for key, value in subject.options.items() if value != subject.defaults.get(key)}
-    title = row_name(subject.title, changed)
+    title = row_name(subject.title, subject.changed(subject.options))
     verdict = Verdict(case.name, answer.name, title, "not covered", case.grid.num_locations)
     if answer.error is not None:
         return replace(verdict, reason=f"the peer has no answer: {answer.error}")
@@ -105,8 +103,7 @@ def peer_options(subject: Subject, cases: Iterable[Case]) -> list[dict[str, Any]
     for answer in (answer for case in cases for answer in case.peers):
         row = PEERS.get(answer.name)
         if row is not None and row.assigner == subject.name:
-            asked = row.asked(answer.hyper)
-            changed = {key: value for key, value in asked.items() if value != subject.defaults.get(key)}
+            changed = subject.changed(row.asked(answer.hyper))
             if changed not in option_sets:
                 option_sets.append(changed)
     return option_sets
@@ -115,50 +112,35 @@ def peer_options(subject: Subject, cases: Iterable[Case]) -> list[dict[str, Any]
 def _compared(context: _Context, answer: PeerAnswer, row: Peer | None, verdict: Verdict, binding: bool) -> Verdict:
     """The verdict on two answers that can be compared; a difference counts where the peer is `binding`."""
     assert context.assigned is not None
-    zoo = agreement.boxes(context.assigned, answer.assigned, answer.comparable) if context.by_boxes else None
-    oracle, product, differences = _boxes(context, answer, row, zoo, binding)
-    further = _further(context, answer, row) if row is not None else {}
-    losses = context.losses if row is not None else None
+    boxes = partial(agreement.boxes, context.case.grid)
+    theirs = ("the peer", answer.assigned, answer.comparable)
+    zoo = boxes(context.subject.title, context.assigned, *theirs) if context.by_boxes else None
+    oracle, product, further, losses = None, None, {}, None
+    if row is not None:
+        further, losses = _further(context, answer, row), context.losses
+        if (witness := _ask(ZOO[row.assigner].module, row.imitate, context.input)) is not None:
+            oracle, product = boxes("the oracle with the peer's conventions", witness, *theirs), context.product
     if zoo is None and oracle is None and not further and losses is None:
         return replace(verdict, reason="it gives no samples: only an oracle can tell its losses from the peer's")
-    differences += [each.difference for each in (*further.values(), losses) if each is not None]
-    difference = next((text for text in differences if text is not None), None)
+    # Without an oracle the assigner itself must give the peer's boxes, unless the peer answers by numbers.
+    direct = zoo if oracle is None and binding and (row is None or row.numbers is None) else None
+    every = (oracle, product, direct, *further.values(), losses)
+    difference = next((each.difference for each in every if each is not None and each.difference is not None), None)
+    kinds = {"zoo": zoo, "oracle": oracle, "product": product, "losses": losses}
+    counts: dict[str, Any] = {name: each.count for name, each in kinds.items() if each is not None}
     return replace(
         verdict,
         status="differs" if difference is not None else "agrees" if binding else "information",
-        zoo=zoo,
-        oracle=oracle,
-        product=product,
+        **counts,
         further={name: each.count for name, each in further.items()},
-        losses=losses.count if losses is not None else None,
         reason=difference,
     )
 
 
-def _boxes(
-    context: _Context, answer: PeerAnswer, row: Peer | None, zoo: Count | None, binding: bool
-) -> tuple[Count | None, Count | None, list[str | None]]:
-    """Oracle against peer, assigner against oracle, location by location; and where they differ."""
-    if row is not None and row.imitate is not None and (witness := context.ask(row)) is not None:
-        where = answer.comparable
-        oracle = agreement.boxes(witness, answer.assigned, where)
-        imitation = "the oracle with the peer's conventions"
-        apart = None if oracle.all_equal else context.where(imitation, witness, "the peer", answer.assigned, where)
-        return oracle, context.product, [apart, context.difference]
-    answers_by_numbers = row is not None and row.numbers is not None
-    if zoo is None or zoo.all_equal or not binding or answers_by_numbers:
-        return None, None, []
-    assert context.assigned is not None
-    return (
-        None,
-        None,
-        [context.where(context.subject.title, context.assigned, "the peer", answer.assigned, answer.comparable)],
-    )
-
-
 def _further(context: _Context, answer: PeerAnswer, row: Peer) -> dict[str, Agreement]:
-    """Soft labels where both learn the same box, and the arrays that the oracle yields."""
+    """Soft labels where both learn the same box, and the peer's further arrays as the oracle has them."""
     agreements = {}
+    measured = _ask(ZOO[row.assigner].module, row.numbers, context.input, answer.arrays) or {}
     assert context.answer is not None
     assert context.assigned is not None
     if row.soft and context.by_boxes and answer.arrays.get("soft", np.zeros(0)).shape == answer.assigned.shape:
@@ -167,7 +149,7 @@ def _further(context: _Context, answer: PeerAnswer, row: Peer) -> dict[str, Agre
         count = Count(int(same.sum()), int((same & near).sum()))
         difference = f"soft: {count.compared - count.equal} of {count.compared} numbers differ"
         agreements["soft"] = Agreement(count, None if count.all_equal else difference)
-    for name, ours in context.measure(row, answer).items():
+    for name, ours in measured.items():
         if (theirs := answer.arrays.get(name)) is None:
             agreements[name] = Agreement(Count(1, 0), f"{name}: the oracle yields it, the peer does not")
         else:
@@ -215,55 +197,28 @@ class _Context:
         """Whether the assigner gives samples; one that is a likelihood answers by its losses alone."""
         return self.subject.name not in ZOO or ZOO[self.subject.name].zoo is not None
 
-    def ask(self, row: Peer) -> IntArray | None:
-        """The oracle with the peer's conventions, where there is one."""
-        return _ask(ZOO[row.assigner].module, row.imitate, self.input)
-
-    def measure(self, row: Peer, answer: PeerAnswer) -> Mapping[str, Any]:
-        """The peer's further arrays as the oracle has them, where there is one."""
-        return _ask(ZOO[row.assigner].module, row.numbers, self.input, answer.arrays) or {}
-
     @cached_property
     def losses(self) -> Agreement | None:
         """The assigner's loss terms against the oracle's, where both are there."""
         oracle = ZOO[str(self.subject.name)]
-        expected = _ask(oracle.module, oracle.losses, self.input) if self.answer is not None else None
+        expected = _ask(oracle.module, oracle.losses, self.input)
         if self.answer is None or expected is None:
             return None
         return agreement.losses(self.subject.title, self.answer.losses, expected)
 
     @cached_property
-    def _zoo(self) -> tuple[IntArray, NDArray[np.bool_]] | None:
-        """The oracle with the zoo's conventions, and where rounding does not decide."""
+    def product(self) -> Agreement | None:
+        """The assigner against the oracle with the zoo's conventions, where rounding does not decide."""
         oracle = ZOO[str(self.subject.name)]
         expected = _ask(oracle.module, oracle.zoo, self.input)
-        if expected is None:
+        if expected is None or self.assigned is None:
             return None
         firm = np.ones(len(expected), dtype=np.bool_)
         if oracle.jitter and (expected != self.assigned).any():
             for seed in range(JITTERS):
                 moved = replace(self.input, case=_moved(self.case, oracle.jitter, seed))
                 firm &= _ask(oracle.module, oracle.zoo, moved) == expected
-        return expected, firm
-
-    @cached_property
-    def product(self) -> Count | None:
-        """The assigner against the oracle with the zoo's conventions, where rounding does not decide."""
-        assert self.assigned is not None
-        return agreement.boxes(self.assigned, *self._zoo) if self._zoo is not None else None
-
-    @cached_property
-    def difference(self) -> str | None:
-        """Where these two differ first."""
-        if self._zoo is None or self.product is None or self.product.all_equal:
-            return None
-        expected, firm = self._zoo
-        assert self.assigned is not None
-        return self.where(self.subject.title, self.assigned, "its oracle", expected, firm)
-
-    def where(self, our_name: str, a: IntArray, their_name: str, b: IntArray, comparable: NDArray[np.bool_]) -> str:
-        """The first difference of two answers, in words."""
-        return agreement.first_box(self.case.grid, our_name, a, their_name, b, comparable)
+        return agreement.boxes(self.case.grid, self.subject.title, self.assigned, "its oracle", expected, firm)
 
 
 def _ask(module: str, question: Callable[..., Answer] | None, *about: Any) -> Answer | None:

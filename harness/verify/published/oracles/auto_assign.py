@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.verify.published.oracles.free_anchor import inside, negative_focal
-from harness.verify.published.oracles.geometry import Array, Points, iou, sigmoid
+from harness.verify.published.oracles.free_anchor import negative_focal
+from harness.verify.published.oracles.geometry import Array, Points, center, iou, sigmoid
 from harness.verify.published.oracles.loss import giou
 
 Convention = Literal["zoo", "mmdet"]
@@ -58,8 +58,8 @@ def center_prior(
     """G of a location for a box, whether or not it lies inside."""
     x, y = points.xy[location]
     stride = points.stride[location]
-    dx = (x - (box[0] + box[2]) / 2) / stride - mu[0]
-    dy = (y - (box[1] + box[3]) / 2) / stride - mu[1]
+    dx = (x - center(box)[0]) / stride - mu[0]
+    dy = (y - center(box)[1]) / stride - mu[1]
     return exp(-(dx**2) / (2 * sigma[0] ** 2)) * exp(-(dy**2) / (2 * sigma[1] ** 2))
 
 
@@ -71,12 +71,13 @@ def claims(
 ) -> Claims:
     """``1 - w-`` by location and class, one per box of the class that holds the location, in the order of boxes."""
     found: Claims = {}
+    reach = [range(len(points)) if convention == "mmdet" else set(points.inside(box)) for box in boxes]
     for box, label in zip(boxes, labels, strict=True):
-        held = [r for r in range(len(points)) if inside(points, r, box)]
+        held = points.inside(box)
         f = []
         for r in held:
-            others = [b for b in boxes if convention == "mmdet" or inside(points, r, b)]
-            f.append(1 / max(1 - max(iou(predicted[r], b) for b in others), EPS))
+            best = max(iou(predicted[r], other) for other, able in zip(boxes, reach, strict=True) if r in able)
+            f.append(1 / max(1 - best, EPS))
         for r, value in zip(held, f, strict=True):
             scaled = (value - min(f)) / (max(f) - min(f)) if max(f) > min(f) else 1.0
             found.setdefault(r, {}).setdefault(label, []).append(scaled)
@@ -104,19 +105,10 @@ def negatives(logits: Array, quality: Array, match: Array, gamma: float = 2.0) -
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    quality: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    mu: Array | None = None,
-    sigma: Array | None = None,
-    gamma: float = 2.0,
-    beta: float = 5.0,
+    points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, *, labels: Sequence[int],
+    mu: Array | None = None, sigma: Array | None = None, gamma: float = 2.0, beta: float = 5.0,
     convention: Convention = "zoo",
-) -> Result:
+) -> Result:  # fmt: skip
     """One image with all steps.
 
     Args:
@@ -128,7 +120,7 @@ def examine(
     prior, promise, weight = (np.zeros((len(boxes), len(points))) for _ in range(3))
     likelihoods = []
     for g, (box, label) in enumerate(zip(boxes, labels, strict=True)):
-        held = [r for r in range(len(points)) if inside(points, r, box)]
+        held = points.inside(box)
         for r in held:
             prior[g, r] = center_prior(points, r, box, mu[label], sigma[label])
             score = sigmoid(logits[r, label]) * sigmoid(quality[r])
@@ -158,7 +150,7 @@ def losses(
 
 def peer(
     points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, theirs: Mapping[str, Any], **asked
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What the peer records of a batch of one image, by its names and with its weights.
 
     Which of the w- of boxes of one class stands at a location is a race of its threads, won by the last box unless the

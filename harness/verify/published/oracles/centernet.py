@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from math import exp, floor
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, sides
+from harness.verify.published.oracles.geometry import Array, Flags, Indices, Points, center, sides
 
 FAINTEST = 1e-4
 
@@ -25,53 +24,41 @@ class Maps:
         unsure: ``[R]`` locations where rounding decides.
     """
 
-    positive: NDArray[np.bool_]
+    positive: Flags
     weight: Array
-    regressed: NDArray[np.int64]
-    unsure: NDArray[np.bool_]
+    regressed: Indices
+    unsure: Flags
 
 
 def in_scale(box: Sequence[float], level: int, points: Points) -> bool:
     """Is half the diagonal of a box 4 to 10 strides? The first level has no least size, the last no largest."""
-    stride = float(points.stride[points.level == level][0])
+    stride = points.levels[level]
     half = ((box[2] - box[0]) ** 2 + (box[3] - box[1]) ** 2) ** 0.5 / 2
-    return (level == 0 or half >= 4 * stride) and (level == int(points.level.max()) or half <= 10 * stride)
+    return (level == 0 or half >= 4 * stride) and (level == max(points.levels) or half <= 10 * stride)
 
 
 def distance(point: Sequence[float], box: Sequence[float], min_overlap: float = 0.8, min_radius: float = 4.0) -> float:
     """Squared distance from the centre of a box in squared radii."""
     delta = (1 - min_overlap) / (1 + min_overlap)
-    squared = max(2 * delta**2 * (box[2] - box[0]) * (box[3] - box[1]), min_radius**2)
-    dx, dy = point[0] - (box[0] + box[2]) / 2, point[1] - (box[1] + box[3]) / 2
-    return (dx**2 + dy**2) / squared
+    (x, y), squared = center(box), max(2 * delta**2 * (box[2] - box[0]) * (box[3] - box[1]), min_radius**2)
+    return ((point[0] - x) ** 2 + (point[1] - y) ** 2) / squared
 
 
 def steps(point: Sequence[float], box: Sequence[float], stride: float, offset: float) -> float:
     """Cells from the one that holds the centre of a box, along the farther axis."""
-    found = []
-    for axis in (0, 1):
-        center = (box[axis] + box[axis + 2]) / 2
-        found.append(abs(point[axis] / stride - offset - floor(center / stride - offset + 0.5)))
-    return max(found)
+    cells = ((p / stride - offset, floor(c / stride - offset + 0.5)) for p, c in zip(point, center(box), strict=True))
+    return max(abs(own - middle) for own, middle in cells)
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    num_classes: int,
-    *,
-    offset: float = 0.5,
-    beta: float = 4.0,
-    min_overlap: float = 0.8,
-    min_radius: float = 4.0,
-    rounding: float = 1e-5,
-) -> Maps:
+    points: Points, boxes: Array, labels: Sequence[int], num_classes: int, *, offset: float = 0.5, beta: float = 4.0,
+    min_overlap: float = 0.8, min_radius: float = 4.0, rounding: float = 1e-5,
+) -> Maps:  # fmt: skip
     """Targets of one image."""
     count = len(points)
     positive, weight = np.zeros((count, num_classes), dtype=bool), np.ones((count, num_classes))
     regressed, unsure = np.full(count, -1, dtype=np.int64), np.zeros(count, dtype=bool)
-    levels = {level: [in_scale(box, level, points) for box in boxes.tolist()] for level in set(points.level.tolist())}
+    levels = {level: [in_scale(box, level, points) for box in boxes.tolist()] for level in points.levels}
     for r, (point, level, stride) in enumerate(
         zip(points.xy.tolist(), points.level.tolist(), points.stride.tolist(), strict=True)
     ):

@@ -12,16 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.verify.published.oracles.geometry import Array, Points
-from harness.verify.published.oracles.sim_ota import (
-    Convention,
-    Flags,
-    Result,
-    inside,
-    match,
-    overlaps,
-    softplus,
-)
+from harness.verify.published.oracles.geometry import Array, Flags, Points, center
+from harness.verify.published.oracles.sim_ota import Convention, Result, match, overlaps, softplus
 
 EPS = 1e-7
 LARGEST_COST = 1e30
@@ -30,8 +22,8 @@ LARGEST_COST = 1e30
 def candidates(points: Points, boxes: Array, convention: Convention) -> Flags:
     """``[R, G]`` who may learn what."""
     able = np.zeros((len(points), len(boxes)), dtype=bool)
-    for g, box in enumerate(boxes.tolist()):
-        able[:, g] = inside(points, box)
+    for g, box in enumerate(boxes):
+        able[points.inside(box), g] = True
     return able if convention == "zoo" else able.any(axis=1, keepdims=True) & np.ones_like(able)
 
 
@@ -45,23 +37,15 @@ def soft_class_cost(logits: Array, label: int, target: Array) -> Array:
 
 def price_of_distance(points: Array, stride: Array, box: Sequence[float], radius: float) -> Array:
     """1 at `radius` strides from the centre, ten times as much with every further one ``[n]``."""
-    offset = points - np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+    offset = points - np.array(center(box))
     price: Array = 10.0 ** (np.hypot(offset[:, 0], offset[:, 1]) / stride - radius)
     return price
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 13,
-    radius: float = 3.0,
-    iou_weight: float = 3.0,
-    convention: Convention = "zoo",
-) -> Result:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 13,
+    radius: float = 3.0, iou_weight: float = 3.0, convention: Convention = "zoo",
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     able = candidates(points, boxes, convention)
     overlap, cost = np.full(able.shape, np.nan), np.full(able.shape, np.nan)

@@ -8,7 +8,7 @@ from math import exp
 
 import numpy as np
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides, sigmoid
+from harness.verify.published.oracles.geometry import Array, Points, center, iou, ranks, sigmoid
 from harness.verify.published.oracles.loss import giou
 
 
@@ -35,11 +35,12 @@ def bag(
 ) -> list[Pair]:  # fmt: skip
     """The locations inside the box with a prior above the floor."""
     found = []
-    center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    for r, (x, y) in enumerate(points.xy.tolist()):
-        squared = ((x - center[0]) ** 2 + (y - center[1]) ** 2) / float(points.stride[r]) ** 2
+    middle = center(box)
+    for r in points.inside(box):
+        x, y = points.xy[r].tolist()
+        squared = ((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / float(points.stride[r]) ** 2
         prior = exp(-squared / (2 * sigma**2))
-        if min(sides((x, y), box)) <= 0 or prior <= floor:
+        if prior <= floor:
             continue
         truth, guess = list(box), predicted[r].tolist()
         t = sigmoid(float(logits[r, label])) * exp(-beta * (1 - giou(guess, truth)))
@@ -68,18 +69,9 @@ def weigh(pairs: list[Pair], *, mu: float, gamma: float) -> list[Pair]:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    logits: Array,
-    predicted: Array,
-    *,
-    mu: float = 5.0,
-    beta: float = 5.0,
-    gamma: float = 2.0,
-    sigma: float = 1.11,
-    floor: float = 0.3,
-) -> tuple[list[Pair], dict[tuple[int, int], tuple[int, float]]]:
+    points: Points, boxes: Array, labels: Sequence[int], logits: Array, predicted: Array, *, mu: float = 5.0,
+    beta: float = 5.0, gamma: float = 2.0, sigma: float = 1.11, floor: float = 0.3,
+) -> tuple[list[Pair], dict[tuple[int, int], tuple[int, float]]]:  # fmt: skip
     """All weighed pairs of one image, and per (location, class) the box and weight of the one negative."""
     pairs: list[Pair] = []
     for g, box in enumerate(boxes.tolist()):
@@ -87,9 +79,10 @@ def assign(
         pairs += weigh(mine, mu=mu, gamma=gamma)
     negatives: dict[tuple[int, int], tuple[int, float]] = {}
     order: dict[tuple[int, int], tuple[float, ...]] = {}
+    rank = ranks(boxes, labels)  # of boxes of one class
     for p in pairs:
         place = (p.location, labels[p.box])
-        key = (float(np.float32(p.negative)), area(boxes[p.box]), *boxes[p.box].tolist(), float(p.box))
+        key = (float(np.float32(p.negative)), *rank[p.box])
         if place not in order or key < order[place]:
             order[place], negatives[place] = key, (p.box, p.negative)
     return pairs, negatives

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, sides
+from harness.verify.published.oracles.geometry import Array, Indices, Points, area, sides, winners
 
 Convention = Literal["half_open", "inclusive", "strict"]
 """Ends of the scale ranges: the product's ``low < reach <= high``, mmdet's and the authors' ``low <= reach <= high``
@@ -39,40 +38,20 @@ def in_range(
 
 
 def candidates(
-    points: Points,
-    box: Sequence[float],
-    radius: float,
-    num_levels: int,
-    convention: Convention = "half_open",
+    points: Points, box: Sequence[float], radius: float, num_levels: int, convention: Convention = "half_open",
     ends: Sequence[float] = ENDS,
-) -> list[int]:
+) -> list[int]:  # fmt: skip
     """Locations that satisfy a box's three conditions, before other boxes are looked at."""
-    center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    found = []
-    inside = (points.xy > np.array(box[:2])).all(axis=1) & (points.xy < np.array(box[2:])).all(axis=1)
-    for index in np.flatnonzero(inside).tolist():
-        x, y = points.xy[index].tolist()
-        distances = sides((x, y), box)
-        near = max(abs(x - center[0]), abs(y - center[1])) < radius * points.stride[index]
-        if radius > 0 and not near:
-            continue
-        if in_range(max(distances), int(points.level[index]), num_levels, convention, ends):
-            found.append(index)
-    return found
+    near = points.near(box, radius)
+    reach = {r: max(sides(points.xy[r].tolist(), box)) for r in points.inside(box) if radius <= 0 or near[r]}
+    return [r for r in reach if in_range(reach[r], int(points.level[r]), num_levels, convention, ends)]
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int] | None = None,
-    *,
-    radius: float = 1.5,
-    num_levels: int = 5,
-    convention: Convention = "half_open",
-    plus_one: bool = False,
-    blind_area: bool = False,
+    points: Points, boxes: Array, labels: Sequence[int] | None = None, *, radius: float = 1.5, num_levels: int = 5,
+    convention: Convention = "half_open", plus_one: bool = False, blind_area: bool = False,
     ends: Sequence[float] = ENDS,
-) -> NDArray[np.int64]:
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative.
 
     Args:
@@ -80,16 +59,10 @@ def assign(
         ends: upper ends of the levels' ranges in px but for the last, which is open. torchvision's are 8 strides.
         blind_area: compare areas as torchvision does, by ``1e8 - area`` in float32, whose steps are 8 px².
     """
-    assigned = np.full(len(points), -1, dtype=np.int64)
-    best: list[tuple[float, ...] | None] = [None] * len(points)
+    claims = []
     for index, box in enumerate(boxes):
         size = area(box, plus_one)
-        key: tuple[float, ...] = (float(-(np.float32(1e8) - np.float32(size))) if blind_area else size,)
-        if labels is not None:
-            key = (*key, *box, float(labels[index]))
-        key = (*key, float(index))
-        for location in candidates(points, box, radius, num_levels, convention, ends):
-            current = best[location]
-            if current is None or key < current:
-                best[location], assigned[location] = key, index
-    return assigned
+        size = float(-(np.float32(1e8) - np.float32(size))) if blind_area else size
+        key = (size, *(() if labels is None else (*box, labels[index])), index)
+        claims += [(r, key, index) for r in candidates(points, box, radius, num_levels, convention, ends)]
+    return winners(claims, len(points))

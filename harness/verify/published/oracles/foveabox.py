@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from harness.verify.published.oracles.geometry import Array, Points, area, sides
+from harness.verify.published.oracles.geometry import Array, Indices, Points, area, ranks, sides, winners
 
 
 def in_scale(box: Sequence[float], level: int, points: Points, eta: float = 2.0) -> bool:
     """Is a box of the size that a level answers for? The first level has no least size, the last no largest."""
-    edge = 4 * float(points.stride[points.level == level][0])
+    edge = 4 * points.levels[level]
     size = area(box) ** 0.5
-    return (level == 0 or size >= edge / eta) and (level == int(points.level.max()) or size <= edge * eta)
+    return (level == 0 or size >= edge / eta) and (level == max(points.levels) or size <= edge * eta)
 
 
 def in_fovea(point: Sequence[float], box: Sequence[float], sigma: float = 0.4) -> bool:
@@ -25,17 +22,12 @@ def in_fovea(point: Sequence[float], box: Sequence[float], sigma: float = 0.4) -
     return wide and high and min(sides(point, box)) > 0
 
 
-def assign(
-    points: Points, boxes: Array, labels: Sequence[int], *, sigma: float = 0.4, eta: float = 2.0
-) -> NDArray[np.int64]:
+def assign(points: Points, boxes: Array, labels: Sequence[int], *, sigma: float = 0.4, eta: float = 2.0) -> Indices:
     """Box index per location of one image, -1 where negative; the smallest box wins."""
-    result = np.full(len(points), -1, dtype=np.int64)
-    order = [(area(box), *box, label, g) for g, (box, label) in enumerate(zip(boxes.tolist(), labels, strict=True))]
-    for g in sorted(range(len(boxes)), key=order.__getitem__, reverse=True):  # the smallest comes last
-        box = boxes[g].tolist()
-        for level in range(int(points.level.max()) + 1):
-            if in_scale(box, level, points, eta):
-                for r in np.flatnonzero(points.level == level).tolist():
-                    if in_fovea(points.xy[r].tolist(), box, sigma):
-                        result[r] = g
-    return result
+    claims = []
+    for g, (box, rank) in enumerate(zip(boxes.tolist(), ranks(boxes, labels), strict=True)):
+        on = {level for level in points.levels if in_scale(box, level, points, eta)}
+        for r, (point, level) in enumerate(zip(points.xy.tolist(), points.level.tolist(), strict=True)):
+            if level in on and in_fovea(point, box, sigma):
+                claims.append((r, rank, g))
+    return winners(claims, len(points))

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.verify.published.oracles.geometry import Array, Points, iou, sides, sigmoid
+from harness.verify.published.oracles.geometry import Array, Points, iou, sigmoid
 from harness.verify.published.oracles.loss import giou
 
 Convention = Literal["zoo", "mmdet"]
@@ -46,21 +46,15 @@ class Result:
     negative: float
 
 
-def anchor(points: Points, location: int) -> tuple[float, float, float, float]:
-    x, y = points.xy[location]
-    half = 4 * points.stride[location]
-    return x - half, y - half, x + half, y + half
-
-
-def inside(points: Points, location: int, box: Sequence[float]) -> bool:
-    return min(sides(points.xy[location], box)) > 0
+def reach(points: Points, box: Sequence[float], convention: Convention) -> Sequence[int]:
+    """The locations that a box may know."""
+    return range(len(points)) if convention == "mmdet" else points.inside(box)
 
 
 def bag_of(points: Points, box: Sequence[float], count: int, convention: Convention = "zoo") -> list[int]:
     """The `count` locations whose anchors overlap the box most."""
-    members = [r for r in range(len(points)) if convention == "mmdet" or inside(points, r, box)]
-    overlap = {r: iou(anchor(points, r), box) for r in members}
-    return sorted(members, key=lambda r: (-overlap[r], r))[:count]
+    overlap = {r: iou(points.anchor(r), box) for r in reach(points, box, convention)}
+    return sorted(overlap, key=lambda r: (-overlap[r], r))[:count]
 
 
 def deltas(reference: Sequence[float], box: Sequence[float]) -> list[float]:
@@ -85,7 +79,7 @@ def box_cost(
     """-log P_loc."""
     if convention == "zoo":
         return beta * (1 - giou(predicted, box))
-    reference = anchor(points, location)
+    reference = points.anchor(location)
     x1, y1, x2, y2 = predicted
     predicted = (x1, y1, max(x2, x1 + LEAST), max(y2, y1 + LEAST))
     pairs = zip(deltas(reference, predicted), deltas(reference, box), strict=True)
@@ -99,19 +93,13 @@ def mean_max(products: Sequence[float], rest: Sequence[float]) -> float:
 
 
 def matches(
-    points: Points,
-    boxes: Array,
-    predicted: Array,
-    labels: Sequence[int],
-    classes: int,
-    threshold: float,
+    points: Points, boxes: Array, predicted: Array, labels: Sequence[int], classes: int, threshold: float,
     convention: Convention = "zoo",
-) -> Array:
+) -> Array:  # fmt: skip
     """How surely each location is taken by a box of each class ``[R, C]``."""
     match = np.zeros((len(points), classes))
     for box, label in zip(boxes, labels, strict=True):
-        reach = [r for r in range(len(points)) if convention == "mmdet" or inside(points, r, box)]
-        overlap = {r: iou(predicted[r], box) for r in reach}
+        overlap = {r: iou(predicted[r], box) for r in reach(points, box, convention)}
         best = max(overlap.values(), default=0.0)
         for r, value in overlap.items():
             if value > threshold:
@@ -126,19 +114,10 @@ def negative_focal(score: float, rest: float, match: float, gamma: float) -> flo
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    bag: int = 50,
-    threshold: float = 0.6,
-    gamma: float = 2.0,
-    beta: float = 0.75,
-    convention: Convention = "zoo",
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], bag: int = 50,
+    threshold: float = 0.6, gamma: float = 2.0, beta: float = 0.75, convention: Convention = "zoo",
     bags: Sequence[Sequence[int]] | None = None,
-) -> Result:
+) -> Result:  # fmt: skip
     """One image with all steps.
 
     Args:
@@ -189,8 +168,8 @@ def peer(
     result = examine(points, boxes, logits, predicted, bag=bag, convention="mmdet", bags=bags.tolist(), **asked)
     least = []
     for box, members in zip(boxes, bags.tolist(), strict=True):
-        best = sorted((iou(anchor(points, r), box) for r in range(len(points))), reverse=True)[:bag]
-        told = sorted((iou(anchor(points, r), box) for r in set(members)), reverse=True)
+        best = sorted((iou(points.anchor(r), box) for r in range(len(points))), reverse=True)[:bag]
+        told = sorted((iou(points.anchor(r), box) for r in set(members)), reverse=True)
         least.append(best[-1] if np.allclose(best, told, rtol=0, atol=1e-6) else np.nan)
     return {
         "bag_min_iou": np.array(least),

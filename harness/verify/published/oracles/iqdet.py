@@ -10,10 +10,9 @@ from math import erf, exp, floor, log, sqrt
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.verify.published.oracles.fcos import in_range
-from harness.verify.published.oracles.geometry import Array, Points, iou, sides
+from harness.verify.published.oracles.geometry import Array, Flags, Points, center, iou
 
 Inbox = Literal["ignore", "negative", "negative_no_footprint", "one_minus_q", "soft"]
 
@@ -21,19 +20,16 @@ Inbox = Literal["ignore", "negative", "negative_no_footprint", "one_minus_q", "s
 def quality(d: Sequence[float], mu: Array, sigma: Array, pi: Sequence[float]) -> float:
     """Q(d): a sum of axis-aligned Gaussians of peak `pi` (mu, sigma ``[K, 2]``, pi ``[K]``)."""
     total = 0.0
-    for k in range(len(pi)):
-        x = (d[0] - mu[k][0]) / sigma[k][0]
-        y = (d[1] - mu[k][1]) / sigma[k][1]
-        total += pi[k] * exp(-(x * x + y * y) / 2)
+    for peak, mean, width in zip(pi, mu, sigma, strict=True):
+        x, y = (d[0] - mean[0]) / width[0], (d[1] - mean[1]) / width[1]
+        total += peak * exp(-(x * x + y * y) / 2)
     return total
 
 
 def box_position(point: Sequence[float], box: Sequence[float]) -> tuple[float, float]:
     """`d` of a pixel position."""
-    return (
-        (point[0] - (box[0] + box[2]) / 2) / ((box[2] - box[0]) / 2),
-        (point[1] - (box[1] + box[3]) / 2) / ((box[3] - box[1]) / 2),
-    )
+    x, y = center(box)
+    return (point[0] - x) / ((box[2] - box[0]) / 2), (point[1] - y) / ((box[3] - box[1]) / 2)
 
 
 def _normal_cdf(x: float) -> float:
@@ -64,11 +60,6 @@ def component_shares(mu: Array, sigma: Array, pi: Sequence[float]) -> Array:
     return mass / mass.sum()
 
 
-def in_box_points(points: Points, box: Sequence[float]) -> list[int]:
-    """Locations strictly inside a box, on all levels."""
-    return [i for i, point in enumerate(points.xy.tolist()) if min(sides(point, box)) > 0]
-
-
 def allowed_levels(
     points: Points,
     box: Sequence[float],
@@ -82,7 +73,7 @@ def allowed_levels(
         reach = max(box[2] - box[0], box[3] - box[1]) / 2
         fits = [in_range(reach, level, num_levels) and reaches(points, level, box) for level in range(num_levels)]
         return fits if any(fits) else [level == 0 for level in range(num_levels)]
-    inside = in_box_points(points, box)
+    inside = points.inside(box)
     found = [[points.xy[i] for i in inside if points.level[i] == level] for level in range(num_levels)]
     for side in (2, 1) if gate == "contains_cell" else (1,):
         held = [all(len({place[axis] for place in places}) >= side for axis in (0, 1)) for places in found]
@@ -99,19 +90,12 @@ def reaches(points: Points, level: int, box: Sequence[float]) -> bool:
 
 def bce(probability: float, target: float) -> float:
     """Binary cross-entropy, its logarithms cut at e^-100."""
-    return -target * max(log(probability) if probability > 0 else -100.0, -100.0) - (1 - target) * max(
-        log(1 - probability) if probability < 1 else -100.0, -100.0
-    )
+    present, absent = (max(log(p), -100.0) if p > 0 else -100.0 for p in (probability, 1 - probability))
+    return -target * present - (1 - target) * absent
 
 
 def iq_loss(
-    points: Points,
-    boxes: Array,
-    predicted: Array,
-    mu: Array,
-    sigma: Array,
-    pi: Array,
-    num_levels: int,
+    points: Points, boxes: Array, predicted: Array, mu: Array, sigma: Array, pi: Array, num_levels: int
 ) -> tuple[float, int]:
     """L_IQ of one image over every in-box location: (sum of means per box and level, number of box-level pairs).
 
@@ -120,7 +104,7 @@ def iq_loss(
     """
     total, count = 0.0, 0
     for g, box in enumerate(boxes):
-        inside = in_box_points(points, box)
+        inside = points.inside(box)
         for level in range(num_levels):
             losses = []
             for location in inside:
@@ -164,14 +148,10 @@ def is_top(scores: Sequence[float], kept: Sequence[bool], count: int, slack: flo
 
 
 def negatives(
-    points: Points,
-    shapes: Sequence[tuple[int, int]],
-    boxes: Array,
-    labels: Sequence[int],
-    samples: Sequence[tuple[int, int, float, float]],
-    num_classes: int,
+    points: Points, shapes: Sequence[tuple[int, int]], boxes: Array, labels: Sequence[int],
+    samples: Sequence[tuple[int, int, float, float]], num_classes: int,
     mode: Literal["ignore", "negative", "negative_no_footprint"],
-) -> NDArray[np.bool_]:
+) -> Flags:  # fmt: skip
     """Which (location, class) of one image are negatives ``[R, C]``, for the three hard readings of the paper.
 
     Args:
@@ -180,7 +160,7 @@ def negatives(
     mask = np.ones((len(points), num_classes), dtype=bool)
     if mode == "ignore":
         for box in boxes:
-            mask[in_box_points(points, box)] = False
+            mask[points.inside(box)] = False
     if mode != "negative":
         starts = np.cumsum([0] + [h * w for h, w in shapes])
         for g, level, u, v in samples:

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, sides
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Indices, Points, ranks
 from harness.verify.published.oracles.ota import LEAST_IOU, focal, overlaps
 
 Convention = Literal["zoo", "authors"]
-Indices = NDArray[np.int64]
 
 OUTSIDE = 1e3
 HOPELESS = 1e30  # the cost where the prediction is no number
@@ -49,9 +47,7 @@ def costs(
         table[g] = focal(logits, np.arange(logits.shape[1]) == label)
         table[g] -= iou_weight * np.log(np.maximum(overlap[g], LEAST_IOU))
         table[g] = np.minimum(np.nan_to_num(table[g], nan=HOPELESS), HOPELESS)
-        for r, point in enumerate(points.xy.tolist()):
-            if not min(sides(point, box)) > 0:
-                table[g, r] = np.inf if convention == "zoo" else table[g, r] + OUTSIDE
+        table[g, points.depth(box) <= 0] += np.inf if convention == "zoo" else OUTSIDE
     return table
 
 
@@ -61,27 +57,20 @@ def choose(cost: Array, boxes: Array, labels: Sequence[int], topk: int, conventi
     for row in cost:
         order = sorted(np.flatnonzero(np.isfinite(row)).tolist(), key=lambda r: (np.float32(row[r]), r))
         taken.append(order[:topk])
-    assigned = np.full(cost.shape[1], -1, dtype=np.int64)
+    assigned, rank = np.full(cost.shape[1], BACKGROUND, dtype=np.int64), ranks(boxes, labels)
     for r in range(cost.shape[1]):
         takers = [g for g in range(len(boxes)) if r in taken[g]]
         if len(takers) > 1 and convention == "authors":
             assigned[r] = int(np.argmin(cost[:, r]))
         elif takers:
-            assigned[r] = min(takers, key=lambda g: (np.float32(cost[g, r]), area(boxes[g]), *boxes[g], labels[g], g))
+            assigned[r] = min(takers, key=lambda g: (np.float32(cost[g, r]), rank[g]))
     return Result(cost, taken, assigned)
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 10,
-    iou_weight: float = 1.5,
-    convention: Convention = "zoo",
-) -> Result:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 10,
+    iou_weight: float = 1.5, convention: Convention = "zoo",
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     cost = costs(points, boxes, logits, predicted, labels, iou_weight, convention)
     return choose(cost, boxes, labels, topk, convention)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log1p
 
-from harness.verify.published.oracles.geometry import Array, area, iou
+from harness.verify.published.oracles.geometry import Array, area, iou, sigmoid
 from harness.verify.published.oracles.iqdet import bilinear_read, corner_weights
 
 
@@ -16,7 +16,7 @@ def quality_focal(logit: float, target: float, gamma: float = 2.0, alpha: float 
     Args:
         alpha: weight of labelled points, ``1 - alpha`` of negatives, as in focal loss; None weighs both 1.
     """
-    s = 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))
+    s = sigmoid(logit)
     cross_entropy = max(logit, 0.0) - logit * target + log1p(exp(-abs(logit)))
     weight = 1.0 if alpha is None else (alpha if target > 0 else 1 - alpha)
     return weight * abs(target - s) ** gamma * cross_entropy
@@ -44,15 +44,9 @@ class Sample:
 
 
 def class_loss(
-    logits: Array,
-    shapes: Sequence[tuple[int, int]],
-    negative_weight: Array,
-    samples: Sequence[Sample],
-    *,
-    owns: bool = True,
-    all_classes: bool = False,
-    alpha: float | None = None,
-) -> float:
+    logits: Array, shapes: Sequence[tuple[int, int]], negative_weight: Array, samples: Sequence[Sample], *,
+    owns: bool = True, all_classes: bool = False, alpha: float | None = None,
+) -> float:  # fmt: skip
     """Class loss of one image (not divided).
 
     Args:

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, sides
+from harness.verify.published.oracles.geometry import BACKGROUND, IGNORED, Array, Indices, Points, ranks
 from harness.verify.published.oracles.paa import overlaps
 
 Convention = Literal["zoo", "mmdet"]
-BACKGROUND, IGNORED = -1, -2
 
 
 def table_of(points: Points, boxes: Array) -> Array:
@@ -28,15 +26,9 @@ def table_of(points: Points, boxes: Array) -> Array:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    *,
-    pos: float = 0.5,
-    neg: float = 0.4,
-    low_quality: bool = True,
-    convention: Convention = "zoo",
-) -> NDArray[np.int64]:
+    points: Points, boxes: Array, labels: Sequence[int], *, pos: float = 0.5, neg: float = 0.4,
+    low_quality: bool = True, convention: Convention = "zoo",
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative, -2 where ignored.
 
     Overlaps are compared as the float32 numbers that anyone computes in training: ties are the rule here.
@@ -45,7 +37,8 @@ def assign(
     if len(boxes) == 0:
         return result
     table = table_of(points, boxes).astype(np.float32)
-    best = table.max(axis=0)
+    best, rank = table.max(axis=0), ranks(boxes, labels)
+    inside = np.stack([points.depth(box) > 0 for box in boxes], axis=1)
     claims = (table == best) & low_quality & ((best > 0) | (convention == "mmdet"))
     for r, (row, claimed) in enumerate(zip(table.tolist(), claims.tolist(), strict=True)):
         if max(row) >= np.float32(neg) or any(claimed):
@@ -56,8 +49,7 @@ def assign(
             if any(claimed):
                 result[r] = max(g for g, mine in enumerate(claimed) if mine)
             continue
-        holds = [g for g, box in enumerate(boxes.tolist()) if min(sides(points.xy[r].tolist(), box)) > 0]
+        holds = np.flatnonzero(inside[r]).tolist()
         able = [g for g in holds if claimed[g]] or [g for g in holds if row[g] >= np.float32(pos)]
-        order = {g: (-row[g], area(boxes[g]), *boxes[g].tolist(), labels[g], g) for g in able}
-        result[r] = min(able, key=order.__getitem__, default=result[r])
+        result[r] = min(able, key=lambda g: (-row[g], rank[g]), default=result[r])
     return result

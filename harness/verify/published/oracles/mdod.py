@@ -6,14 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log, log1p, pi
+from math import exp, log, pi
 
 import numpy as np
 
-from harness.verify.published.oracles.free_anchor import inside
-from harness.verify.published.oracles.geometry import Array, Points, area, iou
-
-BACKGROUND = -1
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Points, iou, ranks, softplus
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,6 @@ class Result:
     class_likelihoods: list[float]
 
 
-def softplus(x: float) -> float:
-    """log(1 + exp(x))."""
-    return max(x, 0.0) + log1p(exp(-abs(x)))
-
-
 def log_density(box: Sequence[float] | Array, center: Array, scale: Array) -> float:
     """log F: four independent Cauchy distributions."""
     return -sum(
@@ -59,23 +51,14 @@ def log_sum(values: Sequence[float]) -> float:
 
 def draw(shares: Array, random: Sequence[float]) -> list[int]:
     """The location at which the running sum of the shares reaches each number in (0, 1)."""
-    found = []
-    for number in random:
-        total, chosen = 0.0, len(shares) - 1
-        for location, share in enumerate(shares):
-            total += share
-            if total >= number:
-                chosen = location
-                break
-        found.append(chosen)
-    return found
+    reached = np.cumsum(shares)
+    return [min(int(np.searchsorted(reached, number)), len(shares) - 1) for number in random]
 
 
 def shown(box: Array, boxes: Array, labels: Sequence[int], overlap: float) -> int:
     """The box that a drawn one shows, or -1; ties go by area, coordinates, class, place in the list."""
-    order = sorted(range(len(boxes)), key=lambda g: (area(boxes[g]), *boxes[g].tolist(), labels[g], g))
-    best, chosen = overlap, BACKGROUND
-    for g in order:
+    best, chosen, rank = overlap, BACKGROUND, ranks(boxes, labels)
+    for g in sorted(range(len(boxes)), key=rank.__getitem__):
         if (value := iou(box.tolist(), boxes[g].tolist())) > best:
             best, chosen = value, g
     return chosen
@@ -87,20 +70,10 @@ def log_classes(logits: Array, label: int) -> float:
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    quality: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    random: Sequence[float],
-    spread: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
-    draws: int = 5,
-    most: int = 150,
-    overlap: float = 0.5,
-    least: float = 0.05,
-) -> Result:
+    points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, *, labels: Sequence[int],
+    random: Sequence[float], spread: Sequence[float] = (0.0, 0.0, 0.0, 0.0), draws: int = 5, most: int = 150,
+    overlap: float = 0.5, least: float = 0.05,
+) -> Result:  # fmt: skip
     """One image with all steps.
 
     Args:
@@ -108,7 +81,7 @@ def examine(
         random: numbers in (0, 1), one for each draw; more are not looked at.
         spread: t of left, top, right, bottom.
     """
-    places = range(len(points))
+    places = list(range(len(points)))
     shares = np.exp(quality - quality.max())
     shares /= shares.sum()
     log_shares = quality - quality.max() - log(np.exp(quality - quality.max()).sum())
@@ -119,15 +92,14 @@ def examine(
             scales[r, side] = max(softplus(spread[side]) * points.stride[r] / 4, least * length, 1 / pi)
     joint = np.full((len(boxes), len(points)), -np.inf)
     for g, box in enumerate(boxes):
-        for r in places:
-            if inside(points, r, box):
-                joint[g, r] = log_shares[r] + log_density(box, predicted[r], scales[r])
+        for r in points.inside(box):
+            joint[g, r] = log_shares[r] + log_density(box, predicted[r], scales[r])
     likelihoods = [value if (value := log_sum(row.tolist())) > -np.inf else float("nan") for row in joint]
     drawn = draw(shares, random[: min(max(draws * len(boxes), 1), most)])
     shows = [shown(predicted[r], boxes, labels, overlap) for r in drawn]
     class_likelihoods = []
     for at, g in zip(drawn, shows, strict=True):
-        components = [r for r in places if g == BACKGROUND or inside(points, r, boxes[g])]
+        components = places if g == BACKGROUND else points.inside(boxes[g])
         label = BACKGROUND if g == BACKGROUND else labels[g]
         value = log_sum([
             log_shares[r] + log_density(predicted[at], predicted[r], scales[r]) + log_classes(logits[r], label)

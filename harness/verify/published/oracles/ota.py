@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, sides
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Flags, Indices, Points, area, ranks
 
 Convention = Literal["zoo", "megvii"]
-Indices = NDArray[np.int64]
 
 ALPHA, GAMMA = 0.25, 2.0  # of focal loss
 LEAST_IOU = float(np.finfo(np.float32).eps)
 FAR = 1e6
+INSIDE = 0.01  # px
 WORST = 1e4
 
 
@@ -33,13 +32,6 @@ def focal(logits: Array, one_hot: Array) -> Array:
     negative = (1 - ALPHA) * probability**GAMMA * np.logaddexp(0, logits)
     total: Array = np.where(one_hot > 0, positive, negative).sum(axis=1)
     return total
-
-
-def is_candidate(point: Sequence[float], stride: float, box: Sequence[float], radius: float) -> bool:
-    """Is the point in the box and near its centre?"""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    near = max(abs(point[0] - x), abs(point[1] - y)) < radius * stride
-    return near and min(sides(point, box)) > 0.01
 
 
 def overlaps(boxes: Array, predicted: Array) -> Array:
@@ -82,7 +74,7 @@ class Result:
         assigned: ``[R]`` box learnt, -1 where negative; soft: ``[R]`` its share, 0 where negative.
     """
 
-    allowed: NDArray[np.bool_]
+    allowed: Flags
     cost: Array
     supply: Array
     plan: Array
@@ -92,26 +84,16 @@ class Result:
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    radius: float = 2.5,
-    topk: int = 20,
-    iou_weight: float = 1.5,
-    regularisation: float = 0.1,
-    iterations: int = 50,
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], radius: float = 2.5,
+    topk: int = 20, iou_weight: float = 1.5, regularisation: float = 0.1, iterations: int = 50,
     convention: Convention = "zoo",
-) -> Result:
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     megvii = convention == "megvii"
     count = len(points)
     allowed = np.zeros((len(boxes), count), dtype=bool)
-    for g, box in enumerate(boxes.tolist()):
-        for r, (point, stride) in enumerate(zip(points.xy.tolist(), points.stride.tolist(), strict=True)):
-            allowed[g, r] = is_candidate(point, stride, box, radius)
+    for g, box in enumerate(boxes):
+        allowed[g] = points.near(box, radius) & (points.depth(box) > INSIDE)
     overlap = overlaps(boxes, predicted)
 
     nothing = focal(logits, np.zeros(logits.shape[1]))
@@ -143,11 +125,11 @@ def examine(
 
 def decide(share: Array, boxes: Array, labels: Sequence[int], convention: Convention) -> Indices:
     """Box of every location ``[R]``, -1 for the background, from the rescaled plan."""
-    assigned = np.full(share.shape[1], -1, dtype=np.int64)
+    assigned, rank = np.full(share.shape[1], BACKGROUND, dtype=np.int64), ranks(boxes, labels)
     for r, column in enumerate(share.T.astype(np.float32).tolist()):
         wanting = [g for g, value in enumerate(column[:-1]) if value >= column[-1] and value > 0]
         if wanting and convention == "megvii":
             assigned[r] = max(wanting, key=lambda g: (column[g], -g))
         elif wanting:
-            assigned[r] = min(wanting, key=lambda g: (-column[g], area(boxes[g]), *boxes[g], labels[g], g))
+            assigned[r] = min(wanting, key=lambda g: (-column[g], rank[g]))
     return assigned

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log1p
+from math import exp
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Indices, Points, iou, ranks, softplus
 from harness.verify.published.oracles.loss import giou
 
 Convention = Literal["zoo", "mmdet", "official"]
@@ -30,7 +30,6 @@ Arithmetic = Literal["double", "full", "diag"]
 for the covariance type of that name, which is how the authors and mmdet call it. A component of two values is as dense
 at one as at the other, so that the last bit decides these peers' answers."""
 
-Indices = NDArray[np.int64]
 
 ALPHA, GAMMA = 0.25, 2.0  # of focal loss
 BOX_WEIGHT = {"zoo": 1.0, "mmdet": 1.3, "official": 1.0}
@@ -39,28 +38,17 @@ LARGEST_SCORE = 1e4
 TOLERANCE, REGULARISATION, MOST_ITERATIONS = 1e-3, 1e-6, 64
 
 
-# ---- stage 1: one box per location -----------------------------------------------------------------------------------
-
-
 def overlaps(points: Points, boxes: Array, convention: Convention = "zoo") -> Array:
     """IoU ``[R, G]`` of every location's anchor with every box; NaN where the zoo does not let the two meet."""
     table = np.full((len(points), len(boxes)), np.nan)
-    corners = boxes.tolist()
-    for r, ((x, y), stride) in enumerate(zip(points.xy.tolist(), points.stride.tolist(), strict=True)):
-        anchor = (x - 4 * stride, y - 4 * stride, x + 4 * stride, y + 4 * stride)
-        for g, box in enumerate(corners):
-            if convention != "zoo" or min(sides((x, y), box)) > 0:
-                table[r, g] = iou(anchor, box, plus_one=convention == "official")
+    for g, box in enumerate(boxes.tolist()):
+        for r in points.inside(box) if convention == "zoo" else range(len(points)):
+            table[r, g] = iou(points.anchor(r), box, plus_one=convention == "official")
     return table
 
 
 def first_stage(
-    table: Array,
-    boxes: Array,
-    labels: Sequence[int],
-    *,
-    threshold: float = 0.1,
-    convention: Convention = "zoo",
+    table: Array, boxes: Array, labels: Sequence[int], *, threshold: float = 0.1, convention: Convention = "zoo"
 ) -> Indices:
     """Box of every location ``[R]``, -1 where none, from the overlaps ``[R, G]``.
 
@@ -69,14 +57,13 @@ def first_stage(
     """
     values, least = table.astype(np.float32), float(np.float32(threshold))
     best_of_box = [float(column[~np.isnan(column)].max(initial=0)) for column in values.T]
-    result = np.full(len(values), -1, dtype=np.int64)
+    result, rank = np.full(len(values), BACKGROUND, dtype=np.int64), ranks(boxes, labels)
     for r in np.flatnonzero(~np.isnan(values).all(axis=1)).tolist():
         row = {g: value for g, value in enumerate(values[r].tolist()) if value == value}
         claims = [g for g, value in row.items() if value == best_of_box[g] and (value > 0 or convention != "zoo")]
         if convention == "zoo":
             able = claims or [g for g, value in row.items() if value >= least]
-            order = {g: (-row[g], area(boxes[g]), *boxes[g], labels[g], g) for g in able}
-            result[r] = min(able, key=order.__getitem__, default=-1)
+            result[r] = min(able, key=lambda g: (-row[g], rank[g]), default=BACKGROUND)
             continue
         own = min(row, key=lambda g: (-row[g], g))
         if row[own] >= least or (claims and convention == "official"):
@@ -84,14 +71,6 @@ def first_stage(
         if claims and convention == "mmdet":
             result[r] = claims[-1]
     return result
-
-
-# ---- the score -------------------------------------------------------------------------------------------------------
-
-
-def softplus(z: float) -> float:
-    """log(1 + e^z), also for infinite z."""
-    return max(z, 0.0) + log1p(exp(-abs(z)))
 
 
 def focal_sum(logits: Array, label: int) -> float:
@@ -123,9 +102,6 @@ def scores(
         g = int(own[r])
         result[r] = score(logits[r], predicted[r].tolist(), boxes[g].tolist(), labels[g], BOX_WEIGHT[convention])
     return result
-
-
-# ---- the mixture -----------------------------------------------------------------------------------------------------
 
 
 class Fit(NamedTuple):
@@ -200,9 +176,6 @@ def split(values: Sequence[float], convention: Convention = "zoo", most_iteratio
     return [order[i] for i in prefix]
 
 
-# ---- the whole -------------------------------------------------------------------------------------------------------
-
-
 def candidates(own: Indices, cost: Array, level: Indices, box: int, topk: int = 9) -> list[int]:
     """The locations of the `topk` lowest scores of a box on each level."""
     found: list[int] = []
@@ -238,16 +211,9 @@ def divide(
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 9,
-    threshold: float = 0.1,
-    convention: Convention = "zoo",
-) -> Result:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 9,
+    threshold: float = 0.1, convention: Convention = "zoo",
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     table = overlaps(points, boxes, convention)
     own = first_stage(table, boxes, labels, threshold=threshold, convention=convention)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from math import exp
 from typing import Literal, NamedTuple
 
-from harness.verify.published.oracles.geometry import Array, Points, sides
+from harness.verify.published.oracles.geometry import Array, Points, center, sides
 from harness.verify.published.oracles.iqdet import _mass, allowed_levels
 
 Unit = Literal["box", "stride", "box_over_ratio"]
@@ -39,13 +39,9 @@ def position(cell: Cell, strides: Sequence[int], offset: float = 0.5) -> tuple[f
 
 
 def quantise(
-    point: Sequence[float],
-    level: int,
-    box: Sequence[float],
-    shapes: Sequence[tuple[int, int]],
-    strides: Sequence[int],
-    offset: float = 0.5,
-) -> Cell | None:
+    point: Sequence[float], level: int, box: Sequence[float], shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int], offset: float = 0.5,
+) -> Cell | None:  # fmt: skip
     """The grid point that stands for a draw, None where it lies outside the box."""
     cell = nearest_cell(point, level, shapes, strides, offset)
     return cell if min(sides(position(cell, strides, offset), box)) > 0 else None
@@ -53,8 +49,7 @@ def quantise(
 
 def center_square(box: Sequence[float], stride: float, radius: float) -> tuple[float, float, float, float]:
     """Where ``uniform_center`` draws: `radius` strides around the centre, cut to the box."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    reach = radius * stride
+    (x, y), reach = center(box), radius * stride
     return max(box[0], x - reach), max(box[1], y - reach), min(box[2], x + reach), min(box[3], y + reach)
 
 
@@ -69,7 +64,7 @@ def fixed_quality(
     """A Gaussian of peak 1 at the box centre, its distances measured in `unit`."""
     value = 0.0
     for axis in (0, 1):
-        distance = point[axis] - (box[axis] + box[axis + 2]) / 2
+        distance = point[axis] - center(box)[axis]
         half = (box[axis + 2] - box[axis]) / 2
         measure = {"box": half, "stride": stride, "box_over_ratio": half * stride / 8}[unit]
         value += (distance / measure / sigma) ** 2
@@ -80,19 +75,16 @@ def best_grid_points(
     points: Points, box: Sequence[float], allowed: Sequence[bool], quality: Callable[[int], float], count: int
 ) -> list[tuple[float, int]]:
     """The `count` best locations inside a box by quality, as (quality, location), best first."""
-    ranked = []
-    for location, point in enumerate(points.xy.tolist()):
-        if min(sides(point, box)) > 0 and allowed[int(points.level[location])]:
-            ranked.append((quality(location), location))
+    ranked = [(quality(r), r) for r in points.inside(box) if allowed[int(points.level[r])]]
     return sorted(ranked, key=lambda entry: (-entry[0], entry[1]))[:count]
 
 
 def overlap_share(region: Sequence[float], cell: Cell, strides: Sequence[int], offset: float = 0.5) -> float:
     """Share of a region that is nearest to a grid point, away from the map's border."""
     share = 1.0
-    center, half = position(cell, strides, offset), strides[cell.level] / 2
+    place, half = position(cell, strides, offset), strides[cell.level] / 2
     for axis in (0, 1):
-        low, high = max(region[axis], center[axis] - half), min(region[axis + 2], center[axis] + half)
+        low, high = max(region[axis], place[axis] - half), min(region[axis + 2], place[axis] + half)
         share *= max(high - low, 0.0) / (region[axis + 2] - region[axis])
     return share
 
@@ -103,9 +95,9 @@ def mass_share(box: Sequence[float], part: Sequence[float], mu: Array, sigma: Ar
     for k in range(len(pi)):
         total, within = pi[k], pi[k]
         for axis in (0, 1):
-            center, half = (box[axis] + box[axis + 2]) / 2, (box[axis + 2] - box[axis]) / 2
-            low = max((part[axis] - center) / half, -1.0)
-            high = min((part[axis + 2] - center) / half, 1.0)
+            middle, half = center(box)[axis], (box[axis + 2] - box[axis]) / 2
+            low = max((part[axis] - middle) / half, -1.0)
+            high = min((part[axis + 2] - middle) / half, 1.0)
             total *= _mass(-1, 1, mu[k][axis], sigma[k][axis])
             within *= _mass(low, high, mu[k][axis], sigma[k][axis]) if high > low else 0.0
         whole, inside = whole + total, inside + within

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, sides
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Indices, Points, ranks, winners
 
 FIELDS = {4: 35, 8: 91, 16: 267, 32: 427, 64: 555, 128: 811, 256: 1323}  # px
 
@@ -27,9 +26,8 @@ def table(points: Points, boxes: Array, scale: float, fraction: float = 0.5) -> 
     """Divergence ``[R, G]`` of every location, infinite outside the box."""
     result = np.full((len(points), len(boxes)), np.inf)
     for g, box in enumerate(boxes.tolist()):
-        for r, point in enumerate(points.xy.tolist()):
-            if min(sides(point, box)) > 0:
-                result[r, g] = divergence(point, scale * fraction * FIELDS[int(points.stride[r])], box)
+        for r in points.inside(box):
+            result[r, g] = divergence(points.xy[r].tolist(), scale * fraction * FIELDS[int(points.stride[r])], box)
     return result
 
 
@@ -40,26 +38,14 @@ def nearest(column: Array, count: int) -> list[int]:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    *,
-    topk: int = 3,
-    supplement: int = 1,
-    decay: float = 0.9,
+    points: Points, boxes: Array, labels: Sequence[int], *, topk: int = 3, supplement: int = 1, decay: float = 0.9,
     fraction: float = 0.5,
-) -> NDArray[np.int64]:
+) -> Indices:  # fmt: skip
     """Box index per location of one image, -1 where negative."""
-    assigned = np.full(len(points), -1, dtype=np.int64)
+    assigned, rank = np.full(len(points), BACKGROUND, dtype=np.int64), ranks(boxes, labels)
     for count, scale in ((topk, 1.0), (supplement, decay)):
         distances = table(points, boxes, scale, fraction)
-        claims: dict[int, list[int]] = {}
-        for g in range(len(boxes)):
-            for r in nearest(distances[:, g], count):
-                claims.setdefault(r, []).append(g)
-        free = assigned.copy()
-        for r, found in claims.items():
-            if free[r] == -1:
-                order = {g: (np.float32(distances[r, g]), area(boxes[g]), *boxes[g], labels[g], g) for g in found}
-                assigned[r] = min(found, key=order.__getitem__)
+        ranked = ((r, g) for g in range(len(boxes)) for r in nearest(distances[:, g], count))
+        won = winners([(r, (np.float32(distances[r, g]), *rank[g]), g) for r, g in ranked], len(points))
+        assigned = np.where(assigned == BACKGROUND, won, assigned)
     return assigned

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, sides
+from harness.verify.published.oracles.geometry import Array, Indices, Points, center, ranks, sides, winners
 from harness.verify.published.oracles.iqdet import bilinear_read
 from harness.verify.published.oracles.paa import score
-
-Indices = NDArray[np.int64]
 
 
 def covered(points: Points, box: Sequence[float], shrink: float = 0.2) -> list[int]:
@@ -22,16 +19,15 @@ def covered(points: Points, box: Sequence[float], shrink: float = 0.2) -> list[i
     box's centre), the nearest column or row stands in.
     """
     found: list[int] = []
-    for level in sorted(set(points.level.tolist())):
-        inside = [r for r in np.flatnonzero(points.level == level).tolist() if min(sides(points.xy[r], box)) > 0]
+    for level in points.levels:
+        inside = [r for r in points.inside(box) if points.level[r] == level]
         kept = []
         for axis in (0, 1):
-            center, reach = (box[axis] + box[axis + 2]) / 2, shrink / 2 * (box[axis + 2] - box[axis])
+            middle, reach = center(box)[axis], shrink / 2 * (box[axis + 2] - box[axis])
             values = sorted({float(points.xy[r][axis]) for r in inside})
             half = points.stride[inside[0]] / 2 if inside else 0.0
-            met = [v for v in values if v + half > center - reach and v - half < center + reach]
-            distances = [abs(v - center) for v in values]
-            kept.append(set(met or [v for v, d in zip(values, distances, strict=True) if d == min(distances)][:1]))
+            met = [v for v in values if v + half > middle - reach and v - half < middle + reach]
+            kept.append(set(met or [v for _, v in sorted((abs(v - middle), v) for v in values)[:1]]))
         found += [r for r in inside if points.xy[r][0] in kept[0] and points.xy[r][1] in kept[1]]
     return found
 
@@ -47,7 +43,7 @@ def level_losses(
 ) -> list[float]:
     """Mean of focal and box loss over the covered cells of each level, infinite where it has none."""
     losses = []
-    for level in sorted(set(points.level.tolist())):
+    for level in points.levels:
         here = [score(logits[r], predicted[r].tolist(), box, label) for r in cells if points.level[r] == level]
         losses.append(sum(here) / len(here) if here else np.inf)
     return losses
@@ -87,46 +83,30 @@ class Result:
 
 
 def assign(
-    points: Points,
-    boxes: Array,
-    labels: Sequence[int],
-    logits: Array,
-    predicted: Array,
-    level_logits: Array,
-    *,
-    hard: bool,
-    shrink: float = 0.2,
-    eta: float = 1.0,
-    levels: int = 3,
-) -> Result:
+    points: Points, boxes: Array, labels: Sequence[int], logits: Array, predicted: Array, level_logits: Array, *,
+    hard: bool, shrink: float = 0.2, eta: float = 1.0, levels: int = 3,
+) -> Result:  # fmt: skip
     """Assign one image.
 
     Args:
         logits: ``[R, C]``; predicted: ``[R, 4]`` decoded boxes; level_logits: ``[G, L]`` of the network.
         hard: the warm-up.
     """
-    owner, weight = np.full(len(points), -1, dtype=np.int64), np.ones(len(points))
-    best: list[tuple[float, ...] | None] = [None] * len(points)
-    cells, losses, share = [], [], []
+    cells, losses, share, chosen = [], [], [], []
     entropy, count = 0.0, 0
     for g, box in enumerate(boxes.tolist()):
         cells.append(covered(points, box, shrink))
         losses.append(level_losses(points, box, labels[g], cells[g], logits, predicted))
         share.append(shares(level_logits[g], losses[g]))
-        if not cells[g]:
-            continue
-        entropy, count = entropy - float(np.log(share[g][int(np.argmin(losses[g]))])), count + 1
-        chosen = choose(share[g], losses[g], levels, hard)
-        key = (area(box), *box, float(labels[g]), float(g))
-        for r in cells[g]:
-            current = best[r]
-            if current is None or key < current:
-                best[r], owner[r] = key, g
-                weight[r] = centrality(points.xy[r].tolist(), box) ** eta * chosen[points.level[r]]
+        chosen.append(choose(share[g], losses[g], levels, hard))
+        if cells[g]:
+            entropy, count = entropy - float(np.log(share[g][int(np.argmin(losses[g]))])), count + 1
+    rank, weight = ranks(boxes, labels), np.ones(len(points))
+    owner = winners([(r, rank[g], g) for g, mine in enumerate(cells) for r in mine], len(points))
+    for r in np.flatnonzero(owner >= 0).tolist():
+        central = centrality(points.xy[r].tolist(), boxes[owner[r]].tolist())
+        weight[r] = central**eta * chosen[owner[r]][points.level[r]]
     return Result(owner, weight, cells, losses, share, entropy, count)
-
-
-# ---- the network -----------------------------------------------------------------------------------------------------
 
 
 def pool(maps: Sequence[Array], strides: Sequence[float], offset: float, box: Sequence[float], side: int = 7) -> Array:

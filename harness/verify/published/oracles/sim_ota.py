@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Flags, Indices, Points, iou, ranks
 
 Convention = Literal["zoo", "mmdet"]
-Indices = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 EPS = 1e-7
 LARGEST_LOG = 100.0  # at which binary cross-entropy is cut
@@ -50,31 +47,13 @@ class Result:
         return np.array([self.overlap[r, g] if g >= 0 else 0.0 for r, g in enumerate(self.assigned)])
 
 
-# ---- candidates ------------------------------------------------------------------------------------------------------
-
-
-def inside(points: Points, box: Sequence[float]) -> Flags:
-    """``[R]`` strictly inside the box."""
-    held = (points.xy > np.array(box[:2])) & (points.xy < np.array(box[2:]))
-    return np.asarray(held.all(axis=1), dtype=np.bool_)
-
-
-def near(points: Points, box: Sequence[float], radius: float) -> Flags:
-    """``[R]`` within the square of half side `radius` strides around the centre."""
-    center = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
-    return np.asarray(np.abs(points.xy - center).max(axis=1) < radius * points.stride, dtype=np.bool_)
-
-
 def candidates(points: Points, boxes: Array, radius: float, convention: Convention) -> tuple[Flags, Flags]:
     """``[R, G]`` who may learn what; and where this is free of `OUTSIDE`."""
     free, some = np.zeros((2, len(points), len(boxes)), dtype=bool)
-    for g, box in enumerate(boxes.tolist()):
-        free[:, g] = inside(points, box) & near(points, box, radius)
-        some[:, g] = inside(points, box) | near(points, box, radius)
+    for g, box in enumerate(boxes):
+        inside, near = points.depth(box) > 0, points.near(box, radius)
+        free[:, g], some[:, g] = inside & near, inside | near
     return (free, free) if convention == "zoo" else (some.any(axis=1, keepdims=True) & np.ones_like(some), free)
-
-
-# ---- costs -----------------------------------------------------------------------------------------------------------
 
 
 def softplus(z: Array) -> Array:
@@ -102,17 +81,8 @@ def overlaps(predicted: Array, box: Sequence[float]) -> Array:
     return np.array([iou(other, box) for other in predicted.tolist()])
 
 
-# ---- matching --------------------------------------------------------------------------------------------------------
-
-
 def match(
-    able: Flags,
-    overlap: Array,
-    cost: Array,
-    boxes: Array,
-    labels: Sequence[int],
-    topk: int,
-    convention: Convention,
+    able: Flags, overlap: Array, cost: Array, boxes: Array, labels: Sequence[int], topk: int, convention: Convention
 ) -> Result:
     """Box per location from the tables ``[R, G]`` of candidates, overlaps and costs."""
     taken = np.zeros(able.shape, dtype=bool)
@@ -122,37 +92,24 @@ def match(
         best = sorted((float(overlap[r, g]) for r in members), reverse=True)[:topk]
         k[g] = max(1, int(sum(best)))
         taken[sorted(members, key=lambda r: (cost[r, g], r))[: k[g]], g] = True
-    assigned = np.full(len(able), -1, dtype=np.int64)
+    assigned, rank = np.full(len(able), BACKGROUND, dtype=np.int64), ranks(boxes, labels)
     for r in np.flatnonzero(taken.any(axis=1)).tolist():
         takers = np.flatnonzero(taken[r]).tolist()
         if len(takers) > 1 and convention == "mmdet":
             takers = list(range(len(boxes)))
         # Costs are compared as the float32 numbers that anyone computes in training.
-        order = {g: (float(np.float32(cost[r, g])), area(boxes[g]), *boxes[g].tolist(), labels[g], g) for g in takers}
+        order = {g: (float(np.float32(cost[r, g])), *rank[g]) for g in takers}
         if convention == "mmdet":
             order = {g: (float(cost[r, g]), g) for g in takers}
         assigned[r] = min(takers, key=order.__getitem__)
     return Result(able, overlap, cost, k, taken, assigned)
 
 
-# ---- the whole -------------------------------------------------------------------------------------------------------
-
-
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    quality: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 10,
-    radius: float = 2.5,
-    iou_weight: float = 3.0,
-    class_weight: float = 1.0,
-    score: Literal["class", "sqrt_product"] = "class",
-    convention: Convention = "zoo",
-) -> Result:
+    points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, *, labels: Sequence[int],
+    topk: int = 10, radius: float = 2.5, iou_weight: float = 3.0, class_weight: float = 1.0,
+    score: Literal["class", "sqrt_product"] = "class", convention: Convention = "zoo",
+) -> Result:  # fmt: skip
     """Assign one image and keep the steps."""
     able, free = candidates(points, boxes, radius, convention)
     overlap, cost = np.full(able.shape, np.nan), np.full(able.shape, np.nan)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides, sigmoid
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Indices, Points, iou, ranks, sigmoid
 
 Convention = Literal["zoo", "mmdet"]
 """mmdet asks a positive to lie 0.01 px inside its box and gives ties to the first box of the list."""
@@ -25,7 +24,7 @@ class Result:
         assigned: ``[R]`` box, -1 where negative; label, metric: ``[R]`` soft label and t of the positives, else 0.
     """
 
-    assigned: NDArray[np.int64]
+    assigned: Indices
     label: Array
     metric: Array
 
@@ -40,27 +39,17 @@ class Pair:
 
 
 def candidates(
-    points: Points,
-    box: Sequence[float],
-    scores: Array,
-    predicted: Array,
-    *,
-    topk: int,
-    alpha: float,
-    beta: float,
-    mask_first: bool,
-    margin: float,
-) -> list[Pair]:
+    points: Points, box: Sequence[float], scores: Array, predicted: Array, *, topk: int, alpha: float, beta: float,
+    mask_first: bool, margin: float,
+) -> list[Pair]:  # fmt: skip
     """A box's best locations, before other boxes are looked at.
 
     Args:
         scores: ``[R]`` probability of the box's class; margin: px that a positive lies inside its box.
     """
-    inside = [min(sides(xy, box)) > margin for xy in points.xy.tolist()]
+    inside = points.depth(box) > margin
     pairs = []
-    for r in range(len(points)):
-        if mask_first and not inside[r]:
-            continue
+    for r in np.flatnonzero(inside).tolist() if mask_first else range(len(points)):
         overlap = iou(predicted[r].tolist(), box)
         t = float(scores[r]) ** alpha * overlap**beta
         if t > 0:
@@ -71,19 +60,10 @@ def candidates(
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 13,
-    alpha: float = 1.0,
-    beta: float = 6.0,
-    mask_first: bool = True,
-    relative_guard: bool = False,
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 13,
+    alpha: float = 1.0, beta: float = 6.0, mask_first: bool = True, relative_guard: bool = False,
     convention: Convention = "zoo",
-) -> Result:
+) -> Result:  # fmt: skip
     """Assign one image."""
     wanted: dict[int, list[tuple[int, Pair]]] = {}
     for g, box in enumerate(boxes.tolist()):
@@ -95,20 +75,13 @@ def examine(
             wanted.setdefault(pair.location, []).append((g, pair))
 
     won: dict[int, list[Pair]] = {}
+    rank = ranks(boxes, labels) if convention == "zoo" else [(g,) for g in range(len(boxes))]
     for claims in wanted.values():
-        order = {
-            g: (
-                -np.float32(pair.overlap),
-                *(() if convention == "mmdet" else (area(boxes[g]), *boxes[g], labels[g])),
-                g,
-            )
-            for g, pair in claims
-        }
-        g, pair = min(claims, key=lambda claim: order[claim[0]])
+        g, pair = min(claims, key=lambda claim: (-np.float32(claim[1].overlap), rank[claim[0]]))
         won.setdefault(g, []).append(pair)
 
     count = len(points)
-    result = Result(np.full(count, -1, dtype=np.int64), np.zeros(count), np.zeros(count))
+    result = Result(np.full(count, BACKGROUND, dtype=np.int64), np.zeros(count), np.zeros(count))
     for g, pairs in won.items():
         largest, best = max(pair.t for pair in pairs), max(pair.overlap for pair in pairs)
         for pair in pairs:
