@@ -88,6 +88,10 @@ _BUILTIN = (
           "assigners.rules.guided:Guided", "wang2019guided"),
     CatalogueEntry("cascade", "Rising IoU thresholds on predicted boxes", "Cai and Vasconcelos, CVPR", 2018,
           "assigners.rules.cascade:Cascade", "cai2018cascade"),
+    CatalogueEntry("o2f", "One-to-few, ambiguous neighbours", "Li et al., CVPR", 2023,
+          "assigners.rules.o2f:O2F", "li2023o2f"),
+    CatalogueEntry("musu", "Mutual supervision of the two branches", "Gao et al., ICCV", 2021,
+          "assigners.rules.musu:MuSu", "gao2021musu"),
 )
 # fmt: on
 

@@ -70,6 +70,8 @@ _foveabox = partial(_ask, "assign", maps=(), options=_same("sigma", "eta"))
 _guided = partial(_ask, "assign", maps=(), options=_same("center", "ignore", "neighbours"))
 _paa = partial(_ask, "examine", maps=DENSE, options={"topk": "topk", "threshold": "iou"})
 _poto = partial(_ask, "assign", maps=DENSE, options=_same("alpha", "radius", "rounds"))
+_o2f = partial(_ask, "examine", maps=DENSE, options=_same("topk", "alpha", "radius"))
+_musu = partial(_ask, "examine", maps=DENSE, options=_same("topk", "share", "mutual", "temperature"))
 _defcn_poto = partial(_poto, convention="defcn")
 _lla = partial(_ask, "examine", maps=DENSE, options=_same("topk", "iou_weight"))
 _dsla = partial(_ask, "examine", maps=DENSE, options=_same("topk", "radius", "iou_weight"))
@@ -117,6 +119,8 @@ ZOO = {
     "lla": Oracle("lla", _boxes(_lla), jitter=1e-4),
     "guided": Oracle("guided", _guided, jitter=1e-4),
     "cascade": Oracle("cascade", _boxes(_cascade), jitter=1e-4),
+    "o2f": Oracle("o2f", _boxes(_o2f), jitter=1e-4),
+    "musu": Oracle("musu", _boxes(_musu), jitter=1e-4),
     "free_anchor": Oracle("free_anchor", losses=partial(_free_anchor, "losses")),
     "auto_assign": Oracle("auto_assign", losses=partial(_auto_assign, "losses")),
 }
