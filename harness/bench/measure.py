@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from time import perf_counter, process_time
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity, profile
 
 Call = Callable[[], object]
@@ -62,8 +64,7 @@ def in_turns(
 ) -> tuple[Timing, Timing | None]:
     """Median times of two subjects, called in turns so that what else the machine does meets both.
 
-    On one thread of a CPU it is the time that the process computes, which other work on the machine hardly changes;
-    else the time that passes. Both subjects should have been called before.
+    Both subjects should have been called before.
 
     Args:
         second: the slower one, if there is one; it is called once in each turn.
@@ -83,10 +84,29 @@ def in_turns(
     return timings[0], timings[1]
 
 
-def _seconds(call: Call, device: torch.device) -> float:
-    clock = process_time if device.type == "cpu" and torch.get_num_threads() == 1 else perf_counter
-    start = clock()
-    call()
+def alternate(
+    first: Call, second: Call, seconds: float, device: torch.device, *, least: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Milliseconds of each call of two subjects, one of each in a turn; arguments as `in_turns`."""
+    turns: list[tuple[float, float]] = []
+    while len(turns) < least or (sum(map(sum, turns)) < seconds and len(turns) < MOST_TURNS):
+        turns.append((_seconds(first, device), _seconds(second, device)))
+    mine, other = 1000 * np.array(turns).T
+    return mine, other
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, when all that was asked of the device is done.
+
+    On one thread of a CPU it is the time that the process computes, which other work on the machine hardly changes;
+    else the time that passes.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return clock() - start
+    return process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else perf_counter()
+
+
+def _seconds(call: Call, device: torch.device) -> float:
+    start = now(device)
+    call()
+    return now(device) - start

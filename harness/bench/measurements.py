@@ -16,8 +16,10 @@ from harness.core.files import write_atomically
 Line = dict[str, str]
 
 ENVIRONMENT = ("device", "torch", "threads", "commit")
+# What was measured; every other column says of what.
 MEASURED = {"passes", "ms", "dense_ms", "ratio", "mib", "dense_mib", "calls", "dense_calls", "note",
-            "step_ms", "ready_ms", "share", "stand_in"}  # fmt: skip  # all else says what was measured
+            "step_ms", "ready_ms", "share", "stand_in",
+            "ours_ms", "theirs_ms", "times", "low", "high", "floor_ms", "turns"}  # fmt: skip
 
 
 def to_line(row: Any, environment: Mapping[str, Any]) -> Line:

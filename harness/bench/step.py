@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assigners.contract import Assigner, Assignment, Declares, Predictions, Step, Targets
 from assigners.grid import Grid
@@ -87,7 +87,7 @@ class StepRequest:
 
 def measure_share(request: StepRequest, device: torch.device) -> Share:
     """Time training steps of one detector with the assigner and with its assignment lying ready, in turns."""
-    training = _Training(request, device)
+    training = Training(request, device)
     assigner = training.assigner
     source, stand_in = assigner, request.subject.name
     if assigner.declares.replaces:
@@ -105,7 +105,7 @@ def measure_share(request: StepRequest, device: torch.device) -> Share:
     )  # fmt: skip
 
 
-class _Training:
+class Training:
     """A detector, its optimiser and one batch."""
 
     def __init__(self, request: StepRequest, device: torch.device) -> None:
@@ -114,13 +114,18 @@ class _Training:
         self.model = build_detector(request.protocol, request.classes, seed=0, to_train=False)
         self.assigner = attach_assigner(self.model, request.subject.assigner, request.subject.options, seed=0)
         self.model.to(device).to(memory_format=torch.channels_last).train()
-        self.optimizer = build_optimizer(self.schedule, self.model)
-        for group in self.optimizer.param_groups:
-            group["lr"] = 0.0  # nothing is learnt: every step is like the first
+        self.optimizer = self.idle_optimizer(self.model)
         scene = make_scene(request.images, request.boxes, request.classes, size=request.size, channels=1)
         self.targets = scene.targets.to(device)
         pixels = torch.rand(request.images, 3, *request.size, generator=torch.Generator().manual_seed(0))
         self.batch = ImageBatch(pixels.to(device, memory_format=torch.channels_last), (request.size,) * request.images)
+
+    def idle_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a model, which moves nothing: every step is like the first."""
+        optimizer = build_optimizer(self.schedule, model)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        return optimizer
 
     def step(self, assigner: Assigner) -> None:
         """Train once, as `harness.training.trainer` does."""
@@ -128,6 +133,15 @@ class _Training:
         with precision(self.schedule, self.device):
             losses = self.model(self.batch, self.targets, STEP)
         descend(losses, self.model, self.optimizer, self.schedule)
+
+    @torch.inference_mode()
+    def detect(self) -> object:
+        """Detections of the batch."""
+        self.model.eval()
+        with precision(self.schedule, self.device):
+            detections = self.model(self.batch)
+        self.model.train()
+        return detections
 
     def ready(self, assigner: Assigner) -> FixedAssigner:
         """What an assigner says of the batch, without losses of its own."""

@@ -15,6 +15,8 @@ from rich.text import Text
 
 from assigners import registry
 from assigners.registry import AssignerSpec
+from harness.cli.bench_e2e import e2e_command
+from harness.cli.console.bench import bench_environment, device_option, record, size_option, threads_option
 from harness.cli.console.options import json_option, results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.tables import show
@@ -44,23 +46,6 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     return tuple(int(word) for word in words)
 
 
-def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
-    """Height and width of ``800x1344``."""
-    words = value.lower().split("x")
-    if len(words) != 2 or not all(word.isascii() and word.isdigit() and int(word) >= 8 for word in words):
-        raise click.BadParameter(f"{value!r} is no HEIGHTxWIDTH in pixels of at least 8, such as 800x1344")
-    return int(words[0]), int(words[1])
-
-
-size_option = click.option(
-    "--size", callback=_size, default="800x1344", show_default=True, metavar="HxW", help="In px."
-)
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where."
-)
-threads_option = click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the CPU.")
-
-
 @click.group("bench")
 def command() -> None:
     """Measure what assigners cost: by themselves, or as a share of a training step.
@@ -71,10 +56,14 @@ def command() -> None:
     Examples:
       harness bench assigners --quick
       harness bench step -a iqdet --device cuda
+      harness bench e2e
       harness bench summary
       harness bench picture
       harness bench benefit
     """
+
+
+command.add_command(e2e_command)
 
 
 @command.command("assigners", short_help="Time and memory over boxes, images and classes.")
@@ -93,7 +82,7 @@ def command() -> None:
     help="One that would take longer for a call is not run.",
 )  # fmt: skip
 @click.option("--picture/--no-picture", default=True, show_default=True, help="Draw all rows of this machine.")
-@size_option
+@size_option("800x1344")
 @device_option
 @threads_option
 @results_option
@@ -153,7 +142,7 @@ def assigners_command(
     subjects = [resolve_assigner(*spec) for spec in specs]
     path = results / "bench" / FILE
     with computing(where, threads):
-        machine = _environment(where)
+        machine = bench_environment(where)
         rows = _measure(Bench(rules, where, limits, size), cells, subjects, path, machine, progress)
     show(screen, _assigners_table(rows), ("note", "passes", "dense MiB", "dense ms"))
     if picture:
@@ -176,7 +165,7 @@ def assigners_command(
 @click.option("--boxes", type=click.IntRange(min=1), default=7, show_default=True, help="In each image.")
 @click.option("--classes", type=click.IntRange(min=1), default=80, show_default=True, help="Of the detector.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=20.0, show_default=True, help="Of timed steps.")
-@size_option
+@size_option("800x1344")
 @device_option
 @threads_option
 @results_option
@@ -221,9 +210,9 @@ def step_command(
     subject = resolve_assigner(name, options)
     request = StepRequest(subject, protocol, images, boxes, classes, size, seconds)
     with computing(where, threads):
-        machine = _environment(where)
+        machine = bench_environment(where)
         share = measure_share(request, where)
-    _record(results / "bench" / STEP_FILE, share, machine)
+    record(results / "bench" / STEP_FILE, share, machine)
     show(screen, _share_table(share))
     say(screen, f"row in {results / 'bench' / STEP_FILE}")
     if as_json:
@@ -248,7 +237,7 @@ def summary_command(results: Path) -> None:
 
 
 @command.command("picture", short_help="What was measured, as a picture.")
-@size_option
+@size_option("800x1344")
 @results_option
 def picture_command(size: tuple[int, int], results: Path) -> None:
     """Draw bench/assigners.svg and .png among the results from bench/assigners.csv, and measure nothing.
@@ -274,7 +263,7 @@ def picture_command(size: tuple[int, int], results: Path) -> None:
 @command.command("benefit", short_help="AP against time and memory, as a picture.")
 @click.option("--protocol", metavar="NAME|HASH", help="Of which board.  [default: the one with the most assigners]")
 @click.option("--data", metavar="TITLE|HASH", help="Of which data.")
-@size_option
+@size_option("800x1344")
 @results_option
 def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int], results: Path) -> None:
     """Draw what assigners add to AP against what they cost, as bench/benefit.svg and .png among the results.
@@ -323,14 +312,6 @@ def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     return specs
 
 
-def _environment(where: Any) -> dict[str, Any]:
-    from harness.bench.measurements import ENVIRONMENT
-    from harness.core.environment import environment, source_version
-
-    machine = {**environment(where), **source_version()}
-    return {name: machine[name] for name in ENVIRONMENT}
-
-
 def _measure(
     bench: Bench,
     cells: Sequence[Cell],
@@ -350,18 +331,11 @@ def _measure(
             for subject in subjects:
                 bar.update(task, description=f"{where}: {subject.name}")
                 rows.append(bench.row(cell, scene, subject))
-                _record(path, rows[-1], machine)
+                record(path, rows[-1], machine)
                 bar.advance(task)
             if not screen.is_terminal:
                 say(screen, f"measured {len(subjects)} on {where}")
     return rows
-
-
-def _record(path: Path, row: Measurement | Share, machine: dict[str, Any]) -> None:
-    from harness.bench.measurements import merge, read_lines, to_line, write_lines
-
-    kind = type(row)
-    write_lines(path, merge(read_lines(path, kind), [to_line(row, machine)], kind), kind)
 
 
 def _draw(path: Path, where: tuple[str, str, str]) -> list[Path]:

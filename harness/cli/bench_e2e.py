@@ -1,0 +1,109 @@
+"""``harness bench e2e``: the whole detector beside torchvision's."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from assigners import registry
+from harness.cli.console.bench import bench_environment, device_option, record, size_option, threads_option
+from harness.cli.console.options import json_option, results_option
+from harness.cli.console.output import console, emit, new_table, say
+from harness.cli.console.tables import show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.table import Table
+
+    from harness.bench.end_to_end import Beside
+
+FILE = "e2e.csv"
+
+
+@click.command("e2e", short_help="The whole detector beside torchvision's FCOS.")
+@click.option("-a", "--assigner", default="center", show_default=True, metavar="NAME[K=V,...]", help="Of ours.")
+@click.option("--images", type=click.IntRange(min=1), default=2, show_default=True, help="In the batch.")
+@click.option("--boxes", type=click.IntRange(min=1), default=7, show_default=True, help="In each image.")
+@click.option("--classes", type=click.IntRange(min=1), default=80, show_default=True, help="Of the detector.")
+@click.option(
+    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of both."
+)  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Of each part's turns.")
+@size_option("512x512")
+@device_option
+@threads_option
+@results_option
+@json_option
+def e2e_command(
+    assigner: str,
+    images: int,
+    boxes: int,
+    classes: int,
+    precision: str,
+    seconds: float,
+    size: tuple[int, int],
+    device: str,
+    threads: int,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Time a training step, inference and post-processing beside torchvision's FCOS.
+
+    Both have the same ResNet-50, pyramid and head with random weights, the same images and boxes, and are called in
+    turns in one process; the ratio is that of neighbouring calls. The floor is what our convolutions would take at the
+    rate of a product of large matrices on this device: no detector of this network can be faster. Below stands where
+    our step spends its time. Rows go to bench/e2e.csv among the results.
+
+    \b
+    Examples:
+      harness bench e2e
+      harness bench e2e --device cuda --images 16 --size 800x1344 --precision bfloat16
+    """
+    name, options = registry.parse_spec(assigner)
+    registry.find(name)
+    screen = console(as_json, files=True)
+
+    from harness.bench.end_to_end import Batch, Duel
+    from harness.core.device import computing, pick_device
+    from harness.training.build import resolve_assigner
+
+    where, path = pick_device(device), results / "bench" / FILE
+    with computing(where, threads):
+        machine = bench_environment(where)
+        duel = Duel(resolve_assigner(name, options), Batch(images, boxes, classes, size, precision), where)
+        rows = []
+        for row in duel.measure(seconds):
+            rows.append(row)
+            record(path, row, machine)
+            say(screen, f"measured: {row.part}")
+        parts = duel.profile()
+    show(screen, _beside_table(rows))
+    show(screen, _parts_table(parts))
+    say(screen, f"rows in {path}")
+    if as_json:
+        emit({"environment": machine, "rows": [asdict(row) for row in rows], "step_ms": parts})
+
+
+def _beside_table(rows: list[Beside]) -> Table:
+    from harness.bench.measurements import short
+
+    first = rows[0]
+    title = f"{first.images} images of {first.size} px, {first.boxes} boxes each, {first.precision}, ResNet-50"
+    columns = ("part", "ours ms", "torchvision ms", "ours / theirs", "quartiles", "floor ms", "turns")
+    table = new_table(title, columns, words=("part",))
+    for row in rows:
+        numbers = (short(row.ours_ms), short(row.theirs_ms), f"{row.times:.2f}", f"{row.low:.2f}-{row.high:.2f}")
+        table.add_row(row.part, *numbers, short(row.floor_ms), str(row.turns))
+    return table
+
+
+def _parts_table(parts: Mapping[str, float]) -> Table:
+    total = sum(parts.values())
+    table = new_table("our training step", ("part", "ms", "%"), words=("part",))
+    for part, milliseconds in parts.items():
+        table.add_row(part, f"{milliseconds:.1f}", f"{100 * milliseconds / total:.1f}")
+    return table
