@@ -10,8 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.verify.published.oracles import atss
-from harness.verify.published.oracles.geometry import area
-from tests.assigners.common import assigned, build, rows, run
+from tests.assigners.common import assigned, build, expect_classes_to_stay, expect_mirrored, rows, run
 from tests.assigners.images import one_image
 from tests.support.strategies import Scene, scenes
 
@@ -111,27 +110,15 @@ def test_translation_by_the_coarsest_cell(scene, right, down):
 
 @given(scenes(max_images=1, max_boxes=5))
 def test_mirror_image(scene):
-    height, width = scene.canvas
-    boxes = scene.boxes[0]
-    results = [atss.examine(scene.points, box) for box in boxes.astype(np.float64)]
+    results = [atss.examine(scene.points, box) for box in scene.boxes[0].astype(np.float64)]
     # Equidistant cells go by index and equal overlaps by place; the mirror changes both.
     assume(not any(r.tied or r.margin() < ROUNDING for r in results))
-    assume(len({area(box) for box in boxes.tolist()}) == len(boxes))
-    flipped = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), axis=1)
-    plain, mirrored = answer(scene)[0], answer(replace(scene, boxes=(flipped,)))[0]
-    for (height, width), start in zip(scene.shapes, scene.grid.starts, strict=True):
-        level = slice(start, start + height * width)
-        left, right = plain[level].reshape(height, width), mirrored[level].reshape(height, width)
-        np.testing.assert_array_equal(left, right[:, ::-1])
+    expect_mirrored(scene, answer)
 
 
 @given(scenes(max_images=1, min_boxes=1, max_boxes=6))
 def test_a_duplicate_box_changes_no_class(scene):
-    boxes, labels = scene.boxes[0], scene.labels[0]
-    twice = replace(scene, boxes=(np.concatenate((boxes, boxes[:1])),), labels=(np.append(labels, labels[0]),))
-    a, b = answer(scene)[0], answer(twice)[0]
-    np.testing.assert_array_equal(a >= 0, b >= 0)
-    np.testing.assert_array_equal(labels[a[a >= 0]], twice.labels[0][b[b >= 0]])
+    expect_classes_to_stay(scene, answer)
 
 
 def test_fallback_serves_boxes_that_the_rule_leaves_empty():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from assigners.contract import Declares, HeadInfo, Needs
@@ -15,7 +15,7 @@ from assigners.grid import Grid
 from assigners.rules.guided import Guided, region
 from harness.verify.published.oracles import guided
 from harness.verify.published.oracles.geometry import area, sides
-from tests.assigners.common import assigned, build, rows, run
+from tests.assigners.common import assigned, build, expect_classes_to_stay, expect_mirrored, rows, run
 from tests.assigners.images import HARD, hard_images, one_image
 from tests.support.strategies import Scene, scenes
 
@@ -216,23 +216,12 @@ def test_another_box_takes_no_positive_away_and_makes_no_negative(scene):
 
 @given(scenes(max_images=1, max_boxes=6))
 def test_mirror_image(scene):
-    width, boxes = scene.canvas[1], scene.boxes[0]
-    assume(len({area(box) for box in boxes.tolist()}) == len(boxes))
-    flipped = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), axis=1)
-    plain, mirrored = answer(scene)[0], answer(replace(scene, boxes=(flipped,)))[0]
-    for (height, columns), start in zip(scene.shapes, scene.grid.starts, strict=True):
-        level = slice(start, start + height * columns)
-        left, right = plain[level].reshape(height, columns), mirrored[level].reshape(height, columns)
-        np.testing.assert_array_equal(left, right[:, ::-1])
+    expect_mirrored(scene, answer)
 
 
 @given(scenes(max_images=1, min_boxes=1, max_boxes=6))
 def test_a_duplicate_box_changes_no_class(scene):
-    boxes, labels = scene.boxes[0], scene.labels[0]
-    twice = replace(scene, boxes=(np.concatenate((boxes, boxes[:1])),), labels=(np.append(labels, labels[0]),))
-    a, b = answer(scene)[0], answer(twice)[0]
-    np.testing.assert_array_equal(np.minimum(a, 0), np.minimum(b, 0))
-    np.testing.assert_array_equal(labels[a[a >= 0]], twice.labels[0][b[b >= 0]])
+    expect_classes_to_stay(scene, answer)
 
 
 # ---- the length of the list -----------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, square_anchors
 from assigners.rules.max_iou import most_overlapping, overlapping_range
 from harness.verify.published.oracles import max_iou
-from harness.verify.published.oracles.geometry import area, sides
-from tests.assigners.common import assigned, build, rows, run
+from harness.verify.published.oracles.geometry import sides
+from tests.assigners.common import assigned, build, expect_classes_to_stay, expect_mirrored, rows, run
 from tests.assigners.images import one_image
 from tests.support.strategies import Scene, scenes
 from tests.verify import test_oracles as golden
@@ -140,24 +140,13 @@ def test_every_overlapped_location_is_positive_or_ignored(scene):
 
 @given(scenes(max_images=1, max_boxes=5, sides=(128, 256)))
 def test_mirror_image(scene):
-    width, boxes = scene.canvas[1], scene.boxes[0]
-    assume(len({area(box) for box in boxes.tolist()}) == len(boxes))
     assume(not fragile(scene, 0, (0.5, 0.4)).any())
-    flipped = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), axis=1)
-    plain, mirrored = answer(scene)[0], answer(replace(scene, boxes=(flipped,)))[0]
-    for (height, columns), start in zip(scene.shapes, scene.grid.starts, strict=True):
-        level = slice(start, start + height * columns)
-        left, right = plain[level].reshape(height, columns), mirrored[level].reshape(height, columns)
-        np.testing.assert_array_equal(left, right[:, ::-1])
+    expect_mirrored(scene, answer)
 
 
 @given(scenes(max_images=1, min_boxes=1, max_boxes=6))
 def test_a_duplicate_box_changes_no_class(scene):
-    boxes, labels = scene.boxes[0], scene.labels[0]
-    twice = replace(scene, boxes=(np.concatenate((boxes, boxes[:1])),), labels=(np.append(labels, labels[0]),))
-    a, b = answer(scene)[0], answer(twice)[0]
-    np.testing.assert_array_equal(np.minimum(a, 0), np.minimum(b, 0))
-    np.testing.assert_array_equal(labels[a[a >= 0]], twice.labels[0][b[b >= 0]])
+    expect_classes_to_stay(scene, answer)
 
 
 @given(scenes())
