@@ -92,7 +92,7 @@ def find_candidates(
 
 def clipped(found: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
     """The candidates cut to their images of ``(height, width)`` pixels, without those of which nothing is left."""
-    limits = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=found.box.dtype, device=found.box.device)
+    limits = found.box.new_tensor([(w, h, w, h) for h, w in sizes])
     box = torch.minimum(found.box.clamp(min=0), limits[found.image])
     solid = ((box[:, 2:] - box[:, :2]) > 0).all(dim=1)
     return map_tensors(replace(found, box=box), lambda column: column[solid])
