@@ -77,8 +77,8 @@ def find_candidates(
     probability, quality = maps.logits.sigmoid(), maps.quality.sigmoid().unsqueeze(-1)
     joint = torch.where(probability > settings.score_threshold, probability * quality, -1.0)
     candidates, values = [], []
-    for start, (height, width) in zip(grid.starts, grid.shapes, strict=True):
-        level = joint[:, start : start + height * width].flatten(1)
+    levels = joint.split([height * width for height, width in grid.shapes], dim=1)
+    for start, level in zip(grid.starts, (each.flatten(1) for each in levels), strict=True):
         value, index = level.topk(min(settings.candidates_per_level, level.shape[1]), dim=1)
         candidates.append(start * num_classes + index)
         values.append(value)
@@ -92,7 +92,7 @@ def find_candidates(
 
 def clipped(found: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
     """The candidates cut to their images of ``(height, width)`` pixels, without those of which nothing is left."""
-    limits = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=found.box.dtype, device=found.box.device)
+    limits = found.box.new_tensor([(w, h, w, h) for h, w in sizes])
     box = torch.minimum(found.box.clamp(min=0), limits[found.image])
     solid = ((box[:, 2:] - box[:, :2]) > 0).all(dim=1)
     return map_tensors(replace(found, box=box), lambda column: column[solid])

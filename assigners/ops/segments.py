@@ -48,11 +48,9 @@ def smallest(key: Tensor, group: Tensor, ok: Tensor, groups: int, count: int) ->
     rank = torch.arange(group.shape[0], device=group.device) - at(size.cumsum(0) - size, group)
     # Rows beyond the best few, and those of no group, go to a last slot that is cut off.
     slot = torch.where((rank < count) & (group < groups), group * count + rank, groups * count)
-    none = key.shape[0]
-    index = (
-        torch.full((groups * count + 1,), none, device=group.device).scatter(0, slot, order)[:-1].view(groups, count)
-    )
-    return index, index < none
+    none = torch.full((groups * count + 1,), key.shape[0], device=group.device)
+    index = none.scatter(0, slot, order)[:-1].view(groups, count)
+    return index, index < key.shape[0]
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

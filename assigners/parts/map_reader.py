@@ -32,10 +32,8 @@ def corners(grid: Grid, level: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
     u0, v0 = low.unbind(-1)
     u1, v1 = high.unbind(-1)
     fu, fv = fraction.unbind(-1)
-    start, width = grid.level_start[level], grid.level_width[level]
-    location = start[:, None] + torch.stack(
-        (v0 * width + u0, v0 * width + u1, v1 * width + u0, v1 * width + u1), dim=-1
-    )
+    row0, row1 = (grid.level_start[level] + v * grid.level_width[level] for v in (v0, v1))
+    location = torch.stack((row0 + u0, row0 + u1, row1 + u0, row1 + u1), dim=-1)
     weight = torch.stack(((1 - fu) * (1 - fv), fu * (1 - fv), (1 - fu) * fv, fu * fv), dim=-1)
     return location, weight
 

@@ -73,12 +73,8 @@ def roi_align_levels(
     boxes = targets.num_boxes
     xy = torch.stack((x.T[:, None].expand(boxes, ticks, ticks), y.T[:, :, None].expand(boxes, ticks, ticks)), dim=-1)
     # The reads of a bin side by side: [N, 1, side * side * ratio * ratio, 2].
-    xy = (
-        xy.view(boxes, side, sampling_ratio, side, sampling_ratio, 2)
-        .transpose(2, 3)
-        .reshape(boxes, 1, ticks * ticks, 2)
-    )
-    uv = xy / grid.level_stride[:, None, None] - grid.offset  # [N, L, reads, 2]
+    bins = xy.view(boxes, side, sampling_ratio, side, sampling_ratio, 2).transpose(2, 3)
+    uv = bins.reshape(boxes, 1, ticks * ticks, 2) / grid.level_stride[:, None, None] - grid.offset  # [N, L, reads, 2]
     level = torch.arange(grid.num_levels, device=rows.device)[:, None].expand(uv.shape[:-1])
     location, weight = corners(grid, level.flatten(), uv.flatten(0, 2))
     image = targets.image[:, None].expand(boxes, level.shape[1] * level.shape[2]).flatten()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -101,15 +101,14 @@ class Bench:
         device: where all of it runs.
         limits: of each measurement.
         size: height and width of the images in pixels.
+        rates: seconds per unit of work of the dense versions, as last seen.
     """
 
     rules: Mapping[str, Any]
     device: torch.device
     limits: Limits
     size: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        self._rates: dict[str, float] = {}  # seconds per unit of work of the dense versions, as last seen
+    rates: dict[str, float] = field(default_factory=dict)
 
     def scene(self, cell: Cell) -> BenchScene:
         """The batch of a cell, the same for every assigner."""
@@ -133,7 +132,7 @@ class Bench:
         mine, dense = in_turns(ours, theirs, self.limits.seconds, self.device)
         if dense is None:
             return Measurement(*place, mine.ms, None, None, mib, dense_mib, mine.calls, 0, note)
-        self._rates[subject.name] = dense.ms / 1000 / _work(cell, rule)
+        self.rates[subject.name] = dense.ms / 1000 / _work(cell, rule)
         ratio = dense.ms / mine.ms
         return Measurement(*place, mine.ms, dense.ms, ratio, mib, dense_mib, mine.calls, dense.calls, note)
 
@@ -146,7 +145,7 @@ class Bench:
         expected = rule.peak_bytes(cell.boxes, scene.grid.num_locations, cell.classes) / MIB
         if expected > self.limits.dense_mib:
             return None, expected, f"dense: out of memory ({expected:.0f} MiB)"
-        seconds = self._rates.get(subject.name, 0.0) * _work(cell, rule)
+        seconds = self.rates.get(subject.name, 0.0) * _work(cell, rule)
         if seconds > self.limits.dense_seconds:
             return None, None, f"dense: not run (about {seconds:.0f} s)"
         call = dense_call(rule, assigner, scene)

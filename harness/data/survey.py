@@ -110,7 +110,5 @@ def worth_a_look(images: ImageSet, count: int) -> list[int]:
 
 def _named(where: str, by_name: dict[str, int]) -> Sequence[int]:
     """The image that an example speaks of: ``NAME``, ``NAME object 3``, ``annotation 5 of NAME``."""
-    for name in (where, where.rpartition(" object ")[0], where.partition(" of ")[2], where.partition(" = ")[0]):
-        if name in by_name:
-            return [by_name[name]]
-    return []
+    names = (where, where.rpartition(" object ")[0], where.partition(" of ")[2], where.partition(" = ")[0])
+    return [by_name[name] for name in names if name in by_name][:1]

@@ -14,13 +14,10 @@ BOXES = ([6.0, 8.0, 40.0, 52.0], [20.0, 4.0, 62.0, 30.0])
 
 def positives(device: torch.device) -> set[tuple[int, int, float, float]]:
     """What atss assigns of two boxes: (box, level, column, row). It sees no predictions, so devices must agree."""
-    sides, strides = (8, 4, 2, 1, 1), HeadInfo(num_classes=2, channels=8).strides
-    boxes, labels = torch.tensor(BOXES), torch.arange(2)
-    grid = Grid.build([(side, side) for side in sides], strides)
-    targets = Targets.collate([boxes], [labels], grid, sizes=[(SIDE, SIDE)])
-    assigner = assigners.create("atss", HeadInfo(num_classes=2, channels=8)).to(device)
-    there = Grid.build([(side, side) for side in sides], strides, device=device)
-    samples = assigner(there, targets.to(device), None, Step()).samples
+    head = HeadInfo(num_classes=2, channels=8)
+    grid = Grid.build([(side, side) for side in (8, 4, 2, 1, 1)], head.strides, device=device)
+    targets = Targets.collate([torch.tensor(BOXES)], [torch.arange(2)], grid, sizes=[(SIDE, SIDE)])
+    samples = assigners.create("atss", head).to(device)(grid, targets.to(device), None, Step()).samples
     table = torch.cat((samples.gt[:, None], samples.level[:, None], samples.uv), dim=1)[samples.positive]
     return {(int(gt), int(level), x, y) for gt, level, x, y in table.cpu().tolist()}
 

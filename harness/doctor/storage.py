@@ -97,9 +97,8 @@ def unfinished(results: Path) -> Iterator[Finding]:
         *(row for run_id, row in waiting.items() if run_id not in lost),
         *(_failed(failure, store) for failure in failures if failure.run_id not in {*waiting, *lost}),
         *leftovers.orphans(store, {*failed, *waiting}, lost),
+        *(Finding("failed run", "warning", problem, f"move it out of {store.root / 'failed'}") for problem in problems),
     ]
-    for problem in problems:
-        rows.append(Finding("failed run", "warning", problem, f"move it out of {store.root / 'failed'}"))
     yield from rows or [Finding("unfinished runs", "ok", "none")]
 
 

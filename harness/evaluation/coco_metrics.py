@@ -182,18 +182,14 @@ def check(images: ImageSet, detections: Sequence[Detections]) -> None:
 
 
 def _ground_truth(images: ImageSet) -> COCO:
-    rows, entries = [], []
+    rows = []
     for index in range(len(images)):
-        image_id = images.image_id(index)
-        height, width = images.size(index)
-        entries.append({"id": image_id, "height": height, "width": width})
-        truth = images.annotations(index)
+        image_id, truth = images.image_id(index), images.annotations(index)
         columns = zip(truth.boxes, truth.labels, truth.area, truth.crowd, truth.difficult, strict=True)
         for box, label, area, crowd, difficult in columns:
-            rows.append(
-                _row(image_id, box, label) | {"area": float(area), "iscrowd": int(crowd), "difficult": int(difficult)}
-            )
-    return _coco(images, entries, rows)
+            marks = {"area": float(area), "iscrowd": int(crowd), "difficult": int(difficult)}
+            rows.append(_row(image_id, box, label) | marks)
+    return _coco(images, rows)
 
 
 def _results(images: ImageSet, detections: Sequence[Detections]) -> COCO:
@@ -203,7 +199,7 @@ def _results(images: ImageSet, detections: Sequence[Detections]) -> COCO:
         for box, label, score in zip(result["boxes"], result["labels"], result["scores"], strict=True):
             row = _row(image_id, box, label)
             rows.append(row | {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0, "score": float(score)})
-    return _coco(images, [{"id": images.image_id(index)} for index in range(len(images))], rows)
+    return _coco(images, rows)
 
 
 def _row(image_id: int, box: NDArray[Any], label: int) -> dict[str, Any]:
@@ -211,11 +207,11 @@ def _row(image_id: int, box: NDArray[Any], label: int) -> dict[str, Any]:
     return {"image_id": image_id, "category_id": int(label), "bbox": [left, top, right - left, bottom - top]}
 
 
-def _coco(images: ImageSet, entries: list[dict[str, Any]], rows: list[dict[str, Any]]) -> COCO:
+def _coco(images: ImageSet, rows: list[dict[str, Any]]) -> COCO:
     coco = COCO()
     # Ids start at 1: COCOeval reads a match with id 0 as no match.
     coco.dataset = {
-        "images": entries,
+        "images": [{"id": images.image_id(index)} for index in range(len(images))],
         "annotations": [row | {"id": number} for number, row in enumerate(rows, start=1)],
         "categories": [{"id": label, "name": name} for label, name in enumerate(images.classes)],
     }

@@ -72,9 +72,7 @@ def mirrored(pixels: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
 
 def _mirrored(candidates: Candidates, sizes: Sequence[tuple[int, int]]) -> Candidates:
     """Candidates of mirrored images, where they lie in the images themselves."""
-    width = torch.tensor([width for _, width in sizes], dtype=candidates.box.dtype, device=candidates.box.device)[
-        candidates.image
-    ]
+    width = candidates.box.new_tensor([width for _, width in sizes])[candidates.image]
     left, top, right, bottom = candidates.box.unbind(dim=1)
     return replace(candidates, box=torch.stack((width - right, top, width - left, bottom), dim=1))
 
@@ -82,5 +80,5 @@ def _mirrored(candidates: Candidates, sizes: Sequence[tuple[int, int]]) -> Candi
 def _to_original(
     candidates: Candidates, scales: Sequence[tuple[float, float]], originals: Sequence[tuple[int, int]]
 ) -> Candidates:
-    factor = torch.tensor([(x, y, x, y) for x, y in scales], dtype=candidates.box.dtype, device=candidates.box.device)
+    factor = candidates.box.new_tensor([(x, y, x, y) for x, y in scales])
     return clipped(replace(candidates, box=candidates.box / factor[candidates.image]), originals)

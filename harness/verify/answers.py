@@ -155,10 +155,9 @@ def expect_connected(assigner: Assigner, answer: Assignment, maps: Predictions) 
 
     DistributedDataParallel waits for all of them, also in a batch without boxes.
     """
+    taught = [name for term, name in TAUGHT.items() if term in assigner.declares.replaces]
     reached: dict[str, Tensor] = {f"parameter {key}": value for key, value in assigner.named_parameters()}
-    for term, name in TAUGHT.items():
-        if term in assigner.declares.replaces:
-            reached[f"predictions.{name}"] = getattr(maps, name)
+    reached |= {f"predictions.{name}": getattr(maps, name) for name in taught}
     if not reached:
         return
     expect(

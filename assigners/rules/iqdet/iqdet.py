@@ -91,8 +91,7 @@ class IQDet(QualitySampling):
             raise ValueError("select_by=loss selects grid points: select=joint and iq_points need draws")
         self.iq_weight, self.lattice_side, self.detach_label = iq_weight, lattice_side, detach_label
         self.iq_points, self.iq_target, self.select_by = iq_points, iq_target, select_by
-        self.warmup = warmup
-        self.warmup_assigner = ATSS(head)
+        self.warmup, self.warmup_assigner = warmup, ATSS(head)
         self.encoder = QualityDistributionEncoder(
             head.channels, components=components, hidden=hidden or 4 * head.channels, roi=roi, peak=peak,
             extractor=extractor, learn=learn,

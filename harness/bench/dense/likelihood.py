@@ -23,6 +23,11 @@ def largest_per_class(values: Tensor, picture: Picture) -> Tensor:
     return torch.zeros_like(picture.logits.detach().T).scatter_reduce(0, channel, values, "amax").T
 
 
+def negative_focal(probability: Tensor, gamma: float) -> Tensor:
+    """Focal loss of negatives, summed."""
+    return (probability.pow(gamma) * -torch.log1p(-probability.clamp(max=1 - 1e-7))).sum()
+
+
 def free_anchor(
     picture: Picture, bag: int = 50, threshold: float = 0.6, alpha: float = 0.5, gamma: float = 2.0, beta: float = 0.75
 ) -> Losses:
@@ -42,8 +47,7 @@ def free_anchor(
         overlap = box_iou(picture.boxes, picture.predicted) * inside  # [n, R]
         top = overlap.amax(dim=1, keepdim=True).clamp(min=threshold + 1e-12)
         match = ((overlap - threshold) / (top - threshold)).clamp(0, 1)
-    probability = scores * (1 - largest_per_class(match, picture))
-    negative = (probability.pow(gamma) * -torch.log1p(-probability.clamp(max=1 - 1e-7))).sum()
+    negative = negative_focal(scores * (1 - largest_per_class(match, picture)), gamma)
     return {"positive_bag": alpha * positive, "negative_bag": (1 - alpha) / bag * negative}
 
 
@@ -71,7 +75,6 @@ def auto_assign(
         low = torch.where(inside, fit, torch.inf).amin(dim=0)
         high = torch.where(inside, fit, -torch.inf).amax(dim=0)
         fit = torch.where(inside, (fit - low + 1e-12) / (high - low + 1e-12), 0)
-    probability = scores * (1 - largest_per_class(fit.T, picture))
-    negative = (probability.pow(gamma) * -torch.log1p(-probability.clamp(max=1 - 1e-7))).sum()
+    negative = negative_focal(scores * (1 - largest_per_class(fit.T, picture)), gamma)
     center = 0.75 * some.sum() / prior.sum().clamp(min=1e-12)
     return {"positive": alpha * positive, "negative": (1 - alpha) * negative, "center": center}

@@ -69,14 +69,13 @@ def _numpy_state() -> tuple[bytes, int]:
 def images_do_not_see_each_other(factory: Factory, scene: VerifyScene) -> None:
     """The answer to a batch is the answers to its images, side by side."""
     assigner = factory(scene)
-    together = run(assigner, scene)
-    table, at = rows(together), 0
+    together, targets = run(assigner, scene), scene.targets()
+    table, first = rows(together), np.cumsum((0, *targets.counts))
     totals: Terms = {}
-    for image, count in enumerate(scene.targets().counts):
+    for image in range(scene.num_images):
         alone = run(assigner, scene.single(image))
-        mine = table[(table[:, 0] >= at) & (table[:, 0] < at + count)].copy()
-        mine[:, 0] -= at
-        at += count
+        mine = table[(table[:, 0] >= first[image]) & (table[:, 0] < first[image + 1])]
+        mine[:, 0] -= first[image]
         what = f"image {image} in its batch and alone"
         expect_close_rows(mine, rows(alone), tolerance(assigner, together), what)
         expect_close(together.negative_weight[image], alone.negative_weight[0], f"{what}, negative_weight")
@@ -122,11 +121,8 @@ def order_of_boxes_does_not_matter(factory: Factory, scene: VerifyScene) -> None
 
 def shuffle(targets: Targets, seed: int) -> Tensor:
     """A random order of the boxes within their images, ``[G]``."""
-    rng = np.random.default_rng(seed)
-    start, parts = 0, []
-    for count in targets.counts:
-        parts.append(start + rng.permutation(count))
-        start += count
+    rng, starts = np.random.default_rng(seed), np.cumsum((0, *targets.counts))
+    parts = [start + rng.permutation(count) for start, count in zip(starts, targets.counts, strict=False)]
     return torch.from_numpy(np.concatenate(parts)).long()
 
 

@@ -140,19 +140,17 @@ def hard_assignment(case: Case, answer: Assignment) -> IntArray | None:
     if not (s.on_grid or bool((s.uv == s.uv.round()).all())):
         return None
     result = np.where(answer.negative_weight[0].numpy() > 0, BACKGROUND, IGNORED).astype(np.int64)
-    taken = s.ok & s.positive
-    location = case.grid.location(s.level, s.uv)[taken].numpy()
-    for place, box in zip(location.tolist(), s.gt[taken].tolist(), strict=True):
+    s = s.select(s.ok & s.positive)
+    for place, box in zip(case.grid.location(s.level, s.uv).tolist(), s.gt.tolist(), strict=True):
         result[place] = box if result[place] in (BACKGROUND, IGNORED, box) else SEVERAL
     return result
 
 
 def soft_labels(case: Case, answer: Assignment) -> FloatArray:
     """Label per location ``[R]`` of its positive, 0 elsewhere; of answers that `hard_assignment` can write."""
-    s = answer.samples
-    taken = s.ok & s.positive
+    s = answer.samples.select(answer.samples.ok & answer.samples.positive)
     result = np.zeros(case.grid.num_locations)
-    result[case.grid.location(s.level, s.uv)[taken].numpy()] = s.label.detach()[taken].double().numpy()
+    result[case.grid.location(s.level, s.uv).numpy()] = s.label.detach().double().numpy()
     return result
 
 
@@ -201,20 +199,13 @@ def _predictions(arrays: dict[str, NDArray[Any]], grid: Grid, num_classes: int) 
     if not {"cls_q", "obj_q", "ltrb_q"} <= arrays.keys():
         return None
     count = grid.num_locations
-    shapes = {"cls_q": (count, num_classes), "obj_q": (count,), "ltrb_q": (count, 4)}
-    for name, shape in shapes.items():
+    maps = []
+    for name, shape, step in (("cls_q", (count, num_classes), 16), ("obj_q", (count,), 16), ("ltrb_q", (count, 4), 8)):
         if arrays[name].shape != shape:
             raise ValueError(f"{name} is {arrays[name].shape}, expected {shape}")
-    scaled = {
-        name: torch.from_numpy(arrays[name].astype(np.float32) / step)[None]
-        for name, step in (("cls_q", 16), ("obj_q", 16), ("ltrb_q", 8))
-    }
-    return Predictions(
-        logits=scaled["cls_q"],
-        quality=scaled["obj_q"],
-        distances=scaled["ltrb_q"],
-        boxes=decode(grid.points, scaled["ltrb_q"]),
-    )
+        maps.append(torch.from_numpy(arrays[name].astype(np.float32) / step)[None])
+    logits, quality, distances = maps
+    return Predictions(logits, quality, distances, decode(grid.points, distances))
 
 
 def _peer(name: str, record: Any, arrays: dict[str, NDArray[Any]], count: int, boxes: int) -> PeerAnswer:
