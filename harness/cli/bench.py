@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from assigners import registry
 from assigners.registry import AssignerSpec
 from harness.cli.console.options import json_option, results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
+from harness.cli.console.requests import chosen_assigner, chosen_assigners
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.core.text import counted
@@ -133,7 +133,7 @@ def assigners_command(
       harness bench assigners sim_ota --boxes 7,100,500 --images 1,2
       harness bench assigners --device cuda --json
     """
-    specs = _specs(names)
+    specs = chosen_assigners(names)
     screen, progress = console(as_json, files=True), console(as_json=True)
 
     from harness.bench.batches import Bench, Limits, choose_cells, size_text
@@ -208,7 +208,7 @@ def step_command(
       harness bench step -a iqdet --device cuda
       harness bench step -a paa --backbone resnet18 --size 256x256 --boxes 30
     """
-    ((name, options),) = _specs((assigner,))
+    name, options = chosen_assigner(assigner)
     changes = (*overrides, *((f"model.backbone={backbone}",) if backbone is not None else ()))
     protocol = load_protocol(protocol_name, changes)
     screen = console(as_json, files=True)
@@ -315,14 +315,6 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
         say(console(False), f"picture {path}")
 
 
-def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Names and options; all registered ones where none is given. A wrong name is told before torch is loaded."""
-    specs = [registry.parse_spec(text) for text in names] or [(e.name, {}) for e in registry.catalogue()]
-    for name, _ in specs:
-        registry.find(name)
-    return specs
-
-
 def _environment(where: Any) -> dict[str, Any]:
     from harness.bench.measurements import ENVIRONMENT
     from harness.core.environment import environment, source_version
@@ -395,7 +387,6 @@ def _share_table(share: Share) -> Table:
 
     title = f"a training step of {share.images} images of {share.size} px, {share.boxes} boxes each, {share.backbone}"
     columns = ("assigner", "step ms", "with an assignment ready ms", "share %", "ready")
-    table = new_table(title, columns, words=("assigner", "ready"))
     numbers = (short(share.step_ms), short(share.ready_ms), f"{100 * share.share:.1f}")
-    table.add_row(Text(share.assigner), *numbers, Text(share.stand_in))
-    return table
+    row = (Text(share.assigner), *numbers, Text(share.stand_in))
+    return new_table(title, columns, [row], words=("assigner", "ready"))

@@ -86,11 +86,12 @@ def _show(screen: Console, comparison: Comparison) -> None:
 
 def _by_seed(comparison: Comparison) -> Table:
     a, b = comparison.a, comparison.b
-    table = new_table("AP by seed", ("seed", a.name, b.name, "difference"), words=())
     left, right = a.values("AP"), b.values("AP")
-    for seed in sorted(left.keys() & right.keys()):
-        table.add_row(str(seed), f"{left[seed]:.2f}", f"{right[seed]:.2f}", f"{left[seed] - right[seed]:+.2f}")
-    return table
+    rows = [
+        (str(seed), f"{left[seed]:.2f}", f"{right[seed]:.2f}", f"{left[seed] - right[seed]:+.2f}")
+        for seed in sorted(left.keys() & right.keys())
+    ]
+    return new_table("AP by seed", ("seed", a.name, b.name, "difference"), rows, words=())
 
 
 def _gaps(comparison: Comparison) -> Table:

@@ -9,10 +9,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from assigners import registry
 from harness.cli.console.options import FILE, device_option, json_option, results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
-from harness.cli.console.requests import choose_protocol, parse_pair
+from harness.cli.console.requests import choose_protocol, chosen_assigner, parse_pairs
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.data.sources import EMBEDDED
@@ -81,10 +80,7 @@ def command(
         raise UserError("--run brings its own protocol; leave out --protocol and --set")
     if target.suffix.lower() != ".png":
         raise UserError(f"--output {target} must end in .png")
-    name, chosen = registry.parse_spec(assigner) if assigner else (None, {})
-    chosen |= dict(parse_pair(text) for text in options)
-    if name is not None:
-        registry.find(name)  # a wrong name is told before torch is loaded
+    name, chosen = chosen_assigner(assigner, options) if assigner else (None, parse_pairs(options))
 
     from harness.analysis.one_image import ask, of_run, untrained
     from harness.core.device import pick_device

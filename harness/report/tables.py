@@ -7,9 +7,9 @@ from typing import Any
 
 from harness.comparison.board import Board, BoardEntry
 from harness.core.text import counted
-from harness.drawing.svg import DASH, Scale, number
+from harness.drawing.svg import DASH, Scale, number, signed
 from harness.report import charts
-from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, signed, spoken
+from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, spoken
 from harness.report.charts import Estimate
 from harness.report.forests import SIZES
 from harness.report.words import ranks
