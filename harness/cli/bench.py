@@ -292,12 +292,10 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
     need_matplotlib("`harness bench benefit`")
     lines = [line for line in read_lines(results / "bench" / FILE) if line["size"] == size_text(size)]
     machine_of = itemgetter("device", "threads", "torch")
-    fair = [board for board in boards(ResultsStore(results).load_all()[0], {}) if board.kind == "fair"]
-    fair = [board for board in fair if protocol in (None, board.question.protocol, board.question.protocol_hash)]
-    fair = [board for board in fair if data in (None, board.question.data, board.question.data_hash)]
     candidates = [
         (points, board, machine)
-        for board in fair
+        for board in boards(ResultsStore(results).load_all()[0], {})
+        if board.kind == "fair" and board.question.goes_by(protocol, data)
         for machine in sorted({*map(machine_of, lines)})
         if (points := benefits(board, (line for line in lines if machine_of(line) == machine)))
     ]

@@ -55,7 +55,7 @@ def command(first: str, second: str, protocol: str | None, results: Path, as_jso
 
     details, broken = load_details(store, {record.run_id for record in records})
     say_left_out((*problems, *broken))
-    chosen = [b for b in boards(records, details) if protocol in (None, b.question.protocol, b.question.protocol_hash)]
+    chosen = [board for board in boards(records, details) if board.question.goes_by(protocol)]
     if protocol is not None and not chosen:
         raise UserError(f"no run under protocol {protocol!r} in {store.runs_dir}; `harness leaderboard` shows what ran")
     comparisons = compare(chosen, first, second)

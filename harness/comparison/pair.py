@@ -113,7 +113,7 @@ def _same(value: Any, text: Any) -> bool:
 
 
 def _gaps(a: BoardEntry, b: BoardEntry) -> dict[str, Gap]:
-    gaps = {name: gap(a, b, name) for name in METRICS if a.values(name).keys() & b.values(name).keys()}
+    gaps = {name: between for name in METRICS if (between := gap(a, b, name)) is not None}
     left, right = by_shape(a), by_shape(b)
     shared = (name for name in left if left[name].keys() & right.get(name, {}).keys())
     return gaps | {name: paired_gap(left[name], right[name]) for name in shared}

@@ -111,6 +111,10 @@ class Question(NamedTuple):
         """What decides: names may differ, hashes may not."""
         return self.protocol_hash, self.data_hash
 
+    def goes_by(self, protocol: str | None, data: str | None = None) -> bool:
+        """Whether these are its names or its hashes; None is any."""
+        return protocol in (None, self.protocol, self.protocol_hash) and data in (None, self.data, self.data_hash)
+
 
 def question_of(run: RunRecord | RunSpec) -> Question:
     """The question that a run answers: its protocol and its data."""
