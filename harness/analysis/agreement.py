@@ -138,14 +138,7 @@ def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, A
 
 
 def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, grads: bool = False) -> FrozenBatch:
-    """Bring the first `count` images to the detector in one batch (`forward`).
-
-    Args:
-        model: in evaluation mode.
-        images: the first ones of it are taken, or all where it has fewer.
-        count: of images.
-        protocol: gives their size.
-        grads: predictions keep their gradient.
+    """Bring the first `count` images, or all where there are fewer, to the detector in one batch (`forward`).
 
     Raises:
         UserError: if the images have no box.
@@ -202,13 +195,7 @@ def _teach(assigner: Assigner, learnt: dict[str, Tensor]) -> str:
 
 
 def compare(trained: TrainedRun, images: ImageSet, count: int, subjects: Sequence[Subject]) -> Insight:
-    """Ask all subjects about one batch, and measure.
-
-    Args:
-        trained: a run's detector with its assigner; another is attached to it afterwards.
-        images: see `freeze`.
-        count: of images.
-        subjects: at least one.
+    """Ask all subjects, at least one, about one batch (`freeze`), and measure. The detector keeps the last assigner.
 
     Raises:
         UserError: as `freeze`, or if the classes are not those of the run.
