@@ -36,6 +36,7 @@ from harness.analysis.measures import (
     quality,
     strata,
 )
+from harness.analysis.one_image import as_many_classes
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
 from harness.evaluation.coco_metrics import BINS
@@ -200,11 +201,7 @@ def compare(trained: TrainedRun, images: ImageSet, count: int, subjects: Sequenc
     Raises:
         UserError: as `freeze`, or if the classes are not those of the run.
     """
-    if len(trained.classes) != len(images.classes):
-        raise UserError(
-            f"{images.title} has {len(images.classes)} classes, run {trained.run_id} was trained on "
-            f"{len(trained.classes)}; give data of the same classes"
-        )
+    as_many_classes(images.title, images, trained.run_id, trained.model)
     model, learnt = trained.model, trained.model.assigner
     assert learnt is not None
     grads = any(registry.load(subject.assigner).needs.grads for subject in subjects)

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.analysis.one_image import Answer
-    from harness.inspection.one_image import View
-
-Rows = list[dict[str, Any]]
 
 
 @click.command("inspect")
@@ -109,7 +106,7 @@ def _show(screen: Console, answer: Answer, target: Path) -> None:
     view, drawn, explanation = answer.view, answer.drawn, answer.explanation
     save_png(target, draw(view, drawn, answer.mixture, explanation, answer.title))
     say(screen, answer.title)
-    show(screen, _table(box_rows(view, drawn), view), ("as input px", "size px"))
+    show(screen, _table(box_rows(view, drawn)), ("as input px", "size px"))
     if answer.replaced:
         terms = f"its own losses stand for the shared {' and '.join(answer.replaced)} loss"
         say(screen, f"{terms}: shown are the locations that it names, and not all that these teach")
@@ -133,7 +130,7 @@ def _as_json(answer: Answer, seed: int, target: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(rows: Rows, view: View) -> Table:
+def _table(rows: list[dict[str, Any]]) -> Table:
     from harness.inspection.counterfactuals import by_level
 
     columns = ("box", "class", "size px", "as input px", "positives", "on levels", "label", "IoU of predictions")

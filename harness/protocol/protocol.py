@@ -219,6 +219,12 @@ class Protocol(_Section):
         return canonical_hash(self.content())
 
 
+def dotted(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol's content by ``section.key``."""
+    sections = ((section, values) for section, values in content.items() if isinstance(values, Mapping))
+    return {f"{section}.{key}": value for section, values in sections for key, value in values.items()}
+
+
 def canonical_hash(value: object, digits: int = 12) -> str:
     """SHA-256 of a JSON value with sorted keys and no spaces, as its first `digits` hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
