@@ -117,11 +117,7 @@ class Insight:
 
 
 def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Subject]:
-    """The assigners to ask. The run's own has the options of the run, unless others are given.
-
-    Args:
-        record: of the run whose detector is frozen.
-        asked: registered names with options.
+    """The assigners to ask, by name and options. The run's own has those of the run, unless others are given.
 
     Raises:
         UserError: for an unknown name or option, or an assigner that is asked for twice.
@@ -166,10 +162,9 @@ def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, gra
 
 
 def ask(model: FCOS, frozen: FrozenBatch, subject: Subject, trained: Assigner) -> tuple[Assignment, str]:
-    """What an assigner makes of the batch, and where its parameters are from (see `Insight`).
+    """What an assigner makes of the batch, and where its parameters are from (see `Insight`); the model keeps it.
 
     Args:
-        model: the detector; the assigner is attached to it.
         trained: the run's assigner, with what it learnt.
     """
     if subject.of_run:

@@ -69,13 +69,7 @@ def show_report(
     searches: Sequence[Search],
     again: str,
 ) -> None:
-    """How each run ended, how to run failed ones again, and the sensitivity to what was tuned.
-
-    Args:
-        aps: AP of every recorded run, by run id.
-        searches: of the plan's own runs.
-        again: the command that runs failed ones again.
-    """
+    """How each run ended, how to run failed ones again, and the sensitivity to what was tuned; APs are by run id."""
     rows = [(Text(result.run.title), result.outcome, points(_ap(result, aps))) for result in ended]
     show(screen, _table("runs of the sweep", ("run", "outcome", "AP"), rows))
     _say_failed(screen, [result.run for result in ended if result.failed], again)
