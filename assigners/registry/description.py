@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 from assigners.registry import CatalogueEntry, RegistryError
@@ -69,9 +70,16 @@ def describe(entry: CatalogueEntry) -> Description:
     return Description(rule, _options(ancestry), _needs(ancestry), _declares(ancestry), departures)
 
 
+def _assigned(body: list[ast.stmt], name: str) -> ast.expr | None:
+    """The expression that a module or a class sets a name to."""
+    for node in body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return node.value
+    return None
+
+
 @dataclass(frozen=True)
 class _Source:
-    name: str
     tree: ast.Module
 
     def lookup(self, name: str) -> tuple[_Source, ast.AST] | None:
@@ -79,8 +87,8 @@ class _Source:
         for node in self.tree.body:
             if isinstance(node, ast.ClassDef) and node.name == name:
                 return self, node
-            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-                return self, node.value
+            if (value := _assigned([node], name)) is not None:
+                return self, value
             if isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
                 for alias in node.names:
                     if (alias.asname or alias.name) == name and (source := _source(node.module)) is not None:
@@ -95,15 +103,8 @@ class _Class:
 
     @property
     def init(self) -> ast.FunctionDef | None:
-        functions = [n for n in self.node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-        return functions[0] if functions else None
-
-    def assigned(self, name: str) -> ast.Call | None:
-        """The call that a class attribute is set to."""
-        for node in self.node.body:
-            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-                return node.value if isinstance(node.value, ast.Call) else None
-        return None
+        functions = (n for n in self.node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+        return next(functions, None)
 
 
 @cache
@@ -115,7 +116,7 @@ def _source(module: str) -> _Source | None:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     try:
-        return _Source(module, ast.parse(Path(spec.origin).read_text("utf-8")))
+        return _Source(ast.parse(Path(spec.origin).read_text("utf-8")))
     except (OSError, SyntaxError, UnicodeDecodeError):
         return None
 
@@ -152,23 +153,18 @@ def _told(docstring: str) -> tuple[list[str], list[str]]:
 
 
 def _options(ancestry: list[_Class]) -> list[Option]:
-    owner = next((kind for kind in ancestry if kind.init is not None), None)
-    if owner is None or owner.init is None:
+    source, init = next(((kind.source, kind.init) for kind in ancestry if kind.init is not None), (None, None))
+    if source is None or init is None:
         return []
     meanings: dict[str, str] = {}
     for kind in reversed(ancestry):  # the nearest class has the last word, unless it points elsewhere
         for name, text in _arguments(ast.get_docstring(kind.node) or "").items():
             if name not in meanings or not _ELSEWHERE.fullmatch(text):
                 meanings[name] = text
-    arguments = owner.init.args
+    named = zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
     return [
-        Option(
-            argument.arg,
-            _kind(owner.source, argument.annotation),
-            _literal(owner.source, default),
-            meanings.get(argument.arg, ""),
-        )
-        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        Option(arg.arg, _written(source, arg.annotation), _written(source, default), meanings.get(arg.arg, ""))
+        for arg, default in named
     ]
 
 
@@ -188,47 +184,39 @@ def _arguments(docstring: str) -> dict[str, str]:
     return said
 
 
-def _kind(source: _Source, node: ast.expr | None) -> str:
-    """A type as people read it: an alias is followed, and choices are listed."""
+def _written(source: _Source, node: ast.expr | None) -> str:
+    """A type or a value as people read it: a name of the module is followed, choices are listed, text is bare."""
     if isinstance(node, ast.Name) and (looked := source.lookup(node.id)) is not None:
-        return _kind(looked[0], looked[1]) if isinstance(looked[1], ast.expr) else node.id
+        return _written(looked[0], looked[1]) if isinstance(looked[1], ast.expr) else node.id
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
         choices = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         return " | ".join(str(ast.literal_eval(choice)) for choice in choices)
-    return ast.unparse(node) if node is not None else ""
-
-
-def _literal(source: _Source, node: ast.expr | None) -> str:
-    if isinstance(node, ast.Name) and (looked := source.lookup(node.id)) is not None:
-        return _literal(looked[0], looked[1]) if isinstance(looked[1], ast.expr) else node.id
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     return ast.unparse(node) if node is not None else ""
 
 
+def _called(ancestry: list[_Class], name: str) -> list[ast.Call]:
+    """The call that a class attribute is set to, by the nearest class that does; none where none does."""
+    calls = (value for kind in ancestry if isinstance(value := _assigned(kind.node.body, name), ast.Call))
+    return [*islice(calls, 1)]
+
+
 def _needs(ancestry: list[_Class]) -> list[str]:
-    call = next((call for kind in ancestry if (call := kind.assigned("needs")) is not None), None)
-    return [str(keyword.arg) for keyword in call.keywords if _is_true(keyword.value)] if call is not None else []
-
-
-def _is_true(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is True
+    keywords = [keyword for call in _called(ancestry, "needs") for keyword in call.keywords]
+    return [str(k.arg) for k in keywords if isinstance(k.value, ast.Constant) and k.value.value is True]
 
 
 def _declares(ancestry: list[_Class]) -> dict[str, str]:
     """What the class sets, and what ``__init__`` sets by its options."""
-    found: dict[str, str] = {}
-    call = next((call for kind in ancestry if (call := kind.assigned("declares")) is not None), None)
-    calls = [call] if call is not None else []
+    calls = _called(ancestry, "declares")
     init = next((kind.init for kind in ancestry if kind.init is not None), None)
     for node in ast.walk(init) if init is not None else ():
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             for target in node.targets:
                 if isinstance(target, ast.Attribute) and target.attr == "declares":
                     calls.append(node.value)
-    for call in calls:
-        found.update({str(keyword.arg): _setting(keyword.value) for keyword in call.keywords})
-    return found
+    return {str(keyword.arg): _setting(keyword.value) for call in calls for keyword in call.keywords}
 
 
 def _setting(node: ast.expr) -> str:

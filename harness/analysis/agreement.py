@@ -36,6 +36,7 @@ from harness.analysis.measures import (
     quality,
     strata,
 )
+from harness.analysis.one_image import as_many_classes
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
 from harness.evaluation.coco_metrics import BINS
@@ -116,11 +117,7 @@ class Insight:
 
 
 def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Subject]:
-    """The assigners to ask. The run's own has the options of the run, unless others are given.
-
-    Args:
-        record: of the run whose detector is frozen.
-        asked: registered names with options.
+    """The assigners to ask, by name and options. The run's own has those of the run, unless others are given.
 
     Raises:
         UserError: for an unknown name or option, or an assigner that is asked for twice.
@@ -138,14 +135,7 @@ def choose_subjects(record: RunRecord, asked: Sequence[tuple[str, Mapping[str, A
 
 
 def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, grads: bool = False) -> FrozenBatch:
-    """Bring the first `count` images to the detector in one batch (`forward`).
-
-    Args:
-        model: in evaluation mode.
-        images: the first ones of it are taken, or all where it has fewer.
-        count: of images.
-        protocol: gives their size.
-        grads: predictions keep their gradient.
+    """Bring the first `count` images, or all where there are fewer, to the detector in one batch (`forward`).
 
     Raises:
         UserError: if the images have no box.
@@ -172,10 +162,9 @@ def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, gra
 
 
 def ask(model: FCOS, frozen: FrozenBatch, subject: Subject, trained: Assigner) -> tuple[Assignment, str]:
-    """What an assigner makes of the batch, and where its parameters are from (see `Insight`).
+    """What an assigner makes of the batch, and where its parameters are from (see `Insight`); the model keeps it.
 
     Args:
-        model: the detector; the assigner is attached to it.
         trained: the run's assigner, with what it learnt.
     """
     if subject.of_run:
@@ -202,22 +191,12 @@ def _teach(assigner: Assigner, learnt: dict[str, Tensor]) -> str:
 
 
 def compare(trained: TrainedRun, images: ImageSet, count: int, subjects: Sequence[Subject]) -> Insight:
-    """Ask all subjects about one batch, and measure.
-
-    Args:
-        trained: a run's detector with its assigner; another is attached to it afterwards.
-        images: see `freeze`.
-        count: of images.
-        subjects: at least one.
+    """Ask all subjects, at least one, about one batch (`freeze`), and measure. The detector keeps the last assigner.
 
     Raises:
         UserError: as `freeze`, or if the classes are not those of the run.
     """
-    if len(trained.classes) != len(images.classes):
-        raise UserError(
-            f"{images.title} has {len(images.classes)} classes, run {trained.run_id} was trained on "
-            f"{len(trained.classes)}; give data of the same classes"
-        )
+    as_many_classes(images.title, images, trained.run_id, trained.model)
     model, learnt = trained.model, trained.model.assigner
     assert learnt is not None
     grads = any(registry.load(subject.assigner).needs.grads for subject in subjects)

@@ -18,13 +18,7 @@ PER_ROW = 6
 
 
 def draw(images: ImageSet, chosen: Sequence[int], section: DataSection, title: str) -> Image.Image:
-    """Compose the sheet.
-
-    Args:
-        chosen: indices of images that can be read.
-        section: of the protocol: sizes and the roles of crowds and difficult objects. Nothing is augmented.
-        title: above everything.
-    """
+    """Compose the sheet of readable images; sizes and roles are those of the protocol, nothing is augmented."""
     panels = [_panel(images, index, section) for index in chosen]
     legend = [
         LegendEntry(

@@ -106,6 +106,19 @@ def of_run(
     return Source(trained.model.eval(), trained.protocol, data, name, resolved, trained.run_id, detector)
 
 
+def as_many_classes(data: str, images: ImageSet, run_id: str | None, model: FCOS) -> None:
+    """Refuse images of another number of classes than the network of a run has.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    theirs, own = len(images.classes), model.head_info.num_classes
+    if theirs != own:
+        raise UserError(
+            f"{data} has {theirs} classes, run {run_id} was trained on {own}; give data of the same classes"
+        )
+
+
 def ask(source: Source, split: str | None, image: str, box: int | None, seed: int, device: torch.device) -> Answer:
     """Assign one image, and explain one of its boxes.
 
@@ -131,11 +144,8 @@ def ask(source: Source, split: str | None, image: str, box: int | None, seed: in
         model, step = build_detector(protocol, len(images.classes), seed), Step(seed)
         attach_assigner(model, source.assigner, source.options, seed)
         model.to(device).eval()
-    elif model.head_info.num_classes != len(images.classes):
-        raise UserError(
-            f"{source.data} has {len(images.classes)} classes, run {source.run_id} was trained on "
-            f"{model.head_info.num_classes}; give data of the same classes"
-        )
+    else:
+        as_many_classes(source.data, images, source.run_id, model)
     with computing(device, None):
         view = look(model, images, index, protocol)
         drawn = assign(model, view, step, range(view.targets.num_boxes))

@@ -56,12 +56,10 @@ def _in_one_line() -> Iterator[None]:
         yield
     except click.exceptions.NoArgsIsHelpError:
         raise  # prints the help
-    except click.UsageError as error:
-        raise Stopped(f"error: {_joined(error.format_message())}", 2) from error
-    except (UserError, RegistryError) as error:
-        raise Stopped(f"error: {_joined(str(error))}", 2) from error
-    except RunFailed as error:
-        raise Stopped(f"error: {_joined(str(error))}", 1) from error
+    except (click.UsageError, UserError, RegistryError, RunFailed) as error:
+        text = error.format_message() if isinstance(error, click.UsageError) else str(error)
+        line = " ".join(text.split("\n")).strip()
+        raise Stopped(f"error: {line}", 1 if isinstance(error, RunFailed) else 2) from error
     except Interrupted as stop:
         raise Stopped(f"interrupted; checkpoint: {stop.path}\ngo on with: {stop.command}", 130) from stop
     except UnicodeEncodeError as error:
@@ -79,10 +77,6 @@ def _somewhere() -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _joined(text: str) -> str:
-    return " ".join(text.split("\n")).strip()
 
 
 class Verbs(click.Group):

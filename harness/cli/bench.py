@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from assigners import registry
 from assigners.registry import AssignerSpec
 from harness.cli.bench_e2e import e2e_command
 from harness.cli.console.bench import bench_environment, device_option, record, size_option, threads_option
 from harness.cli.console.options import json_option, results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
+from harness.cli.console.requests import chosen_assigner, chosen_assigners
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.core.text import counted
@@ -122,7 +122,7 @@ def assigners_command(
       harness bench assigners sim_ota --boxes 7,100,500 --images 1,2
       harness bench assigners --device cuda --json
     """
-    specs = _specs(names)
+    specs = chosen_assigners(names)
     screen, progress = console(as_json, files=True), console(as_json=True)
 
     from harness.bench.batches import Bench, Limits, choose_cells, size_text
@@ -197,7 +197,7 @@ def step_command(
       harness bench step -a iqdet --device cuda
       harness bench step -a paa --backbone resnet18 --size 256x256 --boxes 30
     """
-    ((name, options),) = _specs((assigner,))
+    name, options = chosen_assigner(assigner)
     changes = (*overrides, *((f"model.backbone={backbone}",) if backbone is not None else ()))
     protocol = load_protocol(protocol_name, changes)
     screen = console(as_json, files=True)
@@ -281,12 +281,10 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
     need_matplotlib("`harness bench benefit`")
     lines = [line for line in read_lines(results / "bench" / FILE) if line["size"] == size_text(size)]
     machine_of = itemgetter("device", "threads", "torch")
-    fair = [board for board in boards(ResultsStore(results).load_all()[0], {}) if board.kind == "fair"]
-    fair = [board for board in fair if protocol in (None, board.question.protocol, board.question.protocol_hash)]
-    fair = [board for board in fair if data in (None, board.question.data, board.question.data_hash)]
     candidates = [
         (points, board, machine)
-        for board in fair
+        for board in boards(ResultsStore(results).load_all()[0], {})
+        if board.kind == "fair" and board.question.goes_by(protocol, data)
         for machine in sorted({*map(machine_of, lines)})
         if (points := benefits(board, (line for line in lines if machine_of(line) == machine)))
     ]
@@ -302,14 +300,6 @@ def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int
     below = f"costs: {size_text(size)} px, {device}, {counted(int(threads), 'thread')}, torch {torch}"
     for path in save(draw(points, title, below), results / "bench" / "benefit"):
         say(console(False), f"picture {path}")
-
-
-def _specs(names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Names and options; all registered ones where none is given. A wrong name is told before torch is loaded."""
-    specs = [registry.parse_spec(text) for text in names] or [(e.name, {}) for e in registry.catalogue()]
-    for name, _ in specs:
-        registry.find(name)
-    return specs
 
 
 def _measure(
@@ -369,7 +359,6 @@ def _share_table(share: Share) -> Table:
 
     title = f"a training step of {share.images} images of {share.size} px, {share.boxes} boxes each, {share.backbone}"
     columns = ("assigner", "step ms", "with an assignment ready ms", "share %", "ready")
-    table = new_table(title, columns, words=("assigner", "ready"))
     numbers = (short(share.step_ms), short(share.ready_ms), f"{100 * share.share:.1f}")
-    table.add_row(Text(share.assigner), *numbers, Text(share.stand_in))
-    return table
+    row = (Text(share.assigner), *numbers, Text(share.stand_in))
+    return new_table(title, columns, [row], words=("assigner", "ready"))

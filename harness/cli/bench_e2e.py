@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from assigners import registry
 from harness.cli.console.bench import bench_environment, device_option, record, size_option, threads_option
 from harness.cli.console.options import json_option, results_option
 from harness.cli.console.output import console, emit, new_table, say
+from harness.cli.console.requests import chosen_assigner
 from harness.cli.console.tables import show
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def e2e_command(
       harness bench e2e
       harness bench e2e --device cuda --images 16 --size 800x1344 --precision bfloat16
     """
-    name, options = registry.parse_spec(assigner)
-    registry.find(name)
+    name, options = chosen_assigner(assigner)
     screen = console(as_json, files=True)
 
     from harness.bench.end_to_end import Batch, Duel

@@ -55,7 +55,7 @@ def command(first: str, second: str, protocol: str | None, results: Path, as_jso
 
     details, broken = load_details(store, {record.run_id for record in records})
     say_left_out((*problems, *broken))
-    chosen = [b for b in boards(records, details) if protocol in (None, b.question.protocol, b.question.protocol_hash)]
+    chosen = [board for board in boards(records, details) if board.question.goes_by(protocol)]
     if protocol is not None and not chosen:
         raise UserError(f"no run under protocol {protocol!r} in {store.runs_dir}; `harness leaderboard` shows what ran")
     comparisons = compare(chosen, first, second)
@@ -86,11 +86,12 @@ def _show(screen: Console, comparison: Comparison) -> None:
 
 def _by_seed(comparison: Comparison) -> Table:
     a, b = comparison.a, comparison.b
-    table = new_table("AP by seed", ("seed", a.name, b.name, "difference"), words=())
     left, right = a.values("AP"), b.values("AP")
-    for seed in sorted(left.keys() & right.keys()):
-        table.add_row(str(seed), f"{left[seed]:.2f}", f"{right[seed]:.2f}", f"{left[seed] - right[seed]:+.2f}")
-    return table
+    rows = [
+        (str(seed), f"{left[seed]:.2f}", f"{right[seed]:.2f}", f"{left[seed] - right[seed]:+.2f}")
+        for seed in sorted(left.keys() & right.keys())
+    ]
+    return new_table("AP by seed", ("seed", a.name, b.name, "difference"), rows, words=())
 
 
 def _gaps(comparison: Comparison) -> Table:

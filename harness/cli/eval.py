@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.console.options import FILE, device_option, json_option, results_option, workers_option
-from harness.cli.console.output import console, emit, metrics_table, print_bins, say
+from harness.cli.console.output import console, emit, say
+from harness.cli.console.tables import show_metrics
 from harness.records.inputs import data_spec
 from harness.records.pending import Pending, completing, find_pending, load_pending
 from harness.records.store import ResultsStore
@@ -66,8 +67,7 @@ def command(
         outcome = _complete(screen, store, pending, data, val_split, how)
         if outcome is not None:
             record = outcome.record
-            screen.print(metrics_table(record.metrics))
-            print_bins(screen, record.metrics)
+            show_metrics(screen, record.metrics)
             say(screen, f"record       {outcome.path}")
             say(screen, f"leaderboard  {outcome.leaderboard}")
             if as_json:
@@ -84,8 +84,7 @@ def command(
     if metrics is None:
         say(screen, "no metrics: there are no annotations of these images; a server that has them can score the file")
     else:
-        screen.print(metrics_table(metrics))
-        print_bins(screen, metrics)
+        show_metrics(screen, metrics)
     if as_json:
         emit(_values(run_id, data, metrics) | written)
 

@@ -12,10 +12,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from assigners import registry
 from harness.cli.console.options import FILE, device_option, json_option, results_option
 from harness.cli.console.output import console, emit, new_table, points, say
-from harness.cli.console.requests import portable
+from harness.cli.console.requests import chosen_assigners, portable
 from harness.cli.console.tables import fits, show
 from harness.core.errors import UserError
 from harness.core.files import dump, write_atomically
@@ -73,7 +72,7 @@ def command(
     screen = console(as_json, files=True)
     if png is not None and png.suffix.lower() != ".png":
         raise UserError(f"--png {png} must end in .png")
-    asked = _asked(assigners)
+    asked = chosen_assigners(split_specs(assigners) if assigners is not None else ())
 
     from harness.analysis.agreement import choose_subjects, compare
     from harness.core.device import computing, pick_device
@@ -108,16 +107,6 @@ def command(
         say(screen, f"picture {png}")
     if as_json:
         emit(report)
-
-
-def _asked(assigners: str | None) -> list[tuple[str, dict[str, str]]]:
-    """Names and options; all registered ones where none is given. A wrong name is told before torch is loaded."""
-    if assigners is None:
-        return [(entry.name, {}) for entry in registry.catalogue()]
-    asked = [registry.parse_spec(text) for text in split_specs(assigners)]
-    for name, _ in asked:
-        registry.find(name)
-    return asked
 
 
 def split_specs(text: str) -> list[str]:

@@ -9,10 +9,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from assigners import registry
 from harness.cli.console.options import FILE, device_option, json_option, results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
-from harness.cli.console.requests import choose_protocol, parse_pair
+from harness.cli.console.requests import choose_protocol, chosen_assigner, parse_pairs
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
 from harness.data.sources import EMBEDDED
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.analysis.one_image import Answer
-    from harness.inspection.one_image import View
-
-Rows = list[dict[str, Any]]
 
 
 @click.command("inspect")
@@ -81,10 +77,7 @@ def command(
         raise UserError("--run brings its own protocol; leave out --protocol and --set")
     if target.suffix.lower() != ".png":
         raise UserError(f"--output {target} must end in .png")
-    name, chosen = registry.parse_spec(assigner) if assigner else (None, {})
-    chosen |= dict(parse_pair(text) for text in options)
-    if name is not None:
-        registry.find(name)  # a wrong name is told before torch is loaded
+    name, chosen = chosen_assigner(assigner, options) if assigner else (None, parse_pairs(options))
 
     from harness.analysis.one_image import ask, of_run, untrained
     from harness.core.device import pick_device
@@ -113,7 +106,7 @@ def _show(screen: Console, answer: Answer, target: Path) -> None:
     view, drawn, explanation = answer.view, answer.drawn, answer.explanation
     save_png(target, draw(view, drawn, answer.mixture, explanation, answer.title))
     say(screen, answer.title)
-    show(screen, _table(box_rows(view, drawn), view), ("as input px", "size px"))
+    show(screen, _table(box_rows(view, drawn)), ("as input px", "size px"))
     if answer.replaced:
         terms = f"its own losses stand for the shared {' and '.join(answer.replaced)} loss"
         say(screen, f"{terms}: shown are the locations that it names, and not all that these teach")
@@ -137,7 +130,7 @@ def _as_json(answer: Answer, seed: int, target: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(rows: Rows, view: View) -> Table:
+def _table(rows: list[dict[str, Any]]) -> Table:
     from harness.inspection.counterfactuals import by_level
 
     columns = ("box", "class", "size px", "as input px", "positives", "on levels", "label", "IoU of predictions")

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.console.options import json_option, results_option
-from harness.cli.console.output import METRICS, console, emit, first_process, new_table, points, say, say_left_out
+from harness.cli.console.output import console, emit, first_process, new_table, points, say, say_left_out
 from harness.cli.console.tables import show
 from harness.core.errors import Unwritable, UserError, did_you_mean
+from harness.records.schema import METRICS
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -118,19 +119,16 @@ def _choose(table: pd.DataFrame, protocol: str | None) -> pd.DataFrame:
 
 def _tables(rows: list[dict[str, Any]]) -> list[Table]:
     """One table for each protocol and data set: only rows of the same one may be compared."""
-    boards: dict[tuple[str, ...], Table] = {}
-    for row in rows:
-        key = tuple(row[name] for name in ("protocol", "protocol_hash", "data", "data_hash"))
-        if key not in boards:
-            boards[key] = _board(*key)
-        cost = (points(row["images_per_s"]), points(row["step_ms"]), points(row["peak_memory_mb"], 0))
-        who = (Text(row["assigner"]), Text(row["parameters"]), Text(row["declares"]), str(row["seed"]))
-        boards[key].add_row(*who, *(points(row[name]) for name in METRICS), *cost, row["date"])
-    return list(boards.values())
-
-
-def _board(protocol: str, protocol_hash: str, data: str, data_hash: str) -> Table:
-    title = Text(f"protocol {protocol} ({protocol_hash}), data {data} ({data_hash})")
     words, folded = ("assigner", "parameters", "declares"), ("parameters", "declares")
     columns = (*words, "seed", *METRICS, "images/s", "step ms", "memory MB", "date")
-    return new_table(title, columns, words=words, folded=folded, style="bold")
+    boards: dict[str, list[tuple[str | Text, ...]]] = {}
+    for row in rows:
+        title = "protocol {protocol} ({protocol_hash}), data {data} ({data_hash})".format_map(row)
+        cost = (points(row["images_per_s"]), points(row["step_ms"]), points(row["peak_memory_mb"], 0))
+        metrics = (points(row[name]) for name in METRICS)
+        cells = (*(Text(row[name]) for name in words), str(row["seed"]), *metrics, *cost, row["date"])
+        boards.setdefault(title, []).append(cells)
+    return [
+        new_table(Text(title), columns, board, words=words, folded=folded, style="bold")
+        for title, board in boards.items()
+    ]

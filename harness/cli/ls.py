@@ -77,45 +77,23 @@ def command(what: tuple[str, ...], bibtex: bool, results: Path, as_json: bool) -
             screen.print(_table(word, content) if content else Text(f"{word}: none yet", style="dim"))
 
 
-def _assigners(_: Path) -> Rows:
-    return [{"name": e.name, "title": e.title, "paper": e.paper, "year": e.year} for e in catalogue()]
-
-
-def _protocols(_: Path) -> Rows:
-    return [
-        {"name": name, "hash": load_protocol(name).digest, "note": note} for name, note in builtin_protocols().items()
-    ]
-
-
-def _data(_: Path) -> Rows:
-    return [{"spec": source.spec, "what": source.what} for source in sources()]
-
-
-def _runs(results: Path) -> Rows:
-    return [
-        {
-            "run_id": record.run_id,
-            "data": record.data.title,
-            "AP": record.metrics.AP,
-            "AP50": record.metrics.AP50,
-            "created": record.created,
-        }
-        for record in ResultsStore(results).load_all()[0]
-    ]
-
-
 _LISTS: dict[str, Callable[[Path], Rows]] = {
-    "assigners": _assigners,
-    "protocols": _protocols,
-    "data": _data,
-    "runs": _runs,
+    "assigners": lambda _: [{"name": e.name, "title": e.title, "paper": e.paper, "year": e.year} for e in catalogue()],
+    "protocols": lambda _: [
+        {"name": name, "hash": load_protocol(name).digest, "note": note} for name, note in builtin_protocols().items()
+    ],
+    "data": lambda _: [{"spec": source.spec, "what": source.what} for source in sources()],
+    "runs": lambda results: [
+        {"run_id": r.run_id, "data": r.data.title, "AP": r.metrics.AP, "AP50": r.metrics.AP50, "created": r.created}
+        for r in ResultsStore(results).load_all()[0]
+    ],
 }
 
 
 def _assigner(name: str) -> dict[str, Any]:
     entry = find(name)
-    fields = {field: getattr(entry, field) for field in ("name", "title", "paper", "year", "target")}
-    return {**fields, **asdict(describe(entry)), "bibtex": papers().get(entry.cite)}
+    about = asdict(entry) | asdict(describe(entry)) | {"bibtex": papers().get(entry.cite)}
+    return {key: value for key, value in about.items() if key != "cite"}
 
 
 def _print_assigner(screen: Console, about: dict[str, Any]) -> None:
@@ -139,7 +117,7 @@ def _print_assigner(screen: Console, about: dict[str, Any]) -> None:
 
 def _table(name: str, rows: Rows) -> Table:
     words = [column for column in rows[0] if not column.startswith("AP")]
-    table = new_table(name, rows[0], words=words, folded=[*rows[0]], style="bold")
-    for row in rows:
-        table.add_row(*(Text(points(v) if k.startswith("AP") else "" if v is None else str(v)) for k, v in row.items()))
-    return table
+    cells = [
+        [Text(points(v) if k.startswith("AP") else "" if v is None else str(v)) for k, v in row.items()] for row in rows
+    ]
+    return new_table(name, rows[0], cells, words=words, folded=[*rows[0]], style="bold")

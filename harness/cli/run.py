@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from assigners import registry
 from harness.cli.console.options import json_option, machine_options, results_option, set_option
-from harness.cli.console.output import console, emit, metrics_table, print_bins, say
-from harness.cli.console.requests import Place, choose_protocol, parse_pair
-from harness.cli.console.tables import show
+from harness.cli.console.output import console, emit, say
+from harness.cli.console.requests import Place, choose_protocol, chosen_assigner
+from harness.cli.console.tables import show_metrics
 from harness.core.errors import Interrupted, UserError
 from harness.data.sources import EMBEDDED
 
@@ -70,9 +69,7 @@ def command(
     screen = console(as_json, files=True)
     if resume and restart:
         raise UserError("--resume goes on and --restart begins anew; give one of them")
-    name, chosen = registry.parse_spec(assigner)
-    chosen |= dict(parse_pair(text) for text in options)
-    registry.find(name)  # a wrong name is told before torch is loaded
+    name, chosen = chosen_assigner(assigner, options)
     protocol, origin = choose_protocol(data, protocol_name, overrides, train_split, val_split)
     why = "" if protocol_name else f", the default for {data.partition(':')[0]}"
     say(screen, f"protocol {protocol.name} ({protocol.digest}{why})")
@@ -98,8 +95,7 @@ def command(
 def _report(screen: Console, outcome: RunOutcome, *commands: str) -> None:
     """The small table, where things lie, what to type next."""
     record = outcome.record
-    show(screen, metrics_table(record.metrics, record.cost))
-    print_bins(screen, record.metrics)
+    show_metrics(screen, record.metrics, record.cost)
     say(screen, f"record       {outcome.path}")
     say(screen, f"weights, log {outcome.work_dir}")
     say(screen, f"leaderboard  {outcome.leaderboard}")

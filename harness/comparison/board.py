@@ -97,8 +97,8 @@ class Board:
     @cached_property
     def gaps(self) -> dict[tuple[str, str], Gap]:
         """What is between two entries, first minus second, for each pair in board order that shares a seed."""
-        pairs = combinations(self.ranked, 2)
-        return {(a.name, b.name): gap(a, b) for a, b in pairs if a.values(METRIC).keys() & b.values(METRIC).keys()}
+        known = ((a, b, gap(a, b)) for a, b in combinations(self.ranked, 2))
+        return {(a.name, b.name): between for a, b, between in known if between is not None}
 
     @cached_property
     def told_apart(self) -> frozenset[tuple[str, str]]:
@@ -143,8 +143,10 @@ def parts(board: Board) -> list[Board]:
     return [replace(board, entries=usual, part="defaults"), replace(board, entries=beside, part="variants")]
 
 
-def gap(a: BoardEntry, b: BoardEntry, metric: str = METRIC) -> Gap:
-    """What is between two entries of a board, first minus second, on the seeds that both have."""
+def gap(a: BoardEntry, b: BoardEntry, metric: str = METRIC) -> Gap | None:
+    """What is between two entries of a board, first minus second, on the seeds that both have; None where none is."""
+    if a.values(metric).keys().isdisjoint(b.values(metric)):
+        return None
     return paired_gap(a.values(metric), b.values(metric), a.replicates(metric), b.replicates(metric))
 
 

@@ -32,6 +32,12 @@ class Interval:
     high: float | None
     n: int  # number of values
 
+    def __str__(self) -> str:
+        """Such as ``31.4 ± 0.5``, the mean with half the width; a dash for no values."""
+        if self.mean is None:
+            return "-"
+        return f"{self.mean:.1f}" + (f" ± {self.high - self.mean:.1f}" if self.high is not None else "")
+
 
 @dataclass(frozen=True)
 class Gap:

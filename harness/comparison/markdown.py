@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.comparison.board import Board, BoardEntry, parts, sharpest_first
-from harness.comparison.intervals import Interval
 from harness.comparison.noise import noise
+from harness.records.schema import METRICS
 
-WITH_INTERVAL, WITHOUT = ("AP", "AP50"), ("AP75", "APs", "APm", "APl")
+WITH_INTERVAL, WITHOUT = METRICS[:2], METRICS[2:]
 
 
 def summary(boards: Iterable[Board], *, variants: bool = False) -> str:
@@ -45,19 +45,13 @@ def _lines(board: Board) -> Iterable[str]:
     if (floor := noise(board)) is not None:
         yield str(floor)
         yield ""
-    columns = ("assigner", "seeds", "group", *WITH_INTERVAL, *WITHOUT)
+    columns = ("assigner", "seeds", "group", *METRICS)
     yield "| " + " | ".join(columns) + " |"
     yield "|---" * len(columns) + "|"
     for entry, group in zip(board.entries, board.letters, strict=True):
-        intervals = (_interval(entry.interval(name)) for name in WITH_INTERVAL)
+        intervals = (str(entry.interval(name)) for name in WITH_INTERVAL)
         means = (_mean(entry, name) for name in WITHOUT)
         yield "| " + " | ".join((f"`{entry.name}`", str(len(entry.seeds)), group, *intervals, *means)) + " |"
-
-
-def _interval(interval: Interval) -> str:
-    if interval.mean is None:
-        return "-"
-    return f"{interval.mean:.1f}" + (f" ± {interval.high - interval.mean:.1f}" if interval.high is not None else "")
 
 
 def _mean(entry: BoardEntry, metric: str) -> str:

@@ -10,9 +10,8 @@ from assigners.registry import parse_spec
 from harness.comparison.board import Board, BoardEntry, gap
 from harness.comparison.intervals import Gap, paired_gap
 from harness.core.errors import UserError, did_you_mean, shorten
-from harness.records.schema import RunRecord
+from harness.records.schema import METRICS, RunRecord
 
-COMPARED = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 SHOWN_KEYS = 12  # differing keys that a refusal lists
 
 
@@ -114,7 +113,7 @@ def _same(value: Any, text: Any) -> bool:
 
 
 def _gaps(a: BoardEntry, b: BoardEntry) -> dict[str, Gap]:
-    gaps = {name: gap(a, b, name) for name in COMPARED if a.values(name).keys() & b.values(name).keys()}
+    gaps = {name: between for name in METRICS if (between := gap(a, b, name)) is not None}
     left, right = by_shape(a), by_shape(b)
     shared = (name for name in left if left[name].keys() & right.get(name, {}).keys())
     return gaps | {name: paired_gap(left[name], right[name]) for name in shared}

@@ -93,14 +93,11 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        raise Unwritable(
-            f"cannot write {path}: {reason(error)}; free or unlock the place, or choose another"
-        ) from error
-    except UnicodeEncodeError as error:
-        if not of_the_locale(error):
+    except (OSError, UnicodeEncodeError) as error:
+        if isinstance(error, UnicodeEncodeError) and not of_the_locale(error):
             raise
-        raise Unwritable(f"cannot write {path}: {reason(error)}") from error
+        advice = "; free or unlock the place, or choose another" if isinstance(error, OSError) else ""
+        raise Unwritable(f"cannot write {path}: {reason(error)}{advice}") from error
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it

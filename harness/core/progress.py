@@ -51,9 +51,7 @@ class Reporter:
     """Shows steps, speed, time left, losses, positives per box and their mean IoU. Without a console it is silent.
 
     Args:
-        console: where to; None shows nothing.
-        total: steps of the run.
-        done: steps already done.
+        total, done: steps of the run, and those already done.
         batch_size: images per step.
     """
 

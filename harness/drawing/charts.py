@@ -45,11 +45,7 @@ STYLE: Any = {
 
 
 def need_matplotlib(what: str, instead: str = "") -> None:
-    """Say that a picture cannot be drawn before the work is done that it is to show.
-
-    Args:
-        what: is to be drawn.
-        instead: what to do without matplotlib, after the advice to install it.
+    """Say that `what` cannot be drawn before the work is done that it is to show, and what to do `instead`.
 
     Raises:
         UserError: where matplotlib is not installed.
@@ -84,13 +80,7 @@ def line(series: int) -> dict[str, Any]:
 
 
 def new_figure(width: float, height: float, title: str, notes: str = "") -> Figure:
-    """An empty figure whose parts make room for one another.
-
-    Args:
-        width, height: inches.
-        title: above all; also for those who cannot see the picture.
-        notes: below all.
-    """
+    """An empty figure, in inches, whose parts make room for one another: a title above all, notes below all."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -139,7 +129,7 @@ def save(figure: Figure, place: Path) -> list[Path]:
         UserError: if they cannot be written.
     """
     kinds: tuple[Literal["svg", "png"], ...] = ("svg", "png")
-    paths = [place.with_name(f"{place.name}.{kind}") for kind in kinds]
-    for path, kind in zip(paths, kinds, strict=True):
+    files = {place.with_name(f"{place.name}.{kind}"): kind for kind in kinds}
+    for path, kind in files.items():
         write_atomically(path, encoded(figure, kind))
-    return paths
+    return [*files]

@@ -23,6 +23,7 @@ Colour = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Corners = Sequence[float]  # x1, y1, x2, y2
+Area = tuple[float, float, float, float]  # likewise, px of what is painted on
 
 ORANGE, SKY, GREEN, YELLOW = (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)
 BLUE, VERMILION, PURPLE = (0, 114, 178), (213, 94, 0), (204, 121, 167)
@@ -82,7 +83,7 @@ class Pen:
         """Pixels of the image, of a place."""
         return (x - self._origin[0]) * self._scale, (y - self._origin[1]) * self._scale
 
-    def area(self, corners: Corners) -> tuple[float, float, float, float]:
+    def area(self, corners: Corners) -> Area:
         """Pixels of the image, of a box."""
         return *self.at(corners[0], corners[1]), *self.at(corners[2], corners[3])
 
@@ -131,11 +132,8 @@ class Pen:
 
     def rectangle(self, corners: Corners, colour: Colour, width: float) -> None:
         """An outline with a dark edge, so that it shows on any ground."""
-        area = self.area(corners)
-        for extra, ink in ((2.0, BLACK), (0.0, colour)):
-            half = (width + extra) * self.unit / 2
-            outer = (area[0] - half, area[1] - half, max(area[2], area[0]) + half, max(area[3], area[1]) + half)
-            self.draw.rectangle(outer, outline=ink, width=max(1, round(2 * half)))
+        x1, y1, x2, y2 = self.area(corners)
+        self._outline(self.draw.rectangle, (x1, y1, max(x2, x1), max(y2, y1)), colour, width, 2.0)
 
     def hatch(self, corners: Corners) -> None:
         """A region without negatives, such as a crowd."""
@@ -152,14 +150,17 @@ class Pen:
         """An outline around a component of a mixture."""
         x, y = self.at(x, y)
         across, down = (radius * self._scale for radius in radii)
-        for extra, colour in ((1.6, BLACK), (0.0, level_colour(level))):
-            half = (width + extra) * self.unit / 2
-            area = (x - across - half, y - down - half, x + across + half, y + down + half)
-            self.draw.ellipse(area, outline=colour, width=max(1, round(2 * half)))
+        self._outline(self.draw.ellipse, (x - across, y - down, x + across, y + down), level_colour(level), width, 1.6)
 
     def text(self, x: float, y: float, words: str, size: float, colour: Colour) -> None:
         """Words with their top left corner at a pixel of the image."""
         self.draw.text((x, y), words, fill=colour, font=font(round(size)), anchor="lt")
+
+    def _outline(self, shape: Callable[..., None], area: Area, colour: Colour, width: float, edge: float) -> None:
+        for extra, ink in ((edge, BLACK), (0.0, colour)):
+            half = (width + extra) * self.unit / 2
+            outer = (area[0] - half, area[1] - half, area[2] + half, area[3] + half)
+            shape(outer, outline=ink, width=max(1, round(2 * half)))
 
     def _disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
         self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
@@ -169,7 +170,7 @@ class Pen:
 class _Plate:
     """Words and where they are to go: first the box that they belong to, then their own place."""
 
-    area: tuple[float, float, float, float]
+    area: Area
     words: str
     colour: Colour
 
@@ -242,7 +243,7 @@ class Panel(Pen):
         x1, y1, x2, y2 = wanted.area
         places = [(x1 - edge, y1 - height - edge), (x2 - width + edge, y1 - height - edge), (x1, y1), (x1, y2 + edge),
                   (x2 + edge, y1), (x2 - width, y1), (x1, y2 - height), (x2 - width, y2 - height)]  # fmt: skip
-        spare: tuple[float, float, float, float] | None = None
+        spare: Area | None = None
         for left, top in places:
             left = min(max(left, 0.0), max(self._image.width - width, 0.0))
             area = (left, top, left + width, top + height)
@@ -337,5 +338,5 @@ def _mix(a: Colour, b: Colour, share: float) -> Colour:
     return red, green, blue
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: Area, b: Area) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -133,5 +133,11 @@ def number(value: float, digits: int | None = None) -> str:
     return words.replace("-", MINUS)
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """A difference with its sign; nought has none."""
+    words = number(value, digits)
+    return words if words.startswith(MINUS) or not words.strip("0.") else f"+{words}"
+
+
 def _plain(value: object) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -124,13 +124,7 @@ def curves(entries: Mapping[str, Sequence[Trace]]) -> list[IouCurve]:
 
 @styled
 def figure_4(learnt: Components, lines: Sequence[IouCurve], title: str) -> Figure:
-    """Three charts in a row.
-
-    Args:
-        learnt: by one run.
-        lines: best first; none leaves (c) empty.
-        title: what it is of.
-    """
+    """Three charts in a row: what one run learnt, and the lines, best first; none leaves (c) empty."""
     kept = np.arange(len(learnt.level))[:: max(1, len(learnt.level) // MOST_POINTS)]
     notes = f"{len(kept)} components of {learnt.boxes} boxes on their usable levels; darker: larger share"
     names = max((len(_label(curve)) for curve in lines), default=0)
@@ -186,13 +180,7 @@ def _label(curve: IouCurve) -> str:
 
 
 def figure_5(runs: Sequence[TrainedRun], images: ImageSet, chosen: Sequence[int], title: str) -> Image.Image:
-    """Sampling locations: a row of images for each run, and one of the quality distributions where it learns them.
-
-    Args:
-        runs: with their assigners.
-        images, chosen: which images of which split.
-        title: what it is of.
-    """
+    """Sampling locations: a row of images for each run, and one of the quality distributions where it learns them."""
     rows: list[list[Panel]] = []
     levels: set[int] = set()
     for trained in runs:

@@ -119,7 +119,7 @@ def _line(
     paper_gain = _paper_gain(plan, printed, paper[reference.row.published])
     missing = _missing(plan, planned, entry)
     is_reference = _same_runs(planned, reference)
-    gain = gap(entry, base) if not is_reference and entry and base and _shared(entry, base) else None
+    gain = gap(entry, base) if not is_reference and entry and base else None
     if planned.obstacle:
         words = planned.obstacle
     elif missing or (not is_reference and (gain is None or _missing(plan, reference, base))):
@@ -148,10 +148,4 @@ def _missing(plan: TablePlan, planned: PlannedRow, entry: BoardEntry | None) -> 
 
 def _same_runs(a: PlannedRow, b: PlannedRow) -> bool:
     """Whether two rows are one, as Table 3's 7x7 and its RoIAlign."""
-    if a.row.name == b.row.name:
-        return True
-    return bool(a.runs) and [run.spec for run in a.runs] == [run.spec for run in b.runs]
-
-
-def _shared(a: BoardEntry, b: BoardEntry) -> bool:
-    return bool(a.values(METRIC).keys() & b.values(METRIC).keys())
+    return a.row.name == b.row.name or (bool(a.runs) and [r.spec for r in a.runs] == [r.spec for r in b.runs])

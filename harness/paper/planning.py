@@ -12,7 +12,7 @@ from harness.paper.scales import Scale
 from harness.protocol.protocol import Protocol, load_protocol
 from harness.records.identity import UNKNOWN, RunSpec
 from harness.records.store import ResultsStore
-from harness.sweeps.plan import Choice, Plan, PlannedRun, Situation, Tuning, choose, share_training
+from harness.sweeps.plan import Choice, Plan, PlannedRun, Situation, Tuning, choose, share_training, wanted
 from harness.sweeps.request import Rerun
 
 CommandOf = Callable[["Place", Choice, Tuning, int], str]
@@ -73,7 +73,7 @@ class TablePlan:
 
     def wants(self, run: PlannedRun) -> bool:
         """Whether a run of a wanted row is to be run."""
-        return Plan((), (), (), self.rerun).wants(run)
+        return wanted(run, self.rerun)
 
 
 def plan_table(
@@ -104,9 +104,9 @@ def plan_table(
             else that cannot be run.
     """
     places = _places(table, scale, sources)
-    wanted = {table.row(name).name for name in only} or {row.name for row in table.rows}
+    asked = {table.row(name).name for name in only} or {row.name for row in table.rows}
     if not dry:
-        _check_named(table, [row for row in table.rows if row.name in wanted], places)
+        _check_named(table, [row for row in table.rows if row.name in asked], places)
     registered = {entry.name for entry in registry.catalogue()}
     situation = Situation(store)
 
@@ -115,7 +115,7 @@ def plan_table(
         overrides = (*scale.overrides(row, place.origin), *changes)
         tuning = Tuning({}, overrides, load_protocol(place.origin, overrides))
         if registry.parse_spec(row.assigner)[0] not in registered:
-            return PlannedRow(row, place, tuning, (), NOT_REGISTERED, row.name in wanted)
+            return PlannedRow(row, place, tuning, (), NOT_REGISTERED, row.name in asked)
         (choice,) = choose([row.assigner])
         if place.data is None:
             specs = [RunSpec(tuning.protocol, UNKNOWN, choice.assigner, choice.options, seed) for seed in seeds]
@@ -125,7 +125,7 @@ def plan_table(
             commands = {seed: command_of(place, choice, tuning, seed) for seed in seeds}
             runs = [situation.planned(choice, tuning, place.data, seed, line) for seed, line in commands.items()]
             obstacle = ""
-        return PlannedRow(row, place, tuning, tuple(runs), obstacle, row.name in wanted)
+        return PlannedRow(row, place, tuning, tuple(runs), obstacle, row.name in asked)
 
     rows = _sharing([planned(row) for row in table.rows], rerun)
     return TablePlan(table, scale, seeds, rows, rerun, situation.problems)
@@ -133,8 +133,8 @@ def plan_table(
 
 def _sharing(rows: Sequence[PlannedRow], rerun: Rerun) -> tuple[PlannedRow, ...]:
     """The same rows; a row that tests what another one trains, as at several scales, takes its weights."""
-    wanted = [planned.runs for planned in rows if planned.wanted and planned.runs]
-    in_order = [run for same_seed in zip(*wanted, strict=True) for run in same_seed]
+    asked = [planned.runs for planned in rows if planned.wanted and planned.runs]
+    in_order = [run for same_seed in zip(*asked, strict=True) for run in same_seed]
     given = {run.run_id: run.weights_of for run in share_training(in_order, rerun)}
     return tuple(
         replace(

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from harness.core.errors import UserError, reason
+from harness.records.schema import METRICS
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "published"
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 COLUMNS = ("table", "row", "method", "split", "setting", *METRICS, "note")
 
 

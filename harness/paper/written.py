@@ -10,13 +10,12 @@ from typing import Any
 
 from harness.comparison.intervals import Gap, Interval
 from harness.core.files import write_atomically
+from harness.drawing.svg import signed
 from harness.paper.outcome import VERDICTS, Line
 from harness.paper.planning import NOT_REGISTERED, TablePlan
-from harness.paper.published import METRICS, source
-from harness.records.schema import RunRecord
+from harness.paper.published import source
+from harness.records.schema import METRICS, RunRecord
 from harness.records.store import ResultsStore
-
-MINUS, PLUS_MINUS = "\u2212", "\u00b1"
 
 
 def write_table(store: ResultsStore, plan: TablePlan, lines: Sequence[Line]) -> tuple[Path, Path]:
@@ -103,10 +102,7 @@ def _seeds(plan: TablePlan, line: Line) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
-    if interval is None or interval.mean is None:
-        return ""
-    half = f" {PLUS_MINUS} {interval.high - interval.mean:.1f}" if interval.high is not None else ""
-    return f"{interval.mean:.1f}{half}"
+    return "" if interval is None or interval.mean is None else str(interval)
 
 
 def _gain(gain: Gap | None) -> str:
@@ -121,10 +117,7 @@ def _number(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    if value is None:
-        return ""
-    words = f"{abs(value):.1f}"
-    return words if not words.strip("0.") else f"{'+' if value > 0 else MINUS}{words}"
+    return "" if value is None else signed(value)
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -219,6 +219,12 @@ class Protocol(_Section):
         return canonical_hash(self.content())
 
 
+def dotted(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol's content by ``section.key``."""
+    sections = ((section, values) for section, values in content.items() if isinstance(values, Mapping))
+    return {f"{section}.{key}": value for section, values in sections for key, value in values.items()}
+
+
 def canonical_hash(value: object, digits: int = 12) -> str:
     """SHA-256 of a JSON value with sorted keys and no spaces, as its first `digits` hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -275,14 +281,10 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
 
 
 def _as_of_today(values: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
-    """A new protocol's values, with today's meaning of the keys marked `LATER` that it leaves out.
+    """The values of a new, valid protocol, with today's meaning of the keys marked `LATER` that it leaves out.
 
     Their defaults say what happened before there were such keys, and of records they must go on saying it. Here stands
     what has become of them since; what the protocol says itself is left alone.
-
-    Args:
-        values: what was read and set.
-        protocol: the same, valid.
 
     Raises:
         UserError: if what a key should follow is unknown.

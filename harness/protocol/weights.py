@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -37,11 +38,8 @@ def file_digest(path: str) -> str:
     Raises:
         UserError: if it cannot be read.
     """
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError) as error:  # a name may hold a null character
-        raise _unreadable(path, error) from error
+    with _reading(path), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pixels_of_start(backbone: str, path: str = "") -> tuple[Any, Any]:
@@ -81,10 +79,8 @@ def read_weights(path: str, sha256: str) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load
 
-    try:
+    with _reading(path):
         content = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # a name may hold a null character
-        raise _unreadable(path, error) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"weights {path} have changed since the protocol was read; start again")
     try:
@@ -134,5 +130,10 @@ def _tensors(path: str, values: Any) -> dict[str, Tensor]:
     return dict(values)
 
 
-def _unreadable(path: str, error: Exception) -> UserError:
-    return UserError(f"weights {path} cannot be read: {reason(error)}; model.weights names a file on this machine")
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # a name may hold a null character
+        advice = "model.weights names a file on this machine"
+        raise UserError(f"weights {path} cannot be read: {reason(error)}; {advice}") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.core.errors import shorten
 from harness.core.files import slug
-from harness.protocol.protocol import Protocol, canonical_hash
+from harness.protocol.protocol import Protocol, canonical_hash, dotted
 from harness.records.schema import DataIdentity, DataPart, RunRecord, SplitIdentity, SplitPart
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ class Question(NamedTuple):
         """What decides: names may differ, hashes may not."""
         return self.protocol_hash, self.data_hash
 
+    def goes_by(self, protocol: str | None, data: str | None = None) -> bool:
+        """Whether these are its names or its hashes; None is any."""
+        return protocol in (None, self.protocol, self.protocol_hash) and data in (None, self.data, self.data_hash)
+
 
 def question_of(run: RunRecord | RunSpec) -> Question:
     """The question that a run answers: its protocol and its data."""
@@ -158,16 +162,12 @@ def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]
             phrases.append(f"{name} split {split}, not {my_split}")
         elif checksum != my_checksum:
             phrases.append(f"other images or annotations in the {name} split")
-    old, new = ({**_keys(question["protocol"]), **question["options"]} for question in (theirs, mine))
+    old, new = ({**dotted(question["protocol"]), **question["options"]} for question in (theirs, mine))
     for key in sorted({*old, *new}):
         value, my_value = old.get(key, "absent"), new.get(key, "absent")
         if value != my_value:
             phrases.append(f"{key} {shorten(str(value), 60)}, not {shorten(str(my_value), 60)}")
     return phrases
-
-
-def _keys(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{key}": value for section, values in protocol.items() for key, value in values.items()}
 
 
 def trained_alike(theirs: Mapping[str, Any] | None, mine: Mapping[str, Any]) -> bool:

@@ -14,10 +14,9 @@ from harness.core.errors import UserError
 from harness.core.files import exclusively, write_atomically
 from harness.records.identity import data_hash
 from harness.records.names import changed_options, known_defaults, newest_attempts
-from harness.records.schema import RunRecord
+from harness.records.schema import METRICS, RunRecord
 from harness.records.store import ResultsStore
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 COLUMNS = (
     "protocol", "protocol_hash", "data", "data_hash", "assigner", "parameters", "declares", "seed", *METRICS,
     "images_per_s", "step_ms", "peak_memory_mb", "network_parameters", "assigner_parameters", "commit", "date",

@@ -78,6 +78,9 @@ class BinPart(_Part):
     mean_iou: Annotated[float, Field(ge=0, le=1)] | None
 
 
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # that are shown and compared
+
+
 class MetricsPart(_Part):
     """Points, 0 to 100; null where no object defines the value."""
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from harness.comparison.intervals import mean_interval
-from harness.drawing.svg import DASH, MINUS, key, number
+from harness.drawing.svg import DASH, key, number
 from harness.report.charts import Estimate
 
 Series = Mapping[str, int]  # the mark of each entry, by name; the same throughout a report
@@ -90,12 +90,6 @@ def spoken(result: Estimate, digits: int = 1) -> str:
     seeds = ", ".join(number(value, digits) for value in result.values)
     interval = f"95 % interval {number(result.low, digits)} to {number(result.high, digits)}"
     return f"{number(result.mean, digits)}, {interval}; seeds {seeds}"
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """A difference with its sign."""
-    words = number(value, digits)
-    return words if words.startswith(MINUS) or not words.strip("0.") else f"+{words}"
 
 
 def row(name: str, series: Series, cells: Iterable[Cell]) -> TableRow:

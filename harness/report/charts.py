@@ -31,12 +31,9 @@ class Estimate:
 
 
 def fitted(estimates: Iterable[Estimate], start: float, end: float, *, zero: bool = False) -> Scale:
-    """A scale that holds every mean and every seed, and as much of the whiskers as leaves the means apart.
+    """A scale that holds every mean and every seed (and nought), and as much of the whiskers as leaves the means apart.
 
     Two seeds can give an interval fifty points wide; on a scale that held it, all dots would fall together.
-
-    Args:
-        zero: nought is on it too.
     """
     known = list(estimates)
     inner = [value for estimate in known for value in (estimate.mean, *estimate.values)] + ([0.0] if zero else [])
@@ -82,11 +79,10 @@ def axis(scale: Scale, width: float = CELL_WIDTH) -> Markup:
 
 def _ticks(scale: Scale) -> list[float]:
     """As many round values as have room for their numbers."""
-    for wanted in (5, 4, 3, 2):
-        ticks = scale.ticks(wanted)
-        if sum(length(number(tick)) + 6 for tick in ticks) <= scale.end - scale.start:
-            return ticks
-    return scale.ticks(1)
+    options = (scale.ticks(wanted) for wanted in (5, 4, 3, 2))
+    room = scale.end - scale.start
+    fitting = (ticks for ticks in options if sum(length(number(tick)) + 6 for tick in ticks) <= room)
+    return next(fitting, scale.ticks(1))
 
 
 def _whisker(scale: Scale, low: float, high: float, y: float) -> list[Markup]:

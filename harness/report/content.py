@@ -22,6 +22,7 @@ from harness.report.agreement import Agreement, load_agreement
 from harness.report.cells import Series, Table, estimate
 from harness.report.charts import Curve, Point
 from harness.report.forests import error_table, search_tables, size_tables
+from harness.report.pictures import Samples, sample_pictures
 from harness.report.tables import gap_table, main_table
 from harness.report.words import caveats, findings, headline, listing
 from harness.sweeps.execute import sensitivity
@@ -40,27 +41,6 @@ class Drawing:
     caption: str
     chart: Markup
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture of an assigner's positives."""
-
-    name: str  # of the assigner
-    key: Markup  # its mark
-    source: str  # a data URI
-    words: str  # what it shows
-    detector: str  # whose predictions the assigner saw
-    width: int  # px
-    height: int  # px
-
-
-@dataclass(frozen=True)
-class Samples:
-    """A row of pictures per image, and why some assigners have none."""
-
-    rows: tuple[tuple[Sample, ...], ...]
-    lacking: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -120,10 +100,7 @@ class Content:
 
 
 def collect(store: ResultsStore, *, pictures: bool) -> Content:
-    """Read the store and say everything that it gives.
-
-    Args:
-        pictures: with the sample pictures of runs that were evaluated here.
+    """Read the store and say everything that it gives, with the pictures of runs evaluated here or without.
 
     Raises:
         UserError: if there is no run.
@@ -160,11 +137,6 @@ def _section(
     store: ResultsStore, board: Board, series: Series, anchor: str, agreement: Agreement | None, pictures: bool
 ) -> Section:
     question = board.question
-    samples = None
-    if pictures:
-        from harness.report.pictures import sample_pictures
-
-        samples = sample_pictures(store, board, series)
     runs = tuple(
         _run(entry, record, f"{anchor}-run-{series[entry.name]}" if record is entry.records[0] else "")
         for entry in board.entries
@@ -186,7 +158,7 @@ def _section(
         curves=tuple(_curves(board.entries, series)),
         errors=error_table(board, series),
         agreement=agreement,
-        samples=samples,
+        samples=sample_pictures(store, board, series) if pictures else None,
         runs=runs,
         machine=machines.pop() if len(machines) == 1 else "",
         repeat=repeat_command(board),

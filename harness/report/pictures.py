@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from harness.comparison.board import Board, BoardEntry
 from harness.core.errors import UserError, reason
 from harness.drawing.svg import key
 from harness.records.store import ResultsStore
 from harness.report.cells import Series
-from harness.report.content import Sample, Samples
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture of an assigner's positives."""
+
+    name: str  # of the assigner
+    key: Markup  # its mark
+    source: str  # a data URI
+    words: str  # what it shows
+    detector: str  # whose predictions the assigner saw
+    width: int  # px
+    height: int  # px
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A row of pictures per image, and why some assigners have none."""
+
+    rows: tuple[tuple[Sample, ...], ...]
+    lacking: tuple[str, ...]
 
 
 def sample_pictures(store: ResultsStore, board: Board, series: Series) -> Samples | None:

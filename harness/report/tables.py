@@ -7,9 +7,9 @@ from typing import Any
 
 from harness.comparison.board import Board, BoardEntry
 from harness.core.text import counted
-from harness.drawing.svg import DASH, Scale, number
+from harness.drawing.svg import DASH, Scale, number, signed
 from harness.report import charts
-from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, signed, spoken
+from harness.report.cells import Cell, Column, Series, Table, estimate, missing, row, spoken
 from harness.report.charts import Estimate
 from harness.report.forests import SIZES
 from harness.report.words import ranks
@@ -23,8 +23,11 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
     """
     results = [estimate(entry.values("AP").values()) for entry in board.entries]
     scale = charts.cell_scale(filter(None, results))
-    columns = [
+    extended = board.kind == "extended"
+    declared = Column("declared extras", "what it changes besides the assignment", kind="name", first="ascending")
+    columns = (
         Column("rank", "the ranks that the assigner may hold, given which pairs are told apart", first="ascending"),
+        *([declared] if extended else []),
         Column(
             "AP, 95 % interval", "mean over seeds of COCO's AP (IoU 0.50 to 0.95), in points", axis=charts.axis(scale)
         ),
@@ -36,16 +39,13 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
         Column("images/s", "in training, of the fastest run"),
         Column("memory MB", "peak, of the run that took least", first="ascending"),
         Column("own weights", "parameters of the assigner, used in training alone", first="ascending"),
-    ]
-    if board.kind == "extended":
-        columns.insert(
-            1, Column("declared extras", "what it changes besides the assignment", kind="name", first="ascending")
-        )
+    )
     groups = sorted(set("".join(board.letters)))
     rows = []
     for entry, rank, letters, result in zip(board.entries, ranks(board), board.letters, results, strict=True):
         cells = [
             _rank(*rank) if result is not None else missing("no AP"),
+            *([Cell(extras(entry), kind="name", sort=extras(entry))] if extended else []),
             _result(entry, result, scale, series),
             Cell(_aligned(letters, groups), kind="letters", sort=letters) if result is not None else missing("no AP"),
             _seeds(entry, f"{anchor}-{series[entry.name]}"),
@@ -53,10 +53,8 @@ def main_table(board: Board, series: Series, anchor: str) -> Table:
             _cost(entry, "step_ms", 0), _cost(entry, "images_per_s", 1), _cost(entry, "peak_memory_mb", 0),
             _cost(entry, "assigner_parameters", 0),
         ]  # fmt: skip
-        if board.kind == "extended":
-            cells.insert(1, Cell(extras(entry), kind="name", sort=extras(entry)))
         rows.append(row(entry.name, series, cells))
-    return Table(f"{board.kind} board", tuple(columns), tuple(rows))
+    return Table(f"{board.kind} board", columns, tuple(rows))
 
 
 def extras(entry: BoardEntry) -> str:

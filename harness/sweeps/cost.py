@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, median
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from harness.protocol.protocol import canonical_hash
 from harness.records.identity import question_of
@@ -16,6 +15,7 @@ from harness.records.schema import RunRecord
 from harness.sweeps.plan import Plan, PlannedRun, State, by_state, numeric_keys
 
 QuestionKey = tuple[str, str]  # hashes of protocol and data
+Trait = Literal["work", "kind", "training"]  # the work, its kind whatever the amount, that but for the evaluation
 
 # Keys that move the result and not the work: a tuned protocol costs what the protocol itself costs.
 _FREE = {
@@ -43,19 +43,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class _Known:
-    work: dict[str, Any]
-    kind: dict[str, Any]  # of the work, whatever its amount
+    traits: dict[Trait, dict[str, Any]]
     assigner: str
     device: str
     seconds: float
     memory_mb: float | None
     train_image_s: float
     eval_image_s: float
-
-    @property
-    def training(self) -> dict[str, Any]:
-        """The kind of work, but for the evaluation."""
-        return {**self.kind, "evaluation": None}
 
 
 class Costs:
@@ -79,7 +73,7 @@ class Costs:
         evaluating = _evaluations(content) * record.data.val.images * eval_image_s
         self._known.append(
             _Known(
-                _work(content), _work(content, _AMOUNT), record.assigner, record.environment.device,
+                _traits(content), record.assigner, record.environment.device,
                 cost.train_s + evaluating, cost.peak_memory_mb,
                 cost.step_ms / 1000 / content["schedule"]["batch_size"], eval_image_s,
             )
@@ -94,38 +88,36 @@ class Costs:
         if run.weights_of is not None:
             return self._evaluation(run)
         content = run.spec.protocol.content()
-        work, kind = _work(content), _work(content, _AMOUNT)
         trained = content["schedule"]["steps"] * content["schedule"]["batch_size"]  # images
         evaluated = _evaluations(content) * run.spec.data.val.images
-        if chosen := self._closest(run, [known for known in self._known if known.work == work]):
+        if chosen := self._closest(run, "work"):
             memory = [known.memory_mb for known in chosen if known.memory_mb is not None]
             seconds = median(known.seconds for known in chosen)
             return Cost(seconds, median(memory) if memory else None, self._basis(chosen, run))
-        if chosen := self._closest(run, [known for known in self._known if known.kind == kind]):
+        if chosen := self._closest(run, "kind"):
             basis = f"per image as in {self._basis(chosen, run)}"
             return Cost(median(trained * k.train_image_s + evaluated * k.eval_image_s for k in chosen), None, basis)
-        training = {**kind, "evaluation": None}
-        if chosen := self._closest(run, [known for known in self._known if known.training == training]):
+        if chosen := self._closest(run, "training"):
             basis = f"training alone, per image as in {self._basis(chosen, run)}"
             return Cost(median(trained * known.train_image_s for known in chosen), None, basis)
         return None
 
     def _evaluation(self, run: PlannedRun) -> Cost | None:
         """Of the evaluation alone: by image, and by pixel where nothing of that training was ever evaluated so."""
-        content = run.spec.protocol.content()
-        kind, images = _work(content, _AMOUNT), run.spec.data.val.images
-        if chosen := self._closest(run, [known for known in self._known if known.kind == kind]):
+        images = run.spec.data.val.images
+        if chosen := self._closest(run, "kind"):
             basis = f"per image as in {self._basis(chosen, run)}"
             return Cost(images * median(known.eval_image_s for known in chosen), None, basis)
-        training = {**kind, "evaluation": None}
-        if chosen := self._closest(run, [known for known in self._known if known.training == training]):
-            pixels, basis = _tested_pixels(content), f"per tested pixel as in {self._basis(chosen, run)}"
-            image_s = median(known.eval_image_s * pixels / _tested_pixels(known.kind) for known in chosen)
-            return Cost(images * image_s, None, basis)
+        if chosen := self._closest(run, "training"):
+            pixels = _tested_pixels(run.spec.protocol.content())
+            image_s = median(known.eval_image_s * pixels / _tested_pixels(known.traits["kind"]) for known in chosen)
+            return Cost(images * image_s, None, f"per tested pixel as in {self._basis(chosen, run)}")
         return None
 
-    def _closest(self, run: PlannedRun, pool: list[_Known]) -> list[_Known]:
-        """Of a pool those on this device, if there are any; of these likewise those of the assigner."""
+    def _closest(self, run: PlannedRun, trait: Trait) -> list[_Known]:
+        """Of those of a trait the ones on this device, if there are any; of these likewise those of the assigner."""
+        wanted = _traits(run.spec.protocol.content())[trait]
+        pool = [known for known in self._known if known.traits[trait] == wanted]
         pool = [known for known in pool if known.device == self.device] or pool
         return [known for known in pool if known.assigner == run.spec.assigner] or pool
 
@@ -217,14 +209,17 @@ def needed_seeds(records: Iterable[RunRecord], plan: Plan, gap: float) -> Need |
     return Need(gap, seeds_needed(gap, spread.sd), spread)
 
 
-def _work(content: Mapping[str, Any], besides: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> dict[str, Any]:
+def _traits(content: Mapping[str, Any]) -> dict[Trait, dict[str, Any]]:
+    """Of a protocol's content the work, its kind, and the kind but for the evaluation."""
+    kind = _work(content, _AMOUNT)
+    return {"work": _work(content), "kind": kind, "training": {**kind, "evaluation": None}}
+
+
+def _work(content: Mapping[str, Any], *besides: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """A protocol's content without the keys that leave the work as it is, and without those named `besides`."""
+    left_out = {f"{section}.{key}" for named in (_FREE, *besides) for section, keys in named.items() for key in keys}
     return {
-        section: {
-            key: value
-            for key, value in values.items()
-            if key not in _FREE.get(section, ()) and key not in besides.get(section, ())
-        }
+        section: {key: value for key, value in values.items() if f"{section}.{key}" not in left_out}
         for section, values in content.items()
         if isinstance(values, Mapping)
     }

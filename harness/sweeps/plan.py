@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from assigners import registry
 from assigners.registry import AssignerSpec
 from harness.core.errors import UserError, did_you_mean, shorten
-from harness.protocol.protocol import DataSection, Protocol, canonical_hash, load_protocol
+from harness.protocol.protocol import DataSection, Protocol, canonical_hash, dotted, load_protocol
 from harness.records.failures import failure_path, load_failures
 from harness.records.identity import RunSpec, data_identity, training_key
 from harness.records.lookup import RecordIndex
@@ -81,13 +81,18 @@ class Plan:
 
     def wants(self, run: PlannedRun) -> bool:
         """Whether a run is to be run."""
-        ended = {"never": ("done", "failed"), "failed": ("done",), "always": ()}
-        return run.state not in ended[self.rerun]
+        return wanted(run, self.rerun)
 
     @property
     def todo(self) -> tuple[PlannedRun, ...]:
         """The runs that are to be run."""
         return tuple(run for run in self.runs if self.wants(run))
+
+
+def wanted(run: PlannedRun, rerun: Rerun) -> bool:
+    """Whether a run is to be run where `rerun` says which of those that ended are run again."""
+    ended = {"never": ("done", "failed"), "failed": ("done",), "always": ()}
+    return run.state not in ended[rerun]
 
 
 def by_state(runs: Sequence[PlannedRun]) -> dict[State, int]:
@@ -147,13 +152,7 @@ def tunings(origin: str, overrides: tuple[str, ...], tune: Mapping[str, Sequence
 
 def numeric_keys(content: Mapping[str, Any]) -> dict[str, int | float]:
     """The numbers of a protocol's content by ``section.key``."""
-    return {
-        f"{section}.{key}": value
-        for section, values in content.items()
-        if isinstance(values, Mapping)
-        for key, value in values.items()
-        if type(value) in (int, float)
-    }
+    return {key: value for key, value in dotted(content).items() if type(value) in (int, float)}
 
 
 def make_plan(
@@ -180,14 +179,14 @@ def make_plan(
 
 def share_training(runs: Sequence[PlannedRun], rerun: Rerun) -> tuple[PlannedRun, ...]:
     """The same runs; one that trains as an earlier one that is to be run takes the weights of that."""
-    wants, first, shared = Plan((), (), (), rerun).wants, dict[str, RunSpec](), []
+    first, shared = dict[str, RunSpec](), []
     for run in runs:
         spec = run.spec
         key = training_key(spec.assigner, spec.options, spec.protocol.content(), spec.data, spec.seed)
         giver, trains = first.get(key), run.weights_of is None and run.state != "interrupted"
         takes = trains and giver is not None and giver.protocol.evaluation != spec.protocol.evaluation
         shared.append(replace(run, weights_of=giver.run_id) if takes and giver is not None else run)
-        if wants(run):
+        if wanted(run, rerun):
             first.setdefault(key, spec)
     return tuple(shared)
 

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 from rich.console import Console, JustifyMethod
@@ -19,12 +19,7 @@ from harness.cli.console.streams import Stream
 from harness.core.errors import is_text
 from harness.core.files import dump
 
-if TYPE_CHECKING:
-    from harness.records.schema import CostPart, MetricsPart
-
 PIPED_WIDTH = 200  # columns; a table in a file or a pipe must not be cut to 80
-
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 class Stopped(click.ClickException):
@@ -94,16 +89,18 @@ def points(value: float | None, digits: int = 1) -> str:
 def new_table(
     title: str | Text | None,
     columns: Iterable[str | Text],
+    rows: Iterable[Iterable[str | Text]] = (),
     *,
     words: Collection[str] = ("assigner",),
     folded: Collection[str] = (),
     style: str | None = "dim",
 ) -> Table:
-    """An empty table.
+    """A table; more rows may be added.
 
     Args:
         title: above it, to the left.
         columns: their headers. Numbers are set to the right.
+        rows: a cell for each column.
         words: headers of columns that hold words, set to the left.
         folded: those whose cells may go on in a second line.
         style: of the title.
@@ -112,25 +109,6 @@ def new_table(
     for name in columns:
         justify: JustifyMethod = "left" if name in words else "right"
         table.add_column(name, justify=justify, overflow="fold" if name in folded else "ellipsis")
+    for cells in rows:
+        table.add_row(*cells)
     return table
-
-
-def metrics_table(metrics: MetricsPart, cost: CostPart | None = None) -> Table:
-    """AP by threshold and size, and what it cost."""
-    cells = {name: points(metrics[name]) for name in METRICS}
-    if cost is not None:
-        cells |= {"images/s": points(cost.images_per_s), "memory MB": points(cost.peak_memory_mb, 0)}
-    table = new_table("points, 0-100", cells)
-    table.add_row(*cells.values())
-    return table
-
-
-def print_bins(to: Console, metrics: MetricsPart) -> None:
-    """AP, recall and IoU of the objects by each of their attributes, a row per bin."""
-    for attribute, bins in (metrics.bins or {}).items():
-        columns = (attribute, "objects", "AP", "recall", "mean IoU")
-        table = new_table(f"objects by {attribute.replace('_', ' ')}", columns, words=(attribute,))
-        for interval, row in bins.items():
-            numbers = (points(row.AP), points(row.recall), points(row.mean_iou, 3))
-            table.add_row(Text(interval), str(row.count), *numbers)
-        to.print(table)

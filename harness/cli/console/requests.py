@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from assigners import registry
 from harness.core.again import DEFAULT_RESULTS
 from harness.core.errors import UserError
 from harness.data.sources import default_protocol
@@ -115,9 +116,29 @@ def choose_protocol(
     return protocol.model_copy(update={"data": section}), origin
 
 
-def parse_pair(text: str) -> tuple[str, str]:
-    """Key and value of an option ``key=value``."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--option {text!r} is not of the form key=value, such as positives=8")
-    return key.strip(), value.strip()
+def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
+    """The options of each ``--option key=value``."""
+    options = {}
+    for text in texts:
+        key, equals, value = (word.strip() for word in text.partition("="))
+        if not equals or not key:
+            raise UserError(f"--option {text!r} is not of the form key=value, such as positives=8")
+        options[key] = value
+    return options
+
+
+def chosen_assigner(text: str, pairs: Iterable[str] = ()) -> tuple[str, dict[str, str]]:
+    """Name and options of ``name[key=value,...]`` and each ``--option key=value``, before torch is loaded.
+
+    Raises:
+        UserError, RegistryError: for a malformed text or an unknown name.
+    """
+    name, options = registry.parse_spec(text)
+    options |= parse_pairs(pairs)
+    registry.find(name)
+    return name, options
+
+
+def chosen_assigners(texts: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
+    """Name and options of each text; of all registered assigners where there is none."""
+    return [chosen_assigner(text) for text in texts] or [(entry.name, {}) for entry in registry.catalogue()]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import StringIO
 from typing import Any, TextIO, cast
 
@@ -44,20 +44,12 @@ class Stream:
         fitting = self._fitting(text)
         if self._missing and text and self.failure is None:
             self.failure = OSError(errno.EBADF, os.strerror(errno.EBADF))
-        if self.failure is None:
-            try:
-                self._stream.write(fitting)
-            except OSError as error:
-                self._give_up(error)
+        self._as_long_as_it_works(self._stream.write, fitting)
         return len(text)
 
     def flush(self) -> None:
         """Write what was held back, as long as writing works."""
-        if self.failure is None:
-            try:
-                self._stream.flush()
-            except OSError as error:
-                self._give_up(error)
+        self._as_long_as_it_works(self._stream.flush)
 
     def _fitting(self, text: str) -> str:
         encoding = self._stream.encoding or "utf-8"
@@ -67,14 +59,16 @@ class Stream:
             return text.encode(encoding, "replace").decode(encoding)
         return text
 
-    def _give_up(self, error: OSError) -> None:
-        self.failure = error
-        try:
-            descriptor = self._stream.fileno()
-        except (OSError, ValueError):  # a stream in memory
+    def _as_long_as_it_works(self, action: Callable[..., object], *given: str) -> None:
+        if self.failure is not None:
             return
-        # What is left in its buffer would be tried once more when the interpreter ends, and fail aloud.
-        _to_nowhere(descriptor)
+        try:
+            action(*given)
+        except OSError as error:
+            self.failure = error
+            with suppress(OSError, ValueError):  # a stream in memory has no descriptor
+                # What is left in its buffer would be tried once more when the interpreter ends, and fail aloud.
+                _to_nowhere(self._stream.fileno())
 
 
 def ended(out: Stream, code: Any) -> Any:

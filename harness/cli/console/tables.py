@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from harness.cli.console.output import say
+from harness.cli.console.output import new_table, points, say
+from harness.records.schema import METRICS, CostPart, MetricsPart
 
 TEXT_LEAST = 14  # characters to which a column of words may be folded
 PADDING = 3  # characters of a column beside its cells
@@ -43,6 +45,21 @@ def show(screen: Console, table: Table, spare: Sequence[str] = (), whole: str = 
         say(screen, Text(line, style="dim"))
 
 
+def show_metrics(screen: Console, metrics: MetricsPart, cost: CostPart | None = None) -> None:
+    """AP by threshold and size, with what it cost, and a row for each bin of the objects' attributes."""
+    cells = {name: points(metrics[name]) for name in METRICS}
+    if cost is not None:
+        cells |= {"images/s": points(cost.images_per_s), "memory MB": points(cost.peak_memory_mb, 0)}
+    show(screen, new_table("points, 0-100", cells, [cells.values()]))
+    for attribute, bins in (metrics.bins or {}).items():
+        columns = (attribute, "objects", "AP", "recall", "mean IoU")
+        rows = [
+            (Text(interval), str(row.count), points(row.AP), points(row.recall), points(row.mean_iou, 3))
+            for interval, row in bins.items()
+        ]
+        screen.print(new_table(f"objects by {attribute.replace('_', ' ')}", columns, rows, words=(attribute,)))
+
+
 def fits(screen: Console, table: Table) -> bool:
     """Whether the table can be shown as it is."""
     return _widest(screen, table) <= screen.width
@@ -67,10 +84,6 @@ def _least_of(screen: Console, column: Column) -> int:
 
 def _without(table: Table, name: str) -> Table:
     """A copy that lacks a column."""
-    kept = [column for column in table.columns if str(column.header) != name]
-    copy = Table(title=table.title, title_justify=table.title_justify, title_style=table.title_style)
-    for column in kept:
-        copy.add_column(column.header, justify=column.justify, overflow=column.overflow)
-    for row, *cells in zip(table.rows, *(column.cells for column in kept), strict=True):
-        copy.add_row(*cells, style=row.style, end_section=row.end_section)
-    return copy
+    less = copy(table)
+    less.columns = [column for column in table.columns if str(column.header) != name]
+    return less

@@ -37,9 +37,8 @@ def show_preview(
     screen: Console, plan: Plan, table: Sequence[SweepRow], need: Need | None, gap: float, again: str
 ) -> None:
     """A row per assigner, totals, and the seeds that a gap needs."""
-    shown = _table("what the sweep would run", "assigner", "runs", *_STATES, "to run", "time", "memory MB", "basis")
-    for row in table:
-        shown.add_row(*_preview_cells(row))
+    columns = ("assigner", "runs", *_STATES, "to run", "time", "memory MB", "basis")
+    shown = _table("what the sweep would run", columns, map(_preview_cells, table))
     total = _total(table)
     if len(table) > 1:
         shown.add_section()
@@ -70,17 +69,9 @@ def show_report(
     searches: Sequence[Search],
     again: str,
 ) -> None:
-    """How each run ended, how to run failed ones again, and the sensitivity to what was tuned.
-
-    Args:
-        aps: AP of every recorded run, by run id.
-        searches: of the plan's own runs.
-        again: the command that runs failed ones again.
-    """
-    shown = _table("runs of the sweep", "run", "outcome", "AP")
-    for result in ended:
-        shown.add_row(Text(result.run.title), result.outcome, points(_ap(result, aps)))
-    show(screen, shown)
+    """How each run ended, how to run failed ones again, and the sensitivity to what was tuned; APs are by run id."""
+    rows = [(Text(result.run.title), result.outcome, points(_ap(result, aps))) for result in ended]
+    show(screen, _table("runs of the sweep", ("run", "outcome", "AP"), rows))
     _say_failed(screen, [result.run for result in ended if result.failed], again)
     for search in searches:
         show(screen, _search_table(search, plan))
@@ -108,8 +99,9 @@ def _ap(result: Result, aps: Mapping[str, float | None]) -> float | None:
     return aps.get(result.run.answer or result.run.run_id) if result.outcome == "done before" else None
 
 
-def _table(title: str, first: str, *others: str) -> Table:
-    return new_table(title, (first, *others), words=(first, "basis", "outcome"), folded=(first,), style="bold")
+def _table(title: str, columns: Sequence[str], rows: Iterable[Iterable[Text | str]] = ()) -> Table:
+    first = columns[0]
+    return new_table(title, columns, rows, words=(first, "basis", "outcome"), folded=(first,), style="bold")
 
 
 def _preview_cells(row: SweepRow) -> tuple[Text | str, ...]:
@@ -158,7 +150,7 @@ def _search_table(search: Search, plan: Plan) -> Table:
     """Mean AP by factor, the best factor and the spread."""
     names = {point: _factor_name(search, point, plan) for point in search.points}
     title = f"AP by factor on {', '.join(search.keys)}, protocol {search.protocol}, data {search.data}"
-    table = _table(title, "assigner", *names.values(), "best", "spread")
+    table = _table(title, ("assigner", *names.values(), "best", "spread"))
     for curve in search.curves:
         cells = (_mean(curve, point) for point in search.points)
         table.add_row(Text(curve.name), *cells, names[curve.best], points(curve.spread))

@@ -30,12 +30,9 @@ def finished(plan: TablePlan, lines: Sequence[Line]) -> Grid:
     grid = new_table(f"Table {plan.table.number} at scale {plan.scale.name}", columns, words=words, style="bold")
     for line in lines:
         done = len(plan.seeds) - len(line.missing)
-        interval = line.interval
-        half = interval.high - (interval.mean or 0.0) if interval is not None and interval.high is not None else None
-        ours = points(interval.mean) if interval is not None else "-"
         grid.add_row(
             line.planned.row.name, Text(line.paper.method), Text(line.planned.row.assigner),
-            points(line.paper.metrics.get("AP")), ours + (f" ± {half:.1f}" if half is not None else ""),
+            points(line.paper.metrics.get("AP")), str(line.interval or "-"),
             "-" if line.planned.obstacle else f"{done}/{len(plan.seeds)}", points(line.paper_gain),
             points(line.gain.mean if line.gain else None), line.verdict,
         )  # fmt: skip
