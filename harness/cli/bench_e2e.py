@@ -55,8 +55,8 @@ def e2e_command(
 
     Both have the same ResNet-50, pyramid and head with random weights, the same images and boxes, and are called in
     turns in one process; the ratio is that of neighbouring calls. The floor is what our convolutions would take at the
-    rate of a product of large matrices on this device: no detector of this network can be faster. Below stands where
-    our step spends its time. Rows go to bench/e2e.csv among the results.
+    rate of a product of large matrices on this device: no detector with this network can be much faster. Below stands
+    where our step spends its time. Rows go to bench/e2e.csv among the results.
 
     \b
     Examples:

@@ -252,7 +252,7 @@ def test_a_large_box_has_fifty():
     assert len(set(location[0].tolist())) == 50  # places: no location is in a bag twice
     theirs = free_anchor.bag_of(scene.points, [0.0, 0.0, 200.0, 220.0], 50)
     overlaps = [
-        sorted(iou(free_anchor.anchor(scene.points, r), [0.0, 0.0, 200.0, 220.0]) for r in members)
+        sorted(iou(scene.points.anchor(r), [0.0, 0.0, 200.0, 220.0]) for r in members)
         for members in (theirs, location[0].tolist())
     ]
     assert overlaps[0] == pytest.approx(overlaps[1], abs=1e-6)  # equal overlaps leave a choice
