@@ -23,6 +23,7 @@ from harness.bench.batches import size_text
 from harness.bench.measure import Call, alternate, now
 from harness.bench.scene import STEP, BenchScene, make_scene
 from harness.bench.step import StepRequest, Training
+from harness.core.errors import UserError
 from harness.protocol.protocol import load_protocol
 from harness.training.step import descend, precision
 
@@ -72,6 +73,9 @@ class Duel:
 
     Args:
         subject: the assigner of ours.
+
+    Raises:
+        UserError: for one that evaluates in a way that torchvision's detector does not know.
     """
 
     def __init__(self, subject: AssignerSpec, batch: Batch, device: torch.device) -> None:
@@ -80,6 +84,10 @@ class Duel:
         self.ours = Training(
             StepRequest(subject, protocol, batch.images, batch.boxes, batch.classes, batch.size, 0.0), device
         )
+        declares = self.ours.assigner.declares
+        if not declares.nms or declares.score_voting:
+            how = "averages boxes over their neighbours" if declares.nms else "evaluates without NMS"
+            raise UserError(f"{subject.name} {how}, which torchvision's FCOS cannot; name another assigner")
         self.theirs = _Peer(self.ours, batch)
         self.rate = _best_rate(batch.precision, device)
         self.scene = make_scene(batch.images, batch.boxes, batch.classes, size=batch.size, channels=1, device=device)

@@ -15,7 +15,16 @@ from rich.text import Text
 
 from assigners.registry import AssignerSpec
 from harness.cli.bench_e2e import e2e_command
-from harness.cli.console.bench import bench_environment, device_option, record, size_option, threads_option
+from harness.cli.console.bench import (
+    bench_environment,
+    boxes_option,
+    classes_option,
+    device_option,
+    images_option,
+    record,
+    size_option,
+    threads_option,
+)
 from harness.cli.console.options import json_option, results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import chosen_assigner, chosen_assigners
@@ -161,9 +170,9 @@ def assigners_command(
     help="Detector, optimiser and precision.",
 )  # fmt: skip
 @set_option("model.channels=64")
-@click.option("--images", type=click.IntRange(min=1), default=2, show_default=True, help="In the batch.")
-@click.option("--boxes", type=click.IntRange(min=1), default=7, show_default=True, help="In each image.")
-@click.option("--classes", type=click.IntRange(min=1), default=80, show_default=True, help="Of the detector.")
+@images_option
+@boxes_option
+@classes_option
 @click.option("--seconds", type=click.FloatRange(min=0), default=20.0, show_default=True, help="Of timed steps.")
 @size_option("800x1344")
 @device_option

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.console.bench import bench_environment, device_option, record, size_option, threads_option
+from harness.cli.console.bench import (
+    bench_environment,
+    boxes_option,
+    classes_option,
+    device_option,
+    images_option,
+    record,
+    size_option,
+    threads_option,
+)
 from harness.cli.console.options import json_option, results_option
 from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import chosen_assigner
@@ -26,9 +35,9 @@ FILE = "e2e.csv"
 
 @click.command("e2e", short_help="The whole detector beside torchvision's FCOS.")
 @click.option("-a", "--assigner", default="center", show_default=True, metavar="NAME[K=V,...]", help="Of ours.")
-@click.option("--images", type=click.IntRange(min=1), default=2, show_default=True, help="In the batch.")
-@click.option("--boxes", type=click.IntRange(min=1), default=7, show_default=True, help="In each image.")
-@click.option("--classes", type=click.IntRange(min=1), default=80, show_default=True, help="Of the detector.")
+@images_option
+@boxes_option
+@classes_option
 @click.option(
     "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of both."
 )  # fmt: skip

@@ -58,8 +58,11 @@ def test_the_verb_writes_a_row_for_each_part_in_the_place_of_an_older_one(tmp_pa
     assert len((tmp_path / "bench" / "e2e.csv").read_text().splitlines()) == 1 + len(PARTS)
 
 
-@pytest.mark.parametrize("words", [["--size", "64"], ["--precision", "float16"], ["-a", "cente"]])
-def test_bad_words_are_refused_before_anything_is_built(tmp_path, words):
+@pytest.mark.parametrize(
+    "words", [["--size", "64"], ["--precision", "float16"], ["-a", "cente"], ["-a", "poto[nms=false]"]]
+)
+def test_what_cannot_be_measured_is_refused(tmp_path, words):
     done = CliRunner().invoke(main, ["bench", "e2e", "--results", str(tmp_path), *words])
     assert done.exit_code == 2
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

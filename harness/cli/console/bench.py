@@ -20,6 +20,16 @@ device_option = click.option(
 )
 threads_option = click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the CPU.")
 
+images_option = click.option(
+    "--images", type=click.IntRange(min=1), default=2, show_default=True, help="In the batch."
+)  # fmt: skip
+boxes_option = click.option(
+    "--boxes", type=click.IntRange(min=1), default=7, show_default=True, help="In each image."
+)  # fmt: skip
+classes_option = click.option(
+    "--classes", type=click.IntRange(min=1), default=80, show_default=True, help="Of the detector."
+)  # fmt: skip
+
 
 def size_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """``--size``, height and width of the images."""
