@@ -48,6 +48,7 @@ class Targets:
         counts: boxes per image, known on the host.
         num_pairs: number of (box, strictly inside location) pairs over all levels, known on the host, so that
             rules over whole boxes get a flat list of known length (`inside_pairs`) without a synchronisation.
+        num_box_levels: number of (box, level) that these pairs are of, at least one a box (`box_levels`), likewise.
     """
 
     boxes: Tensor
@@ -59,6 +60,7 @@ class Targets:
     ignore_image: Tensor
     counts: tuple[int, ...]
     num_pairs: int
+    num_box_levels: int
 
     @staticmethod
     def collate(
@@ -91,6 +93,7 @@ class Targets:
         regions = [region.detach().cpu().float().reshape(-1, 4) for region in (() if ignore is None else ignore)]
         count = torch.tensor([len(box) for box in kept_boxes[1:]], dtype=torch.long)
         kept = torch.cat(kept_boxes)
+        num_pairs, num_box_levels = count_inside(grid, kept)
         image, slot = ragged(count, len(kept))
         return Targets(
             boxes=kept,
@@ -101,7 +104,8 @@ class Targets:
             ignore=torch.cat((torch.zeros(0, 4), *regions)),
             ignore_image=torch.repeat_interleave(torch.tensor([len(region) for region in regions], dtype=torch.long)),
             counts=tuple(count.tolist()),
-            num_pairs=count_inside(grid, kept),
+            num_pairs=num_pairs,
+            num_box_levels=num_box_levels,
         )
 
     @property

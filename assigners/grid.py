@@ -137,10 +137,14 @@ def inside_range(
     return first, torch.maximum(last, first)
 
 
-def count_inside(grid: Grid, boxes: Tensor) -> int:
-    """Number of (box, location strictly inside it) pairs of boxes ``[G, 4]`` on the host."""
+def count_inside(grid: Grid, boxes: Tensor) -> tuple[int, int]:
+    """Of boxes ``[G, 4]`` on the host: pairs (box, location strictly inside), and of how many (box, level) they are.
+
+    A box without a location inside counts as one level, its finest.
+    """
     first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
-    return int((last - first).prod(dim=-1).sum())
+    inside = (last - first).prod(dim=-1)  # [G, L]
+    return int(inside.sum()), int((inside > 0).sum(dim=1).clamp(min=1).sum())
 
 
 def coverage(grid: Grid, boxes: Tensor, image: Tensor, num_images: int) -> Tensor:

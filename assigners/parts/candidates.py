@@ -125,6 +125,18 @@ def inside_pairs(grid: Grid, targets: Targets) -> Pairs:
     return Pairs(gt, location, grid.cell(at(targets.image, gt), location))
 
 
+def box_levels(grid: Grid, targets: Targets) -> Tensor:
+    """Indices ``[num_box_levels]`` into (box, level) of those with a location strictly inside, ascending.
+
+    The finest level of a box that has none is among them.
+    """
+    first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
+    held = (last - first).amin(dim=-1) > 0  # [G, L]
+    held[:, 0] |= ~held.any(dim=1)
+    index = torch.arange(held.numel(), device=held.device)
+    return torch.repeat_interleave(index, held.flatten().long(), output_size=targets.num_box_levels)
+
+
 def cells_between(grid: Grid, boxes: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Whole cells from `low` to `high` ``[G, L, 2]`` (column, row), ends included, cut to the map and never empty.
 

@@ -6,13 +6,14 @@ side by side as channels, three 3x3 convolutions without padding (7 to 5 to 3 to
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from assigners.contract import Targets
 from assigners.grid import Grid
-from assigners.parts.roi_features import by_boxes, roi_align_levels
+from assigners.parts.roi_features import Rows, by_rows, roi_align_rows
 
 SIDE = 7  # bins along each axis; what three 3x3 convolutions without padding leave of them is 1
 SAMPLING_RATIO = 2  # reads per bin and axis; the paper does not state it
@@ -50,10 +51,10 @@ class FeatureSelection(nn.Module):
         Returns:
             ``[N, L]`` float32.
         """
-        return by_boxes(self._logits, features, grid, targets)
+        return by_rows(partial(self._logits, grid), features, Rows.all(targets, grid.num_levels))
 
-    def _logits(self, features: tuple[Tensor, ...], grid: Grid, targets: Targets) -> Tensor:
-        pooled = roi_align_levels(features, grid, targets, SIDE, SAMPLING_RATIO)  # [N, L, SIDE * SIDE, D]
+    def _logits(self, grid: Grid, features: tuple[Tensor, ...], rows: Rows) -> Tensor:
+        pooled = roi_align_rows(features, grid, rows, SIDE, SAMPLING_RATIO).unflatten(0, (-1, grid.num_levels))
         stacked = pooled.transpose(2, 3).flatten(1, 2).unflatten(2, (SIDE, SIDE))
         logits: Tensor = self.choice(self.layers(stacked).flatten(1))
         return logits

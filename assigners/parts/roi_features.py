@@ -10,7 +10,7 @@ backward together on a CPU, and with an order of summation in the backward that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,74 +20,102 @@ from torch.utils.checkpoint import checkpoint
 
 from assigners.contract import Targets
 from assigners.grid import Grid
+from assigners.ops.segments import at
 from assigners.parts.map_reader import corners
 
 Extractor = Literal["roi_align", "roi_align_mean", "roi_pool"]
 
-CHUNK = 512  # boxes whose features are held at once: 128 MB at 256 channels and 7 x 7 bins
+CHUNK = 512  # boxes whose features are held at once: 128 MB at 256 channels, 7 x 7 bins and 5 levels
 
 
-def by_boxes(read: Callable[..., Tensor], features: tuple[Tensor, ...], grid: Grid, targets: Targets) -> Tensor:
-    """What ``read(features, grid, targets)`` makes ``[N, ...]`` of N boxes and their features, `CHUNK` boxes at a time.
+@dataclass(frozen=True)
+class Rows:
+    """Boxes on levels, one a row: what is to be pooled.
+
+    Attributes:
+        boxes: ``[M, 4]`` xyxy pixels.
+        image: ``[M]`` int64 position in the batch.
+        level: ``[M]`` int64.
+    """
+
+    boxes: Tensor
+    image: Tensor
+    level: Tensor
+
+    @staticmethod
+    def at(targets: Targets, levels: int, index: Tensor) -> Rows:
+        """The rows at indices ``[M]`` into (box, level)."""
+        box = index // levels
+        return Rows(at(targets.boxes, box), at(targets.image, box), index % levels)
+
+    @staticmethod
+    def all(targets: Targets, levels: int) -> Rows:
+        """Every box on every level, by box and then by level."""
+        return Rows.at(targets, levels, torch.arange(targets.num_boxes * levels, device=targets.boxes.device))
+
+
+def by_rows(read: Callable[[tuple[Tensor, ...], Rows], Tensor], features: tuple[Tensor, ...], rows: Rows) -> Tensor:
+    """What ``read(features, rows)`` makes of rows and their features, those of `CHUNK` boxes at a time.
 
     Of crowds only the answer is kept; the backward pass pools again.
     """
-    if targets.num_boxes <= CHUNK:
-        return read(features, grid, targets)
-    parts = zip(targets.boxes.split(CHUNK), targets.image.split(CHUNK), strict=True)
-    few = (replace(targets, boxes=boxes, image=image) for boxes, image in parts)  # as much as this module reads
-    return torch.cat([checkpoint(read, features, grid, each, use_reentrant=False) for each in few])
+    few = CHUNK * len(features)
+    if rows.level.shape[0] <= few:
+        return read(features, rows)
+    parts = zip(rows.boxes.split(few), rows.image.split(few), rows.level.split(few), strict=True)
+    return torch.cat([checkpoint(read, features, Rows(*part), use_reentrant=False) for part in parts])
 
 
 def box_features(
-    features: tuple[Tensor, ...], grid: Grid, targets: Targets, side: int, sampling_ratio: int, extractor: Extractor
+    features: tuple[Tensor, ...], grid: Grid, rows: Rows, side: int, sampling_ratio: int, extractor: Extractor
 ) -> Tensor:
-    """The rows of IQDet's Table 3: ``[N, L, bins, D]`` float32 of each of N boxes on each of L levels.
+    """The rows of IQDet's Table 3: ``[M, bins, D]`` float32 of each of M boxes on its level.
 
     Args:
         features: maps ``[B, D, H_l, W_l]`` of all levels.
+        rows: for ``roi_pool`` those of `Rows.all`.
         side: bins along each axis.
         sampling_ratio: of RoIAlign, reads per bin and axis.
         extractor: ``roi_align``. ``roi_align_mean``: its mean over the bins, which leaves nothing of where in the box a
             feature is; one bin. ``roi_pool``: the largest value of each quantised bin.
     """
     if extractor == "roi_pool":
-        return roi_pool_levels(features, grid, targets, side)
-    aligned = roi_align_levels(features, grid, targets, side, sampling_ratio)
-    return aligned.mean(dim=2, keepdim=True) if extractor == "roi_align_mean" else aligned
+        each = grid.num_levels
+        return roi_pool_levels(features, grid, rows.boxes[::each], rows.image[::each], side).flatten(0, 1)
+    aligned = roi_align_rows(features, grid, rows, side, sampling_ratio)
+    return aligned.mean(dim=1, keepdim=True) if extractor == "roi_align_mean" else aligned
 
 
-def roi_align_levels(
-    features: tuple[Tensor, ...], grid: Grid, targets: Targets, side: int, sampling_ratio: int
-) -> Tensor:
-    """Pool each of N boxes to ``side x side`` bins, row-major, on each of L levels; arguments as `box_features`.
+def roi_align_rows(features: tuple[Tensor, ...], grid: Grid, rows: Rows, side: int, sampling_ratio: int) -> Tensor:
+    """Pool each of M boxes to ``side x side`` bins, row-major, on its level; arguments as `box_features`.
 
     Returns:
-        ``[N, L, side * side, D]`` float32.
+        ``[M, side * side, D]`` float32.
     """
-    rows = torch.cat([f.float().flatten(2).transpose(1, 2) for f in features], dim=1).flatten(0, 1)  # [B * R, D]
+    cells = torch.cat([f.float().flatten(2).transpose(1, 2) for f in features], dim=1).flatten(0, 1)  # [B * R, D]
     ticks = side * sampling_ratio
-    share = (torch.arange(ticks, device=rows.device) + 0.5) / ticks
-    low, size = targets.boxes[:, :2], targets.boxes[:, 2:] - targets.boxes[:, :2]
-    x, y = (low + share[:, None, None] * size).unbind(-1)  # [ticks, N]
-    boxes = targets.num_boxes
-    xy = torch.stack((x.T[:, None].expand(boxes, ticks, ticks), y.T[:, :, None].expand(boxes, ticks, ticks)), dim=-1)
-    # The reads of a bin side by side: [N, 1, side * side * ratio * ratio, 2].
-    bins = xy.view(boxes, side, sampling_ratio, side, sampling_ratio, 2).transpose(2, 3)
-    uv = bins.reshape(boxes, 1, ticks * ticks, 2) / grid.level_stride[:, None, None] - grid.offset  # [N, L, reads, 2]
-    level = torch.arange(grid.num_levels, device=rows.device)[:, None].expand(uv.shape[:-1])
-    location, weight = corners(grid, level.flatten(), uv.flatten(0, 2))
-    image = targets.image[:, None].expand(boxes, level.shape[1] * level.shape[2]).flatten()
+    share = (torch.arange(ticks, device=cells.device) + 0.5) / ticks
+    low, size = rows.boxes[:, None, :2], rows.boxes[:, None, 2:] - rows.boxes[:, None, :2]
+    xy = low + share[:, None] * size  # [M, ticks, 2]: x of the columns and y of the rows
+    uv = xy / at(grid.level_stride, rows.level)[:, None, None] - grid.offset
+    count = uv.shape[0]
+    u, v = uv.unbind(-1)
+    shape = (count, ticks, ticks)
+    uv = torch.stack((u[:, None].expand(shape), v[:, :, None].expand(shape)), dim=-1)
+    # The reads of a bin side by side: [M, side * side * ratio * ratio, 2].
+    uv = uv.view(count, side, sampling_ratio, side, sampling_ratio, 2).transpose(2, 3).reshape(count, ticks * ticks, 2)
+    level, image = (each[:, None].expand(uv.shape[:-1]).flatten() for each in (rows.level, rows.image))
+    location, weight = corners(grid, level, uv.flatten(0, 1))
     cell = grid.cell(image[:, None], location)
     reads = 4 * sampling_ratio**2
     pooled = F.embedding_bag(
-        cell.view(-1, reads), rows, per_sample_weights=weight.view(-1, reads) / sampling_ratio**2, mode="sum"
+        cell.view(-1, reads), cells, per_sample_weights=weight.view(-1, reads) / sampling_ratio**2, mode="sum"
     )
-    return pooled.view(boxes, grid.num_levels, side * side, rows.shape[1])
+    return pooled.view(count, side * side, cells.shape[1])
 
 
-def roi_pool_levels(features: tuple[Tensor, ...], grid: Grid, targets: Targets, side: int) -> Tensor:
-    """RoIPool (Girshick, Fast R-CNN, ICCV 2015, sec. 2.1) with torchvision's rounding.
+def roi_pool_levels(features: tuple[Tensor, ...], grid: Grid, boxes: Tensor, image: Tensor, side: int) -> Tensor:
+    """RoIPool (Girshick, Fast R-CNN, ICCV 2015, sec. 2.1) with torchvision's rounding: boxes ``[N, 4]`` on all levels.
 
     The largest value of a rectangle is that of four overlapping rectangles whose sides are powers of two, so a few
     pooled maps answer every bin: no loop over boxes, and no sizes are read from the device.
@@ -98,12 +126,12 @@ def roi_pool_levels(features: tuple[Tensor, ...], grid: Grid, targets: Targets, 
     levels = []
     for level, feature in enumerate(features):
         height, width = grid.shapes[level]
-        corner = (targets.boxes / grid.strides[level] + 0.5).floor()  # half up, as C's round of what is positive
+        corner = (boxes / grid.strides[level] + 0.5).floor()  # half up, as C's round of what is positive
         extent = (corner[:, 2:] - corner[:, :2] + 1).clamp(min=1)
         ticks = torch.arange(side + 1, device=extent.device)
         x0, x1 = _bins(corner[:, 0], extent[:, 0], ticks, width)
         y0, y1 = _bins(corner[:, 1], extent[:, 1], ticks, height)
-        levels.append(_rectangle_max(feature.float(), targets.image, (x0, x1), (y0, y1)))
+        levels.append(_rectangle_max(feature.float(), image, (x0, x1), (y0, y1)))
     return torch.stack(levels, dim=1)
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 
 from assigners.contract import HeadInfo, Samples, Step, Targets
 from assigners.grid import Grid, count_inside
+from assigners.parts.candidates import box_levels
 from assigners.registry import catalogue, create, load
 from tests.support.strategies import scenes
 
@@ -100,7 +101,14 @@ def test_boxes_that_cannot_be_are_refused_by_their_image(boxes, labels, message)
 def test_pairs_are_counted_as_brute_force_counts_them(scene):
     points, boxes = scene.grid.points.double().numpy(), scene.targets().boxes.double().numpy()
     held = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(axis=2)
-    assert scene.targets().num_pairs == count_inside(scene.grid, scene.targets().boxes) == np.count_nonzero(held)
+    levels = scene.grid.level.numpy()
+    inside = [set(levels[row].tolist()) or {0} for row in held]
+    targets = scene.targets()
+    assert targets.num_pairs == np.count_nonzero(held)
+    assert targets.num_box_levels == sum(map(len, inside))
+    assert count_inside(scene.grid, targets.boxes) == (targets.num_pairs, targets.num_box_levels)
+    expected = [box * scene.grid.num_levels + level for box, of in enumerate(inside) for level in sorted(of)]
+    assert box_levels(scene.grid, targets).tolist() == expected
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -150,7 +150,10 @@ def test_a_draw_knows_its_own_box_alone(scene):
     some = replace(
         permuted(targets, keep), counts=tuple(int((targets.image[keep] == i).sum()) for i in range(scene.num_images))
     )
-    some = replace(some, num_pairs=len(pair_list(scene, some.boxes)))
+    pairs = pair_list(scene, some.boxes)
+    levels = {(box, int(scene.points.level[location])) for box, location in pairs}
+    alone = some.num_boxes - len({box for box, _ in pairs})  # boxes without a location, on one level each
+    some = replace(some, num_pairs=len(pairs), num_box_levels=len(levels) + alone)
     assigner = build("iqdet", scene)
     whole = rows(assigner(scene.grid, targets, scene.predictions(), scene.step()))
     part = rows(assigner(scene.grid, some, scene.predictions(), scene.step()), keep)

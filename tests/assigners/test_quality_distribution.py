@@ -14,6 +14,7 @@ from scipy import stats
 from assigners.contract import Targets
 from assigners.grid import Grid
 from assigners.parts import roi_features
+from assigners.parts.candidates import box_levels
 from assigners.rules.iqdet.box_points import offset_in_half_sides
 from assigners.rules.iqdet.encoder import Mixture, QualityDistributionEncoder, quality_loss
 from assigners.rules.iqdet.mixture_sampler import component_mass, sample_truncated
@@ -318,6 +319,31 @@ def test_what_is_not_learnt_is_constant(scene, learn):
         assert (mixture.sigma == 0.5).all()
     else:
         assert mixture.sigma.std() > 0
+
+
+@given(scenes(min_boxes=1, max_boxes=5), st.sampled_from(["roi_align", "roi_align_mean", "roi_pool"]))
+@settings(max_examples=15)
+def test_what_is_encoded_in_places_is_as_everywhere(scene, extractor):
+    targets, features = scene.targets(), scene.predictions().features
+    encoder = QualityDistributionEncoder(CHANNELS, components=2, hidden=16, roi=3, peak="gate", extractor=extractor)
+    torch.nn.init.normal_(encoder.mu.weight)
+    index = box_levels(scene.grid, targets)
+    read = torch.zeros(targets.num_boxes * scene.grid.num_levels, dtype=torch.bool)
+    read[index] = True
+    read = read.view(targets.num_boxes, -1)
+
+    def encoded(*index):
+        mixture = encoder(features, scene.grid, targets, *index)
+        total = mixture.mu[read].square().sum() + mixture.log_pi[read].sum() + mixture.sigma[read].sum()
+        return mixture, torch.autograd.grad(total, (*features, *encoder.parameters()))
+
+    (whole, gradients), (part, in_part) = encoded(), encoded(index)
+    for name in ("mu", "sigma", "log_pi"):
+        torch.testing.assert_close(getattr(part, name)[read], getattr(whole, name)[read])
+    for one, other in zip(gradients, in_part, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+    if extractor != "roi_pool":
+        torch.testing.assert_close(part.mu[~read], encoder.mu.bias.view(-1, 2).expand_as(part.mu[~read]))
 
 
 def test_crowds_are_encoded_in_parts_with_the_same_result_and_gradient(monkeypatch):

@@ -156,8 +156,9 @@ def test_another_box_changes_nothing(name, scene):
     targets, predictions = scene.targets(), scene.predictions()
     keep = torch.arange(0, targets.num_boxes, 2)
     number = tuple(int((targets.image[keep] == i).sum()) for i in range(scene.num_images))
-    pairs = sum(len(scene.points.inside(box)) for box in targets.boxes[keep].double().tolist())
-    some = replace(permuted(targets, keep), counts=number, num_pairs=pairs)
+    inside = [scene.points.inside(box) for box in targets.boxes[keep].double().tolist()]
+    levels = sum(max(1, len({int(scene.points.level[r]) for r in of})) for of in inside)
+    some = replace(permuted(targets, keep), counts=number, num_pairs=sum(map(len, inside)), num_box_levels=levels)
     assigner = build(name, scene)
     whole = rows(assigner(scene.grid, targets, predictions, scene.step()))
     part = rows(assigner(scene.grid, some, predictions, scene.step()), keep)

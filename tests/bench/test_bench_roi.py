@@ -6,12 +6,12 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from assigners.parts.roi_features import roi_align_levels
+from assigners.parts.roi_features import Rows, roi_align_rows
 from harness.bench.scene import make_scene
 
 
 def ours(features, grid, targets):
-    return roi_align_levels(features, grid, targets, 7, 2)
+    return roi_align_rows(features, grid, Rows.all(targets, grid.num_levels), 7, 2)
 
 
 def torchvision(features, grid, targets):

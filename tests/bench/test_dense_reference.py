@@ -72,9 +72,8 @@ def test_same_assignment(name, seed):
 @pytest.mark.parametrize("name", HARD)
 def test_an_image_without_boxes(name):
     scene = small()
-    empty = replace(
-        scene.targets, boxes=scene.targets.boxes[:0], labels=scene.targets.labels[:0], counts=(0, 0), num_pairs=0
-    )
+    nothing = {"counts": (0, 0), "num_pairs": 0, "num_box_levels": 0}
+    empty = replace(scene.targets, boxes=scene.targets.boxes[:0], labels=scene.targets.labels[:0], **nothing)
     for each in RULES[name](scene.grid, empty, scene.predictions, assigner_of(name, scene)):
         assert (each.assigned == NEGATIVE).all()
 

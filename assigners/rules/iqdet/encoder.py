@@ -7,6 +7,7 @@ Shape letters here: N boxes, L levels, K mixture components, P points.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from typing import Literal
 
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from assigners.contract import Targets
 from assigners.grid import Grid
 from assigners.ops.records import map_tensors
-from assigners.parts.roi_features import Extractor, box_features, by_boxes
+from assigners.parts.roi_features import Extractor, Rows, box_features, by_rows
 
 Peak = Literal["gate", "sigmoid", "softmax"]
 Learn = Literal["mu_sigma_peak", "mu_sigma", "mu"]
@@ -111,17 +112,26 @@ class QualityDistributionEncoder(nn.Module):
                 each = PEAK_INIT / self.components
                 self.pi.bias.fill_(log(each / (1 - each)))
 
-    def forward(self, features: tuple[Tensor, ...], grid: Grid, targets: Targets) -> Mixture:
+    def forward(
+        self, features: tuple[Tensor, ...], grid: Grid, targets: Targets, index: Tensor | None = None
+    ) -> Mixture:
         """Encode every box on every level.
 
         Args:
             features: FPN maps ``[B, D, H_l, W_l]``, with gradient: L_IQ supervises the backbone too (sec. 3.3).
             targets: N boxes.
+            index: ``[M]`` into (box, level), where something is read of the answer; the layers, most of the cost, see
+                these alone, and elsewhere the mixture is that of the biases. None: everywhere. RoIPool pools all.
 
         Returns:
             Mixture of shape ``[N, L]`` in float32.
         """
-        hidden = by_boxes(self._hidden, features, grid, targets)
+        levels = grid.num_levels
+        if index is None or self.extractor == "roi_pool":
+            index = torch.arange(targets.num_boxes * levels, device=targets.boxes.device)
+        seen = by_rows(partial(self._hidden, grid), features, Rows.at(targets, levels, index))
+        hidden = seen.new_zeros(targets.num_boxes * levels, seen.shape[1]).index_copy(0, index, seen)
+        hidden = hidden.unflatten(0, (targets.num_boxes, levels))
         mu = self.mu(hidden).unflatten(-1, (self.components, 2))
         if self.sigma is None:
             sigma = torch.full_like(mu, SIGMA_INIT)
@@ -129,10 +139,10 @@ class QualityDistributionEncoder(nn.Module):
             sigma = SIGMA_MIN + F.softplus(self.sigma(hidden)).unflatten(-1, (self.components, 2))
         return Mixture(mu=mu, sigma=sigma, log_pi=self._log_pi(hidden))
 
-    def _hidden(self, features: tuple[Tensor, ...], grid: Grid, targets: Targets) -> Tensor:
-        """What mu, sigma and pi are read from, ``[N, L, hidden]``."""
-        pooled = box_features(features, grid, targets, self.roi, SAMPLING_RATIO, self.extractor)
-        hidden: Tensor = self.layers(pooled.flatten(2))
+    def _hidden(self, grid: Grid, features: tuple[Tensor, ...], rows: Rows) -> Tensor:
+        """What mu, sigma and pi of rows are read from, ``[M, hidden]``."""
+        pooled = box_features(features, grid, rows, self.roi, SAMPLING_RATIO, self.extractor)
+        hidden: Tensor = self.layers(pooled.flatten(1))
         return hidden
 
     def _log_pi(self, hidden: Tensor) -> Tensor:

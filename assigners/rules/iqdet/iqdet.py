@@ -21,6 +21,7 @@ from assigners.contract import Assignment, HeadInfo, Needs, Predictions, Step, T
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss
 from assigners.parts.bounds import at_least
+from assigners.parts.candidates import box_levels
 from assigners.parts.map_reader import MapReader
 from assigners.parts.roi_features import Extractor
 from assigners.rules.atss import ATSS
@@ -98,10 +99,10 @@ class IQDet(QualitySampling):
         )  # fmt: skip
 
     def quality(self, grid: Grid, targets: Targets, predictions: Predictions | None) -> Mixture:
-        """What the encoder predicts."""
+        """What the encoder predicts, on the levels where draws or L_IQ may ask for it."""
         predictions = self.required(grid, predictions)
         with torch.autocast(grid.points.device.type, enabled=False):
-            mixture: Mixture = self.encoder(predictions.features, grid, targets)
+            mixture: Mixture = self.encoder(predictions.features, grid, targets, self._read(grid, targets))
             return mixture
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
@@ -134,6 +135,10 @@ class IQDet(QualitySampling):
             "quality_target": (torch.where(inside.ok, target, 0).sum(), count),
         }
         return replace(answer, losses=losses, statistics=answer.statistics | statistics)
+
+    def _read(self, grid: Grid, targets: Targets) -> Tensor | None:
+        """Where something is read of the mixtures: `QualityDistributionEncoder.forward`'s index."""
+        return box_levels(grid, targets) if self.level_gate in ("contains_grid", "contains_cell") else None
 
     def _target(self, grid: Grid, targets: Targets, predictions: Predictions, points: BoxPoints) -> Tensor:
         """What Q is to predict at points ``[N, L, P]``, in [0, 1], without gradient (A16, A17: of the own box)."""

@@ -91,6 +91,7 @@ class Case:
         """The boxes as they are, as the ground truth of a batch of one."""
         boxes = torch.from_numpy(self.boxes).float()
         count = len(boxes)
+        num_pairs, num_box_levels = count_inside(self.grid, boxes)
         return Targets(
             boxes=boxes,
             labels=torch.from_numpy(self.labels),
@@ -100,7 +101,8 @@ class Case:
             ignore=torch.zeros(0, 4),
             ignore_image=torch.zeros(0, dtype=torch.long),
             counts=(count,),
-            num_pairs=count_inside(self.grid, boxes),
+            num_pairs=num_pairs,
+            num_box_levels=num_box_levels,
         )
 
 
