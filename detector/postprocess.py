@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 
 from assigners.contract import Predictions
 from assigners.grid import Grid
@@ -18,6 +18,7 @@ from assigners.ops.records import map_tensors
 VOTE_VARIANCE = 0.025  # of the overlap, in score voting (the authors' code)
 VOTE_OVERLAP = 0.01  # a neighbour overlaps by more than this
 VOTE_CHUNK = 100  # detections compared with all candidates at a time, or fewer ...
+TOGETHER = 128  # boxes in one call of NMS on a CPU: more compare too much, fewer call too often
 VOTE_PAIRS = 2**25  # ... so that there are no more pairs than this at a time: bounds the memory
 
 
@@ -111,8 +112,7 @@ def suppress(
     if settings.nms_iou is None:
         kept = score.argsort(descending=True, stable=True)
     else:
-        # It moves each image and class far from the others: in float32 a box out there loses its fractions of a pixel.
-        kept = batched_nms(box.double(), score.double(), group, settings.nms_iou)
+        kept = suppress_within(box, score, group, num_images * num_classes, settings.nms_iou)
     kept = kept[image[kept].sort(stable=True).indices]  # by image, then by descending score
     counts = torch.bincount(image[kept], minlength=num_images).tolist()
     chosen = torch.cat([part[: settings.detections] for part in kept.split(counts)])
@@ -120,6 +120,29 @@ def suppress(
     counts = [min(count, settings.detections) for count in counts]
     parts = zip(final.split(counts), score[chosen].split(counts), label[chosen].split(counts), strict=True)
     return [{"boxes": boxes, "scores": scores, "labels": labels} for boxes, scores, labels in parts]
+
+
+def suppress_within(box: Tensor, score: Tensor, group: Tensor, groups: int, iou: float) -> Tensor:
+    """Indices of what NMS leaves of each group ``0..groups - 1``, by descending score.
+
+    The groups are moved far apart, in float64, where a box out there keeps its fractions of a pixel. A GPU takes all at
+    once; a CPU, which compares a box with all after it, about `TOGETHER` at a time.
+    """
+    ranked = score.argsort(descending=True, stable=True)
+    order = ranked[group[ranked].sort(stable=True).indices]  # by group, then by descending score
+    apart, score = box.double() + (group * (box.max() + 1) if len(box) else group)[:, None], score.double()
+    sizes = [len(box)]
+    if box.device.type == "cpu":
+        sizes = [0]
+        for count in torch.bincount(group, minlength=groups).tolist():
+            if sizes[-1] >= TOGETHER:
+                sizes.append(0)
+            sizes[-1] += count
+    parts = zip(*(each.split(sizes) for each in (order, apart[order], score[order])), strict=True)
+    left = torch.zeros_like(group, dtype=torch.bool)
+    for index, boxes, scores in parts:
+        left[index[nms(boxes, scores, iou)]] = True
+    return ranked[left[ranked]]
 
 
 def vote(boxes: Tensor, scores: Tensor, group: Tensor, chosen: Tensor) -> Tensor:

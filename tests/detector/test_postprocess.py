@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.ops import nms
+from torchvision.ops import batched_nms, nms
 
 from assigners.contract import Predictions
 from assigners.grid import Grid
 from detector import InferenceSettings
 from detector import postprocess as product
-from detector.postprocess import vote
+from detector.postprocess import suppress_within, vote
 
 SHAPES, STRIDES = ((6, 8), (3, 4)), (8, 16)
 SIZES = ((48, 64), (40, 50), (17, 64))
@@ -84,6 +84,19 @@ def test_it_finds_what_the_loop_finds(settings, seed):
         assert result["labels"].tolist() == [label for _, label, _ in rows]
         torch.testing.assert_close(result["scores"], torch.tensor([float(score) for score, _, _ in rows]))
         torch.testing.assert_close(result["boxes"], torch.tensor([box for _, _, box in rows]).reshape(-1, 4))
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 3000])
+def test_suppression_within_groups_is_torchvisions_in_its_order(count):
+    generator = torch.Generator().manual_seed(count)
+    corner = 60 * torch.rand(count, 2, generator=generator)
+    boxes = torch.cat((corner, corner + 1 + 20 * torch.rand(count, 2, generator=generator)), dim=1)
+    scores = (torch.rand(count, generator=generator) * 50).round() / 50  # with ties
+    group = torch.randint(7, (count,), generator=generator)
+    ours = suppress_within(boxes, scores, group, 9, 0.5)
+    theirs = batched_nms(boxes.double(), scores.double(), group, 0.5)
+    assert set(ours.tolist()) == set(theirs.tolist())
+    assert torch.equal(scores[ours], scores[theirs])
 
 
 def test_boxes_stay_in_their_own_image():
