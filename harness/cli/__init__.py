@@ -28,6 +28,7 @@ from harness.core.errors import (
     reason,
     shorten,
 )
+from harness.core.stopping import at_once, exit_code
 
 # What each verb is for. Its module is loaded where it is called and for its own help, so that nothing waits for all.
 VERBS = {
@@ -61,13 +62,13 @@ def _in_one_line() -> Iterator[None]:
         line = " ".join(text.split("\n")).strip()
         raise Stopped(f"error: {line}", 1 if isinstance(error, RunFailed) else 2) from error
     except Interrupted as stop:
-        raise Stopped(f"interrupted; checkpoint: {stop.path}\ngo on with: {stop.command}", 130) from stop
+        raise Stopped(f"interrupted; checkpoint: {stop.path}\ngo on with: {stop.command}", stop.code) from stop
     except UnicodeEncodeError as error:
         if not of_the_locale(error):
             raise
         raise Stopped(f"error: {reason(error)}", 2) from error
     except KeyboardInterrupt as stop:
-        raise Stopped("interrupted", 130) from stop
+        raise Stopped("interrupted", exit_code(stop)) from stop
 
 
 def _somewhere() -> bool:
@@ -82,13 +83,13 @@ def _somewhere() -> bool:
 class Verbs(click.Group):
     """A group whose verbs end in one line and an exit code where the user or the run is at fault.
 
-    0 fine, 1 the run failed by itself, 2 the user's mistake, 130 interrupted. Anything else is a bug and keeps its
-    traceback.
+    0 fine, 1 the run failed by itself, 2 the user's mistake, 75 stopped by a scheduler (to be started again), 130
+    interrupted. Anything else is a bug and keeps its traceback.
     """
 
     def main(self, *args: Any, **extra: Any) -> Any:  # type: ignore[override]
         """Run the command line as a program; whatever happens to standard output, a verb does its work."""
-        with unbreakable() as out:
+        with at_once(), unbreakable() as out:
             try:
                 return super().main(*args, **extra)
             except SystemExit as end:

@@ -82,7 +82,7 @@ def command(
     try:
         outcome = run_engine(request)
     except Interrupted as stop:
-        raise Interrupted(stop.path, request.again) from stop
+        raise Interrupted(stop.path, request.again, stop.code) from stop
     if outcome is None:  # another process shows it
         return
     following = place.command_here("center" if name != "center" else "atss", {}, overrides, seed)

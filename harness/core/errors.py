@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from harness.core.stopping import INTERRUPTED
+
 SET_LOCALE = "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
 
 
@@ -101,14 +103,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
-    """The user stopped a run: exit code 130, nothing lost.
+    """The user or a scheduler stopped a run, and nothing is lost.
 
     Attributes:
         path: the checkpoint that was saved.
         command: the command line that goes on from it.
+        code: to exit with, `harness.core.stopping.exit_code`.
     """
 
-    def __init__(self, path: Path, command: str) -> None:
+    def __init__(self, path: Path, command: str, code: int = INTERRUPTED) -> None:
         super().__init__(f"interrupted; checkpoint saved at {path}; continue with: {command}")
-        self.path = path
-        self.command = command
+        self.path, self.command, self.code = path, command, code

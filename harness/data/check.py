@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from harness.core.errors import UserError
 from harness.core.files import exclusively, write_atomically
 from harness.core.progress import tracked
+from harness.core.stopping import leave_to_the_main_process
 from harness.core.text import counted
 from harness.data.base import ImageSet, Oddities
 from harness.data.decoding import AS_STORED, UNCONFIRMED, inspect
-from harness.data.loader import leave_interrupts_to_the_main_process
 from harness.data.readers.folder import FolderSet
 from harness.protocol.protocol import DataSection
 
@@ -127,9 +127,7 @@ def check_images(images: FolderSet, folder: Path | None, workers: int = 0, conso
 
 def _examine(images: FolderSet, workers: int, console: Console | None) -> Check:
     # Interrupts reach the whole process group; see `harness.data.loader`.
-    loader = DataLoader(
-        _Looks(images), batch_size=None, num_workers=workers, worker_init_fn=leave_interrupts_to_the_main_process
-    )
+    loader = DataLoader(_Looks(images), batch_size=None, num_workers=workers, worker_init_fn=leave_to_the_main_process)
     words = f"looking at images of {images.split}"
     unreadable: dict[int, str] = {}
     oddities = Oddities()

@@ -6,7 +6,6 @@ number of workers nor the split over processes nor a restart can change what a s
 
 from __future__ import annotations
 
-import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.core.errors import UserError
+from harness.core.stopping import leave_to_the_main_process
 from harness.data.base import ImageSet
 from harness.data.hashing import hash32, permutation
 from harness.data.transforms import MEAN_COLOUR, Sample, make_sample, plan_sizes
@@ -201,7 +201,7 @@ def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> I
         _Batches(images),
         batch_size=None,  # a plan is a whole batch
         sampler=plans,
-        worker_init_fn=leave_interrupts_to_the_main_process,
+        worker_init_fn=leave_to_the_main_process,
         num_workers=workers,
         pin_memory=pin,
         generator=torch.Generator().manual_seed(0),  # else every pass takes a number from the global generator
@@ -210,9 +210,3 @@ def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> I
         if isinstance(item, UserError):
             raise item
         yield item
-
-
-def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """To be called in each loading process."""
-    # Ctrl-C reaches the whole process group; the run has to save what it has while its workers still answer.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

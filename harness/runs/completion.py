@@ -20,6 +20,7 @@ from harness.core.device import computing, default_workers, out_of_memory, pick_
 from harness.core.distributed import Processes
 from harness.core.environment import environment, source_version
 from harness.core.errors import Interrupted, RunFailed, UserError
+from harness.core.stopping import exit_code
 from harness.core.text import counted
 from harness.data import open_data
 from harness.data.base import ImageSet
@@ -69,8 +70,8 @@ def training_kept(folder: RunFolder, complete: str, go_on: str) -> Iterator[None
         yield
     except UserError as error:
         raise UserError(f"{error}; {advice}") from error
-    except KeyboardInterrupt:
-        raise Interrupted(folder.trained, go_on) from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted(folder.trained, go_on, exit_code(stop)) from None
     except Exception as error:
         if isinstance(error, MemoryError) or out_of_memory(error):
             raise RunFailed(f"out of memory while evaluating; free memory; {advice}") from error

@@ -85,7 +85,7 @@ def run(request: RunRequest) -> RunOutcome | None:
     Raises:
         UserError: for a request that cannot be met, or data that turns out to be damaged.
         RunFailed: if the loss or a gradient stops being finite, there is nothing to learn from, or memory runs out.
-        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
+        Interrupted: after Ctrl-C or a scheduler's signal, with a checkpoint saved.
     """
     chosen = resolve_assigner(request.assigner, request.options)
     device = pick_device(request.device)
@@ -212,8 +212,8 @@ class _Job:
 
         try:
             trainer.fit(batches, reporter, evaluate)
-        except StopRequested:
-            raise Interrupted(trainer.checkpoint_folder, trainer.state.command) from None
+        except StopRequested as stop:
+            raise Interrupted(trainer.checkpoint_folder, trainer.state.command, stop.code) from None
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

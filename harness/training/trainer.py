@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from detector import FCOS, ImageBatch
 from harness.core.distributed import Processes
 from harness.core.errors import RunFailed, writing
 from harness.core.progress import Reporter
+from harness.core.stopping import between_steps
 from harness.data.loader import Batch
 from harness.protocol.protocol import Protocol
 from harness.training.beginning import WATCHED, count, expect_something_to_learn
@@ -38,7 +37,15 @@ KEPT_STEP_TIMES = 1000  # the median step time is over the latest of them
 
 
 class StopRequested(Exception):  # noqa: N818
-    """Ctrl-C or SIGTERM, taken at the end of a step."""
+    """A signal, taken at the end of a step.
+
+    Attributes:
+        code: to exit with.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ class Trainer:
         pending: _Pending | None = None
         last_saved = perf_counter()
         self.model.train()
-        with self._parallel(), self._trace() as trace, stop_signal(self.group.main) as stopped:
+        with self._parallel(), self._trace() as trace, between_steps(self.group.main) as asked:
             start = perf_counter()
             for batch in batches:
                 step = self.state.step
@@ -157,14 +164,15 @@ class Trainer:
                 evaluating = (
                     bool(every) and self.state.step % every == 0 < self.protocol.schedule.steps - self.state.step
                 )
-                if stopped() or due or evaluating:
+                code = asked()
+                if code or due or evaluating:
                     self._receive(pending, trace, reporter)  # nothing non-finite may reach a checkpoint
                     pending = None
                     if evaluating:
                         self.state.curve[str(self.state.step)] = evaluate()
                     self._save(trace)
-                    if stopped():
-                        raise StopRequested
+                    if code := code or asked():
+                        raise StopRequested(code)
                     last_saved = start = perf_counter()
             if pending is not None:
                 self._receive(pending, trace, reporter)
@@ -293,27 +301,3 @@ class Trainer:
                 trace.close()
                 if self.trace_path.stat().st_size == 0:  # stopped before the first step: nothing to leave behind
                     self.trace_path.unlink()
-
-
-@contextmanager
-def stop_signal(active: bool) -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question asked between steps; a second Ctrl-C stops at once.
-
-    Processes other than the main one ignore them: the main one saves, and its end ends the group.
-    """
-    received: list[int] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        if received and active:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous: dict[signal.Signals, Any] = {}
-    with suppress(ValueError):  # not in the main thread: signals are somebody else's business
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, note)
-    try:
-        yield lambda: active and bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -72,35 +72,52 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, undisturbed):
     assert not list(work.glob("checkpoint*"))
 
 
-def test_ctrl_c_on_the_command_line(tmp_path):
-    """Exit code 130, where the checkpoint lies and the command that goes on, in two lines."""
+def stopped(tmp_path, number, *words):
+    """A command with a loading process, whose whole group gets a signal once there is a checkpoint: code and errors."""
     lines = []
     for section, values in small_protocol(schedule={"steps": 5000}, evaluation={"every": 2}).content().items():
         lines += [f"[{section}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items() if v is not None)]
     (tmp_path / "small.toml").write_text("\n".join(lines))
-    words = ["run", "-a", "center", "--protocol", "small.toml", "--device", "cpu", "--threads", "1", "--workers", "1"]
+    words = [*words, "--protocol", "small.toml", "--device", "cpu", "--threads", "1", "--workers", "1"]
     child = subprocess.Popen(
         [sys.executable, "-m", "harness.cli", *words], cwd=tmp_path, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
     )  # fmt: skip
     try:
         wait_for(lambda: list(tmp_path.glob("results/work/*/checkpoint/state.json")), child)
-        os.killpg(child.pid, signal.SIGINT)  # the whole group, as a terminal does
+        os.killpg(child.pid, number)  # as a terminal, a scheduler and `timeout` do
         _, errors = child.communicate(timeout=DEADLINE)
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
-    assert child.returncode == 130, errors
+    assert "Traceback" not in errors
+    return child.returncode, errors.strip().splitlines()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_to_the_whole_group(tmp_path, number, code):
+    """Where the checkpoint lies and the command that goes on, in two lines."""
+    ended, errors = stopped(tmp_path, number, "run", "-a", "center")
+    assert ended == code, errors
     (checkpoint,) = tmp_path.glob("results/work/*/checkpoint")
-    first, second = errors.strip().splitlines()[-2:]
+    first, second = errors[-2:]
     assert first == f"interrupted; checkpoint: {checkpoint.relative_to(tmp_path)}"
     assert second.startswith("go on with: harness run --assigner center --data shapes --protocol small.toml")
     assert second.endswith("--resume")
-    assert "Traceback" not in errors
     state = json.loads((checkpoint / "state.json").read_text())
     assert state["step"] >= 2
     assert second == f"go on with: {state['command']}"  # for whoever finds the checkpoint later
+
+
+def test_a_scheduler_stops_a_sweep(tmp_path):
+    """The run keeps its checkpoint and has not failed, and the next one does not begin."""
+    ended, errors = stopped(tmp_path, signal.SIGTERM, "sweep", "-a", "center,atss", "--seeds", "1")
+    assert ended == 75, errors
+    assert errors[-1].startswith("go on with: harness sweep")
+    (work,) = tmp_path.glob("results/work/*")
+    assert work.name.startswith("center")
+    assert not list(tmp_path.glob("results/fail*/*"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import detector.fcos
 from harness.core.errors import Interrupted, RunFailed
 from harness.protocol.protocol import ScheduleSection
 from harness.training.build import attach_assigner, build_detector, build_optimizer, learning_rate
-from harness.training.trainer import Trainer, stop_signal
+from harness.training.trainer import Trainer, between_steps
 from tests.support.runs import STEPS, files_of, request, run, small_protocol, trace_of
 
 NAMES = ("center", "atss", "iqdet")
@@ -205,7 +205,7 @@ def test_a_failed_run_goes_on_from_its_last_good_step(tmp_path, undisturbed, poi
     assert files_of(run(request(tmp_path, "iqdet", resume=True))) == files_of(undisturbed("iqdet"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_is_taken_between_steps_and_the_run_goes_on_later(tmp_path, undisturbed, monkeypatch, number):
     original = Trainer._step
 
@@ -220,6 +220,7 @@ def test_a_signal_is_taken_between_steps_and_the_run_goes_on_later(tmp_path, und
         with pytest.raises(Interrupted) as stopped:
             run(request(tmp_path, "iqdet", command="harness run -a iqdet"))
     assert signal.getsignal(number) is before
+    assert stopped.value.code == (130 if number == signal.SIGINT else 75)
     assert stopped.value.command == "harness run -a iqdet --resume"
     assert json.loads((stopped.value.path / "state.json").read_text())["step"] == 5
     resumed, clean = run(request(tmp_path, "iqdet", resume=True)), undisturbed("iqdet")
@@ -228,16 +229,30 @@ def test_a_signal_is_taken_between_steps_and_the_run_goes_on_later(tmp_path, und
 
 
 def test_a_second_signal_stops_at_once_and_helpers_ignore_it():
-    with stop_signal(True) as stopped:
+    with between_steps(True) as stopped:
         assert not stopped()
         os.kill(os.getpid(), signal.SIGINT)
         assert stopped()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    with stop_signal(False) as stopped:
+    with between_steps(False) as stopped:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         assert not stopped()
+
+
+def test_what_is_asked_twice_by_others_is_asked_once():
+    """torchrun passes on what its whole group has had; ``nohup`` has said that it is not to be heard."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with between_steps(True) as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped()
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert stopped() == 75
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_frozen_parts_stay_as_they_were(tmp_path, spy):

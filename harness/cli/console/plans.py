@@ -13,6 +13,7 @@ from harness.cli.console.output import Stopped, points, say
 from harness.cli.console.requests import Place
 from harness.cli.views import sweep as tables
 from harness.core.errors import Interrupted, UserError, shorten
+from harness.core.stopping import exit_code
 from harness.records.store import ResultsStore
 from harness.sweeps.cost import Costs
 from harness.sweeps.execute import Result, carry_out
@@ -56,9 +57,9 @@ def carry_out_aloud(plan: Plan, store: ResultsStore, place: Place, costs: Costs,
         return carry_out(plan, store, train, before, after)
     except Interrupted as stop:
         click.echo(f"this run alone: {stop.command}", err=True)
-        raise Interrupted(stop.path, go_on) from stop
+        raise Interrupted(stop.path, go_on, stop.code) from stop
     except KeyboardInterrupt as stop:
-        raise Stopped(f"interrupted\ngo on with: {go_on}", 130) from stop
+        raise Stopped(f"interrupted\ngo on with: {go_on}", exit_code(stop)) from stop
 
 
 def parsed_seeds(text: str) -> int | list[int]:
