@@ -17,6 +17,12 @@ BAR = 16  # characters of the bar of training, which has much to say beside it
 Part = TypeVar("Part")
 
 
+def say(console: Console | None, text: str) -> None:
+    """One line as it is, where there is a console."""
+    if console is not None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def tracked(
     parts: Iterable[Part], size: Callable[[Part], int], total: int, words: str, console: Console | None
 ) -> Iterator[Part]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,14 @@ class Batch:
     scales: list[tuple[float, float]]
     indices: list[int]
     digest: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        # From process to process each tensor takes a file of shared memory, with a descriptor; an array is sent itself.
+        return {**self.__dict__, "targets": [{key: value.numpy() for key, value in t.items()} for t in self.targets]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        targets = [{key: torch.from_numpy(value) for key, value in t.items()} for t in state["targets"]]
+        self.__dict__.update(state, targets=targets)
 
     def pin_memory(self) -> Batch:
         """The same batch with its images in page-locked memory, for copies to a GPU beside the computation."""
@@ -206,7 +215,15 @@ def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> I
         pin_memory=pin,
         generator=torch.Generator().manual_seed(0),  # else every pass takes a number from the global generator
     )
-    for item in loader:
+    items = iter(loader)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            # One that dies with a batch on its way is noticed first by who would fetch it; torch's words for it.
+            raise RuntimeError("DataLoader worker exited unexpectedly") from error
         if isinstance(item, UserError):
             raise item
         yield item

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from assigners.ops.boxes import MIN_SIDE
 from harness.core.errors import UserError, did_you_mean, reason, shorten
+from harness.core.progress import say
 from harness.core.text import counted
 from harness.data import open_data
 from harness.data.base import ImageSet
@@ -73,11 +74,9 @@ def _expect_known(data: str, train: FolderSet, val: FolderSet, section: DataSect
 
 def say_warnings(console: Console | None, *splits: ImageSet) -> None:
     """Show what was corrected or left out of the data, so that nobody has to find it in the record."""
-    if console is None:
-        return
     for images in splits:
         for line in images.warnings.lines(f" in {images.title}, split {images.split}"):
-            console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"warning: {line}")
 
 
 def _apart(data: str, train: FolderSet, val: FolderSet, section: DataSection) -> FolderSet:

@@ -16,15 +16,17 @@ import torch
 from rich.console import Console
 
 from detector import FCOS
-from harness.core.device import computing, default_workers, out_of_memory, pick_device
+from harness.core.device import computing, out_of_memory, pick_device
 from harness.core.distributed import Processes
 from harness.core.environment import environment, source_version
 from harness.core.errors import Interrupted, RunFailed, UserError
+from harness.core.progress import say
 from harness.core.stopping import exit_code
 from harness.core.text import counted
 from harness.data import open_data
 from harness.data.base import ImageSet
 from harness.data.check import without_unreadable
+from harness.data.loading_processes import FEWER, loader_died, loading_processes
 from harness.evaluation.coco_results import needs_coco, write_results
 from harness.evaluation.inference import Detections, detect, judge
 from harness.records.details import save_details
@@ -75,6 +77,8 @@ def training_kept(folder: RunFolder, complete: str, go_on: str) -> Iterator[None
     except Exception as error:
         if isinstance(error, MemoryError) or out_of_memory(error):
             raise RunFailed(f"out of memory while evaluating; free memory; {advice}") from error
+        if (how := loader_died(error)) is not None:
+            raise RunFailed(f"a loading process died while evaluating{how}; {FEWER}; {advice}") from error
         error.add_note(advice)  # a bug keeps its traceback
         raise
 
@@ -174,7 +178,7 @@ def complete_run(
         trained = restore_pending(store, pending, chosen)
         say(console, f"{run_id} is trained and waits for its record; evaluating {counted(len(images), 'image')}")
         with training_kept(store.folder(run_id), again, again):
-            loaders = default_workers(workers)
+            loaders = loading_processes(workers, trained.protocol, console=console)
             detections, milliseconds = detect(
                 trained.model, images, trained.protocol, chosen, loaders, Processes(), console
             )
@@ -252,12 +256,6 @@ def weights_header(spec: RunSpec, classes: Sequence[str]) -> dict[str, Any]:
         "run_id": spec.run_id, "classes": list(classes), "options": spec.options,
         "protocol": spec.protocol.model_dump(mode="json"), "assigner": spec.assigner,
     }  # fmt: skip
-
-
-def say(console: Console | None, text: str) -> None:
-    """One line as it is, where there is a console."""
-    if console is not None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _expect_room(store: ResultsStore, run_id: str, becomes: str) -> None:

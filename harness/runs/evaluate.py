@@ -6,12 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.core.device import computing, default_workers, pick_device
+from harness.core.device import computing, pick_device
 from harness.core.distributed import Processes
 from harness.core.errors import UserError, shorten
+from harness.core.progress import say
 from harness.data import open_data
 from harness.data.base import ImageSet
 from harness.data.check import without_unreadable
+from harness.data.loading_processes import loading_processes
 from harness.data.readers.folder import FolderSet
 from harness.data.splits import SHARED, say_warnings, shared_images
 from harness.evaluation.coco_results import needs_coco, write_results
@@ -20,7 +22,7 @@ from harness.records.details import save_details
 from harness.records.pending import find_pending, load_pending
 from harness.records.schema import MetricsPart
 from harness.records.store import ResultsStore
-from harness.runs.completion import restore_pending, say
+from harness.runs.completion import restore_pending
 from harness.runs.recording import make_details
 from harness.runs.samples import write_samples
 from harness.runs.trained import TrainedRun, load_trained
@@ -76,7 +78,7 @@ def evaluate_run(
             f"{data} is not what {run_id} was evaluated on (another checksum): --details needs its own data"
         )
     with computing(chosen, None):
-        loaders = default_workers(workers)
+        loaders = loading_processes(workers, trained.protocol, console=console)
         detections, _ = detect(trained.model, images, trained.protocol, chosen, loaders, Processes(), console)
     if details:
         folder = store.folder(trained.run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from harness.core.device import (
 from harness.core.distributed import Processes, processes
 from harness.core.environment import source_version
 from harness.core.errors import Interrupted, RunFailed
-from harness.core.progress import Reporter
+from harness.core.progress import Reporter, say
 from harness.core.text import counted
 from harness.data.base import ImageSet
 from harness.data.check import CHECKED, checked
 from harness.data.loader import train_batches
+from harness.data.loading_processes import FEWER, loader_died, loading_processes
 from harness.data.splits import open_splits, say_warnings
 from harness.evaluation.coco_metrics import coco_metrics
 from harness.evaluation.inference import Detections, detect
@@ -44,7 +46,6 @@ from harness.runs.completion import (
     relocate,
     renamed,
     restore_pending,
-    say,
     training_kept,
     weights_header,
 )
@@ -198,10 +199,10 @@ class _Job:
 
     def fit(self, trainer: Trainer) -> None:
         """Train to the last step."""
-        request, protocol = self.request, self.spec.protocol
+        protocol = self.spec.protocol
         batches = train_batches(
             self.train, protocol, seed=self.spec.seed, start_step=trainer.state.step, rank=self.group.rank,
-            world=self.group.world, workers=default_workers(request.workers), pin=self.device.type == "cuda",
+            world=self.group.world, workers=self.workers, pin=self.device.type == "cuda",
         )  # fmt: skip
         reporter = Reporter(self.console, protocol.schedule.steps, trainer.state.step, protocol.schedule.batch_size)
 
@@ -215,10 +216,13 @@ class _Job:
         except StopRequested as stop:
             raise Interrupted(trainer.checkpoint_folder, trainer.state.command, stop.code) from None
         except RuntimeError as error:
+            at = f"at step {trainer.state.step}"
+            if (how := loader_died(error)) is not None:
+                raise RunFailed(f"a loading process died {at}{how}; {FEWER}, and go on with --resume") from error
             if not out_of_memory(error):
                 raise
             raise RunFailed(
-                f"out of memory on {self.device} at step {trainer.state.step}; lower schedule.batch_size or "
+                f"out of memory on {self.device} {at}; lower schedule.batch_size or "
                 "data.short_edge (another protocol), or free memory and go on with --resume"
             ) from error
         finally:
@@ -258,8 +262,13 @@ class _Job:
 
     def detect(self, model: FCOS) -> tuple[list[Detections], float]:
         """Detections (on the main process) and milliseconds per image; progress is shown where there is a console."""
-        workers = default_workers(self.request.workers)
-        return detect(model, self.val, self.spec.protocol, self.device, workers, self.group, self.console)
+        return detect(model, self.val, self.spec.protocol, self.device, self.workers, self.group, self.console)
+
+    @cached_property
+    def workers(self) -> int:
+        """Loading processes."""
+        asked, protocol = self.request.workers, self.spec.protocol
+        return loading_processes(asked, protocol, processes=self.group.world, console=self.console)
 
     @property
     def console(self) -> Console | None:

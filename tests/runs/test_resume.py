@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,8 +74,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, undisturbed):
     assert not list(work.glob("checkpoint*"))
 
 
-def stopped(tmp_path, number, *words):
-    """A command with a loading process, whose whole group gets a signal once there is a checkpoint: code and errors."""
+def stopped(tmp_path, how, *words):
+    """A command with a loading process that meets `how` once there is a checkpoint: exit code and errors."""
     lines = []
     for section, values in small_protocol(schedule={"steps": 5000}, evaluation={"every": 2}).content().items():
         lines += [f"[{section}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items() if v is not None)]
@@ -85,20 +87,25 @@ def stopped(tmp_path, number, *words):
     )  # fmt: skip
     try:
         wait_for(lambda: list(tmp_path.glob("results/work/*/checkpoint/state.json")), child)
-        os.killpg(child.pid, number)  # as a terminal, a scheduler and `timeout` do
+        how(child)
         _, errors = child.communicate(timeout=DEADLINE)
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors, errors
     return child.returncode, errors.strip().splitlines()
+
+
+def to_all(number):
+    """A signal to the whole group, as a terminal, a scheduler and `timeout` send it."""
+    return lambda child: os.killpg(child.pid, number)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_a_signal_to_the_whole_group(tmp_path, number, code):
     """Where the checkpoint lies and the command that goes on, in two lines."""
-    ended, errors = stopped(tmp_path, number, "run", "-a", "center")
+    ended, errors = stopped(tmp_path, to_all(number), "run", "-a", "center")
     assert ended == code, errors
     (checkpoint,) = tmp_path.glob("results/work/*/checkpoint")
     first, second = errors[-2:]
@@ -110,9 +117,28 @@ def test_a_signal_to_the_whole_group(tmp_path, number, code):
     assert second == f"go on with: {state['command']}"  # for whoever finds the checkpoint later
 
 
+def test_a_loading_process_that_is_killed_ends_the_run_in_a_line(tmp_path):
+    def kill(child):
+        (worker,) = loaders(child.pid)
+        os.kill(worker, signal.SIGKILL)  # as the system does where memory runs out
+
+    ended, errors = stopped(tmp_path, kill, "run", "-a", "center")
+    assert ended == 1
+    assert re.fullmatch(
+        r"error: a loading process died at step \d+( \(Killed\))?; free memory or give fewer with --workers, and go on "
+        "with --resume",
+        errors[-1],
+    ), errors
+
+
+def loaders(parent):
+    """The processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
 def test_a_scheduler_stops_a_sweep(tmp_path):
     """The run keeps its checkpoint and has not failed, and the next one does not begin."""
-    ended, errors = stopped(tmp_path, signal.SIGTERM, "sweep", "-a", "center,atss", "--seeds", "1")
+    ended, errors = stopped(tmp_path, to_all(signal.SIGTERM), "sweep", "-a", "center,atss", "--seeds", "1")
     assert ended == 75, errors
     assert errors[-1].startswith("go on with: harness sweep")
     (work,) = tmp_path.glob("results/work/*")
