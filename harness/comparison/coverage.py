@@ -28,7 +28,7 @@ from harness.comparison.intervals import Gap, half_width, paired_gap, squared_er
 from harness.core.files import write_atomically
 from harness.data.shapes.shapes import ShapesSet
 from harness.evaluation.bootstrap import image_weights
-from harness.evaluation.coco_metrics import Detections
+from harness.evaluation.detections import Detections
 from harness.evaluation.match_table import MatchTable
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ from harness.core.files import write_atomically
 from harness.data.base import ImageSet
 from harness.data.readers.coco import CocoSet
 from harness.data.readers.coco_values import Key
-from harness.evaluation.coco_metrics import Detections, check
+from harness.evaluation.detections import Detections, check
 
 BOX_DIGITS, SCORE_DIGITS = 2, 5  # as COCO asks, to keep files small
 

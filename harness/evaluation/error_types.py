@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.coco_metrics import Detections, box_iou, check, matched
+from harness.evaluation.coco_metrics import box_iou
+from harness.evaluation.detections import Detections, check
+from harness.evaluation.matching import Matcher
 
 if TYPE_CHECKING:
     from harness.data.base import ImageSet
@@ -136,14 +138,11 @@ def _joined(parts: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
 
 
 def _matches(images: ImageSet, detections: Sequence[Detections]) -> tuple[Ints, Bools]:
-    """By pycocotools: the object that each detection ``[N]`` took, -1 for none, and which count for nothing."""
-    count = sum(len(found["scores"]) for found in detections)
-    match, ignored = np.full(count, -1), np.zeros(count, dtype=bool)
-    # An entry per class and image that has either. Ids count from 1; the first of the thresholds is 0.5.
-    for entry in filter(None, matched(images, detections, sizes=False).evalImgs):
-        rows = np.asarray(entry["dtIds"], dtype=np.int64) - 1
-        match[rows] = entry["dtMatches"][0].astype(np.int64) - 1
-        ignored[rows] = entry["dtIgnore"][0].astype(bool)
+    """By COCO's matching: the object that each detection ``[N]`` took, -1 for none, and which count for nothing."""
+    matcher = Matcher(images, detections)
+    matches = matcher.match()
+    match, ignored = np.full(len(matcher.given), -1), np.zeros(len(matcher.given), dtype=bool)
+    match[matcher.given], ignored[matcher.given] = matches.object[0], matches.ignored[0]  # the first threshold is 0.5
     return match, ignored
 
 

@@ -17,29 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.base import ImageSet
-from harness.evaluation.coco_metrics import Detections, matched
+from harness.evaluation.coco_metrics import RECALL
+from harness.evaluation.detections import Detections
+from harness.evaluation.matching import ClassMatches, Floats, Matcher
 
-Floats = NDArray[np.float64]
-
-RECALL = np.linspace(0.0, 1.0, 101)  # the points at which precision is read, as in pycocotools
 BLOCK = 2**17  # elements of a working array [D, b], 1 MiB, so that the handful in use stay in the cache
-
-
-@dataclass(frozen=True)
-class ClassMatches:
-    """One class, its detections by falling score.
-
-    Attributes:
-        image: ``[D]`` position in the set of the image of each detection.
-        matched: ``[T, D]`` whether it took an object.
-        ignored: ``[T, D]`` whether it counts neither for nor against (it took a crowd or a difficult object).
-        objects: ``[G]`` image of each object that counts.
-    """
-
-    image: NDArray[np.intp]
-    matched: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
-    objects: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -48,7 +30,7 @@ class MatchTable:
 
     Attributes:
         num_images: N.
-        classes: those that have an object or a detection.
+        classes: those that have a detection or an object that counts.
     """
 
     num_images: int
@@ -61,16 +43,8 @@ class MatchTable:
         Raises:
             ValueError: if the detections do not match the set, or hold NaN or infinity.
         """
-        judge = matched(images, detections, sizes=False)
-        position = {images.image_id(index): index for index in range(len(images))}
-        order = [position[image_id] for image_id in judge.params.imgIds]  # pycocotools goes by rising id
-        classes = []
-        for first in range(0, len(judge.evalImgs), len(order) or 1):
-            outcomes = zip(order, judge.evalImgs[first : first + len(order)], strict=True)
-            known = [(index, outcome) for index, outcome in outcomes if outcome is not None]
-            if known:
-                classes.append(_ranked(known))
-        return MatchTable(len(images), tuple(classes))
+        classes = Matcher(images, detections).match().classes()
+        return MatchTable(len(images), tuple(each for each in classes if len(each.image) or len(each.objects)))
 
     def average_precision(self, weights: Floats) -> dict[str, Floats]:
         """AP and AP50 under each row of weights.
@@ -98,23 +72,6 @@ class MatchTable:
             defined += objects > 0
         points = np.divide(100 * total, defined, out=np.full_like(total, np.nan), where=defined > 0)
         return {"AP": points[0], "AP50": points[1]}
-
-
-def _ranked(outcomes: Sequence[tuple[int, dict[str, object]]]) -> ClassMatches:
-    """The entries of ``evalImgs`` of one class, with their images, in one ranking."""
-    fields = {
-        name: [np.asarray(outcome[name]) for _, outcome in outcomes]
-        for name in ("dtScores", "dtMatches", "dtIgnore", "gtIgnore")
-    }
-    index = np.array([index for index, _ in outcomes], dtype=np.intp)
-    counts = [len(scores) for scores in fields["dtScores"]]
-    order = np.argsort(-np.concatenate(fields["dtScores"]), kind="mergesort")  # stable, as in pycocotools
-    return ClassMatches(
-        image=np.repeat(index, counts)[order],
-        matched=np.concatenate(fields["dtMatches"], axis=1)[:, order] > 0,
-        ignored=np.concatenate(fields["dtIgnore"], axis=1)[:, order].astype(np.bool_),
-        objects=np.repeat(index, [int((ignore == 0).sum()) for ignore in fields["gtIgnore"]]),
-    )
 
 
 def _class_precision(matches: ClassMatches, objects: Floats, by_image: Floats) -> Floats:

@@ -15,7 +15,7 @@ from harness.core.device import peak_memory_mb
 from harness.core.environment import environment
 from harness.data.base import ImageSet
 from harness.evaluation.bootstrap import replicates
-from harness.evaluation.coco_metrics import Detections
+from harness.evaluation.detections import Detections
 from harness.evaluation.error_types import error_types
 from harness.evaluation.match_table import MatchTable
 from harness.records.details import Bootstrap, Details, Errors, learning_curves
@@ -95,7 +95,7 @@ def make_details(run_id: str, images: ImageSet, detections: Sequence[Detections]
     """Everything that the file of a run holds.
 
     Args:
-        images, detections: of the run's validation split, as `harness.evaluation.coco_metrics` takes them.
+        images, detections: of the run's validation split, as `harness.evaluation.detections` has them.
         trace: its metrics by step; where there is none the curves are empty.
     """
     return Details(
