@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from harness.evaluation.bootstrap import image_weights
-from harness.evaluation.match_table import ClassMatches, MatchTable
+from harness.evaluation.match_table import MatchTable
+from harness.evaluation.matching import ClassMatches
 
 THRESHOLDS = 10  # IoU 0.5, 0.55 ... 0.95
 IMAGES, CLASSES, OBJECTS, DETECTIONS, REPLICATES = 2000, 80, 14_000, 200_000, 20

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.evaluation.coco_metrics import coco_metrics
 from harness.evaluation.match_table import RECALL, MatchTable, _points_reached
+from tests.support.coco_reference import CocoReference
 from tests.support.fakes import MemorySet, found, objects
 
 CLASSES = ("a", "b", "c")
@@ -63,7 +64,7 @@ def close(points, expected):
 @given(SCENES)
 def test_weight_one_is_pycocotools(scene):
     images, detections = image_set([truth for truth, _ in scene]), [found for _, found in scene]
-    expected = coco_metrics(images, detections)
+    expected = CocoReference(images, detections).metrics()
     points = MatchTable.build(images, detections).average_precision(np.ones((2, len(images))))
     for name in ("AP", "AP50"):
         assert points[name].shape == (2,)
