@@ -154,8 +154,8 @@ class Matcher:
             chosen = wanted[choice[threshold, column]]
             taken_by[threshold, self._detection[own[column]]] = chosen
             taken[threshold, chosen] = ~self.crowd[chosen]
-        needless = np.append(ignored, False)[taken_by] | ((taken_by < 0) & _outside(self.area, size))
-        return Matches(self, taken_by, needless, ~ignored)
+        neither = np.append(ignored, False)[taken_by] | ((taken_by < 0) & _outside(self.area, size))
+        return Matches(self, taken_by, neither, ~ignored)
 
 
 @dataclass(frozen=True)
