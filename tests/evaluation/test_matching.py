@@ -194,3 +194,11 @@ def test_an_object_that_counts_goes_before_a_better_one_that_does_not():
     # IoU 1 with the difficult one, 0.8 with the other: up to 0.8 that one, above it the difficult one.
     assert matches.object[:, 0].tolist() == [1] * 7 + [0] * 3
     assert matches.ignored[:, 0].tolist() == [False] * 7 + [True] * 3
+
+
+def test_an_overlap_of_just_the_threshold_reaches_it():
+    images = MemorySet([objects([[0, 0, 10, 10]])])
+    for height, reached in ((5, 1), (7.5, 6)):  # IoU 0.5 and 0.75
+        detections = [found([[0, 0, 10, height]])]
+        assert Matcher(images, detections).match().object[:, 0].tolist() == [0] * reached + [-1] * (10 - reached)
+        assert_is_the_library(images, detections)
