@@ -34,6 +34,7 @@ from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, 
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss
 from assigners.ops.segments import at, group_max, group_min, group_sum, marked
+from assigners.parts.bounds import at_least, within
 from assigners.parts.candidates import Pairs, centers, inside_pairs
 from assigners.parts.likelihood import by_chunks, group_logsumexp, likeliest_samples, match_map, own_and_negative
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -62,10 +63,8 @@ class AutoAssign(Assigner):
         self, head: HeadInfo, *, alpha: float = 0.25, gamma: float = 2.0, beta: float = 5.0, center: float = 0.75
     ) -> None:
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; it is a share, 0 to 1")
-        if min(gamma, beta, center) < 0:
-            raise ValueError(f"gamma is {gamma}, beta {beta} and center {center}; none may be negative")
+        within("[0, 1]", alpha=alpha)
+        at_least(0, gamma=gamma, beta=beta, center=center)
         self.alpha, self.gamma, self.beta, self.center = alpha, gamma, beta, center
         self.mu = nn.Parameter(torch.zeros(head.num_classes, 2))
         self.log_sigma = nn.Parameter(torch.zeros(head.num_classes, 2))

@@ -18,6 +18,7 @@ from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samp
 from assigners.grid import Grid
 from assigners.ops.boxes import ltrb
 from assigners.ops.segments import at
+from assigners.parts.bounds import at_least
 from assigners.parts.candidates import centers, inside_pairs, window_within
 from assigners.parts.conflicts import box_rank, keep_smallest
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -37,8 +38,7 @@ class CenterSampling(Assigner):
 
     def __init__(self, head: HeadInfo, *, radius: float = 1.5) -> None:
         super().__init__()
-        if radius < 0:
-            raise ValueError(f"radius is {radius}; it must be >= 0 (0 = no center sampling)")
+        at_least(0, radius=radius)
         self.radius = radius
         low = [-1.0, *(FIRST_END * 2**level for level in range(len(head.strides) - 1))]
         self.register_buffer("low", torch.tensor(low), persistent=False)

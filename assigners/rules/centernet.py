@@ -28,6 +28,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.segments import at, consecutive
+from assigners.parts.bounds import above_zero, at_least, within
 from assigners.parts.candidates import centers, inside_pairs
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -50,12 +51,9 @@ class CenterNet(Assigner):
 
     def __init__(self, head: HeadInfo, *, beta: float = 4.0, min_overlap: float = 0.8, min_radius: float = 4.0) -> None:
         super().__init__()
-        if beta < 0:
-            raise ValueError(f"beta is {beta}; it must be >= 0 (0 = negatives of weight 1)")
-        if not 0 <= min_overlap < 1:
-            raise ValueError(f"min_overlap is {min_overlap}; it is an IoU, from 0 to below 1")
-        if min_radius <= 0:
-            raise ValueError(f"min_radius is {min_radius}; it must be above 0 px")
+        at_least(0, beta=beta)
+        within("[0, 1)", min_overlap=min_overlap)
+        above_zero(min_radius=min_radius)
         self.num_classes, self.beta, self.min_radius = head.num_classes, beta, min_radius
         self.delta = (1 - min_overlap) / (1 + min_overlap)
         low, high = ([ends * stride for stride in head.strides] for ends in (SMALLEST, LARGEST))

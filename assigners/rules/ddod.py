@@ -28,6 +28,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.segments import at
+from assigners.parts.bounds import at_least, within
 from assigners.parts.prediction_fit import score_and_overlap
 from assigners.rules.atss import above_the_spread, nearest
 
@@ -50,11 +51,8 @@ class DDOD(Assigner):
 
     def __init__(self, head: HeadInfo, *, topk: int = 9, alpha: float = 0.8, box_alpha: float | None = None) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
-        for name, value in {"alpha": alpha, "box_alpha": box_alpha}.items():
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; it must be 0 (class score alone) to 1 (overlap alone)")
+        at_least(1, topk=topk)
+        within("[0, 1]", alpha=alpha, box_alpha=box_alpha)
         self.topk, self.alpha, self.box_alpha = topk, alpha, box_alpha
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:

@@ -39,7 +39,7 @@ from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Prediction
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, ltrb
 from assigners.ops.segments import at, consecutive
-from assigners.parts.bounds import above_zero, at_least
+from assigners.parts.bounds import above_zero, at_least, within
 from assigners.parts.candidates import centers, window_within
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore
@@ -77,14 +77,10 @@ class DualWeighting(Assigner):
         floor: float = 0.3,
     ) -> None:
         super().__init__()
-        if not 0 <= mu <= 20:
-            raise ValueError(f"mu is {mu}; it must be 0 to 20")
+        within("[0, 20]", mu=mu)
         at_least(0, beta=beta)
-        above_zero(gamma=gamma)
-        if sigma <= 0:
-            raise ValueError(f"sigma is {sigma}; it is a width in strides, > 0")
-        if not 0 < floor < 1:
-            raise ValueError(f"floor is {floor}; it must be between 0 and 1")
+        above_zero(gamma=gamma, sigma=sigma)
+        within("(0, 1)", floor=floor)
         self.mu, self.beta, self.gamma, self.sigma, self.floor = mu, beta, gamma, sigma, floor
         self.radius = sigma * sqrt(-2 * log(floor))  # strides
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, inside_range
 from assigners.ops.segments import at
+from assigners.parts.bounds import at_least, within
 from assigners.parts.candidates import rectangle_cells
 from assigners.parts.conflicts import box_rank, keep_smallest
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -43,10 +44,8 @@ class FoveaBox(Assigner):
 
     def __init__(self, head: HeadInfo, *, sigma: float = 0.4, eta: float = 2.0) -> None:
         super().__init__()
-        if not 0 < sigma <= 1:
-            raise ValueError(f"sigma is {sigma}; it is a share of the box, above 0 and up to 1")
-        if eta < 1:
-            raise ValueError(f"eta is {eta}; it must be >= 1 (1 = only boxes of exactly the basic edge)")
+        within("(0, 1]", sigma=sigma)
+        at_least(1, eta=eta)
         self.sigma, self.eta = sigma, eta
         edges = [BASIC_EDGE * stride for stride in head.strides]
         self.register_buffer("low", torch.tensor([0.0, *(edge / eta for edge in edges[1:])]), persistent=False)

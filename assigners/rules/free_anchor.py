@@ -44,6 +44,7 @@ from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, 
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
 from assigners.ops.segments import at, group_max, smallest, take
+from assigners.parts.bounds import at_least, within
 from assigners.parts.candidates import Pairs, inside_pairs
 from assigners.parts.likelihood import match_map, own_and_negative
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -77,14 +78,10 @@ class FreeAnchor(Assigner):
         beta: float = 0.75,
     ) -> None:  # fmt: skip
         super().__init__()
-        if bag < 1:
-            raise ValueError(f"bag is {bag}; it must be >= 1")
-        if not 0 <= threshold < 1:
-            raise ValueError(f"threshold is {threshold}; it is an overlap, 0 <= threshold < 1")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; it is a share, 0 to 1")
-        if min(gamma, beta) < 0:
-            raise ValueError(f"gamma is {gamma} and beta {beta}; both must be >= 0")
+        at_least(1, bag=bag)
+        within("[0, 1)", threshold=threshold)
+        within("[0, 1]", alpha=alpha)
+        at_least(0, gamma=gamma, beta=beta)
         self.bag, self.threshold, self.alpha, self.gamma, self.beta = bag, threshold, alpha, gamma, beta
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:

@@ -43,6 +43,7 @@ from torch.nn import functional as F
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.segments import at, group_sum, marked
+from assigners.parts.bounds import at_least, within
 from assigners.parts.candidates import Pairs, inside_pairs
 from assigners.parts.likelihood import by_chunks, group_logsumexp, likeliest_samples
 from assigners.parts.mixture import class_likelihood, draw, log_cauchy
@@ -74,12 +75,9 @@ class MDOD(Assigner):
         class_weight: float = 2.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        if min(draws, most) < 1:
-            raise ValueError(f"draws is {draws} and most {most}; both must be >= 1")
-        if not 0 <= overlap < 1:
-            raise ValueError(f"overlap is {overlap}; it is an IoU, 0 <= overlap < 1")
-        if min(least, class_weight) < 0:
-            raise ValueError(f"least is {least} and class_weight {class_weight}; neither may be negative")
+        at_least(1, draws=draws, most=most)
+        within("[0, 1)", overlap=overlap)
+        at_least(0, least=least, class_weight=class_weight)
         self.draws, self.most, self.overlap = draws, most, overlap
         self.least, self.class_weight = least, class_weight
         self.spread = nn.Parameter(torch.zeros(4))  # t of left, top, right, bottom

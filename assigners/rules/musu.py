@@ -42,6 +42,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.segments import at, smallest, take
+from assigners.parts.bounds import above_zero, at_least, within
 from assigners.parts.candidates import centers, inside_pairs
 from assigners.parts.dynamic_k import settle
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -68,14 +69,9 @@ class MuSu(Assigner):
         self, head: HeadInfo, *, topk: int = 16, share: float = 0.1, mutual: float = 0.8, temperature: float = 4.0
     ) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
-        if not 0 <= share <= 1:
-            raise ValueError(f"share is {share}; it is a share of the best, 0 to 1")
-        if not 0 <= mutual <= 1:
-            raise ValueError(f"mutual is {mutual}; it must be 0 (the own branch alone) to 1 (the other one alone)")
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}; it must be > 0")
+        at_least(1, topk=topk)
+        within("[0, 1]", share=share, mutual=mutual)
+        above_zero(temperature=temperature)
         self.topk, self.share, self.mutual, self.temperature = topk, share, mutual, temperature
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:

@@ -45,6 +45,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.segments import at
+from assigners.parts.bounds import above_zero, at_least, within
 from assigners.parts.candidates import centers, near_center
 from assigners.parts.dynamic_k import cheapest, settle
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -82,16 +83,12 @@ class O2F(Assigner):
         nms: bool = True,
     ) -> None:
         super().__init__()
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; it must be >= 1")
+        at_least(1, topk=topk)
         if not 0 <= end <= start <= 1:
             raise ValueError(f"start is {start} and end {end}; degrees lie in 0 to 1 and never rise")
-        if not weight >= 0:
-            raise ValueError(f"weight is {weight}; it must be >= 0")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; it must be 0 (class score alone) to 1 (overlap alone)")
-        if not radius > 0:
-            raise ValueError(f"radius is {radius}; it must be > 0")
+        at_least(0, weight=weight)
+        within("[0, 1]", alpha=alpha)
+        above_zero(radius=radius)
         self.topk, self.start, self.end, self.weight = topk, start, end, weight
         self.alpha, self.radius = alpha, radius
         self.declares = Declares(nms=nms)

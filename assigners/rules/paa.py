@@ -25,7 +25,7 @@ from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
 from assigners.ops.host_shortcuts import worth_keeping
 from assigners.ops.segments import at, smallest, take
-from assigners.parts.bounds import at_least
+from assigners.parts.bounds import at_least, within
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.class_cost import block_rows
 from assigners.parts.conflicts import box_rank, one_box_each
@@ -54,8 +54,7 @@ class PAA(Assigner):
     def __init__(self, head: HeadInfo, *, topk: int = 9, iou: float = 0.1, score_voting: bool = False) -> None:
         super().__init__()
         at_least(1, topk=topk)
-        if not 0 <= iou <= 1:
-            raise ValueError(f"iou is {iou}; it is an overlap, 0 to 1")
+        within("[0, 1]", iou=iou)
         self.topk, self.iou = topk, iou
         self.declares = replace(type(self).declares, score_voting=score_voting)
 

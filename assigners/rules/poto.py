@@ -25,7 +25,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.segments import at, marked
-from assigners.parts.bounds import above_zero, at_least
+from assigners.parts.bounds import above_zero, at_least, within
 from assigners.parts.candidates import centers, near_center
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -51,8 +51,7 @@ class POTO(Assigner):
         self, head: HeadInfo, *, alpha: float = 0.8, radius: float = 1.5, rounds: int = 3, nms: bool = True
     ) -> None:
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; it must be 0 (class score alone) to 1 (overlap alone)")
+        within("[0, 1]", alpha=alpha)
         above_zero(radius=radius)
         at_least(1, rounds=rounds)
         self.alpha, self.radius, self.rounds = alpha, radius, rounds

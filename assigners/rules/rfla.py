@@ -26,7 +26,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, inside_range
 from assigners.ops.segments import at, marked
-from assigners.parts.bounds import above_zero, at_least
+from assigners.parts.bounds import above_zero, at_least, within
 from assigners.parts.candidates import centers, map_centers
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore
@@ -52,10 +52,8 @@ class RFLA(Assigner):
     ) -> None:
         super().__init__()
         at_least(1, topk=topk)
-        if supplement < 0:
-            raise ValueError(f"supplement is {supplement}; it must be >= 0 (0 = no second round)")
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay is {decay}; it must be above 0 and at most 1")
+        at_least(0, supplement=supplement)
+        within("(0, 1]", decay=decay)
         above_zero(fraction=fraction)
         self.topk, self.supplement, self.decay = topk, supplement, decay
         widths = [fraction * receptive_field(stride) for stride in head.strides]

@@ -36,6 +36,7 @@ from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, 
 from assigners.grid import Grid, inside_range
 from assigners.ops.boxes import giou_loss, ltrb
 from assigners.ops.segments import at, group_sum
+from assigners.parts.bounds import at_least, within
 from assigners.parts.candidates import centers, inside_pairs
 from assigners.parts.class_cost import background_and_own, focal_negative, focal_positive
 from assigners.parts.conflicts import box_rank, keep_smallest
@@ -78,18 +79,10 @@ class SAPD(Assigner):
         normaliser: Literal["protocol", "weights"] = "protocol",
     ) -> None:
         super().__init__()
-        if not 0 < shrink <= 1:
-            raise ValueError(f"shrink is {shrink}; it is a share of the box's sides, above 0 and at most 1")
-        if eta < 0:
-            raise ValueError(f"eta is {eta}; it must be >= 0 (0 = all positives alike)")
-        if levels < 1:
-            raise ValueError(f"levels is {levels}; it must be >= 1")
-        if select_weight < 0:
-            raise ValueError(f"select_weight is {select_weight}; it must be >= 0")
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup is {warmup}; it is a share of training, 0 to 1")
-        if hidden is not None and hidden < 1:
-            raise ValueError(f"hidden is {hidden}; it must be >= 1")
+        within("(0, 1]", shrink=shrink)
+        at_least(0, eta=eta, select_weight=select_weight)
+        at_least(1, levels=levels, hidden=hidden)
+        within("[0, 1]", warmup=warmup)
         self.declares = Declares(normaliser="weights" if normaliser == "weights" else None)
         self.shrink, self.eta, self.levels = shrink, eta, levels
         self.select_weight, self.warmup = select_weight, warmup

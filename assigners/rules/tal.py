@@ -24,7 +24,7 @@ from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, 
 from assigners.grid import Grid
 from assigners.ops.boxes import ltrb
 from assigners.ops.segments import at, smallest, take
-from assigners.parts.bounds import at_least
+from assigners.parts.bounds import at_least, within
 from assigners.parts.candidates import inside_pairs
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -68,10 +68,8 @@ class TAL(Assigner):
     ) -> None:
         super().__init__()
         at_least(1, topk=topk)
-        if alpha < 0 or beta < 0:
-            raise ValueError(f"alpha is {alpha} and beta {beta}; exponents must be >= 0")
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup is {warmup}; it is a share of training, 0 to 1")
+        at_least(0, alpha=alpha, beta=beta)
+        within("[0, 1]", warmup=warmup)
         self.topk, self.alpha, self.beta = topk, alpha, beta
         self.warmup, self.mask_first, self.relative_guard = warmup, mask_first, relative_guard
         self.warmup_assigner = ATSS(head)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from assigners.contract import Assignment, HeadInfo, Needs, Predictions, Step, Targets, Term
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, decode, giou_loss
-from assigners.parts.bounds import at_least
+from assigners.parts.bounds import at_least, within
 from assigners.parts.candidates import box_levels
 from assigners.parts.map_reader import MapReader
 from assigners.parts.roi_features import Extractor
@@ -84,8 +84,7 @@ class IQDet(QualitySampling):
             rejected=rejected, inbox=inbox, label=label,
         )  # fmt: skip
         at_least(1, components=components, hidden=hidden, roi=roi, lattice_side=lattice_side)
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup is {warmup}; it is a share of training, 0 to 1")
+        within("[0, 1]", warmup=warmup)
         if select_by == "loss" and iq_target == "iou":
             raise ValueError("select_by=loss needs iq_target=cls, reg or comb: the loss to select by")
         if select_by == "loss" and (select == "joint" or iq_points != "grid"):
