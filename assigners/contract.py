@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -192,18 +192,18 @@ class Samples:
     all_classes: bool = False
 
     @staticmethod
-    def at_locations(grid: Grid, location: Tensor, gt: Tensor, ok: Tensor) -> Samples:
-        """Hard positives (label and weights 1) at flat grid locations, a row for each; all broadcast to one shape.
+    def at_locations(grid: Grid, location: Tensor, gt: Tensor, ok: Tensor, **columns: Tensor) -> Samples:
+        """Positives at flat grid locations, a row for each; all broadcast to one shape.
 
-        Rows with ``ok`` false are dummies.
+        Rows with ``ok`` false are dummies. The others are hard, label and weights 1, but for `columns`: fields by name,
+        of that shape, which are 0 in dummies.
         """
         location, gt, ok = (t.flatten() for t in torch.broadcast_tensors(torch.where(ok, location, 0), gt, ok))
         level, uv = grid.map_coordinates(location)
         weight = ok.to(uv.dtype)
-        return Samples(
-            gt=gt, level=level, uv=uv, ok=ok, positive=ok, label=weight,
-            class_weight=weight, box_weight=weight, quality_weight=weight, location=location,
-        )  # fmt: skip
+        hard = dict.fromkeys(("label", "class_weight", "box_weight", "quality_weight"), weight)
+        rows: dict[str, Any] = hard | {name: column.flatten() for name, column in columns.items()}
+        return Samples(gt=gt, level=level, uv=uv, ok=ok, positive=ok, location=location, **rows)
 
     @property
     def on_grid(self) -> bool:
@@ -280,7 +280,8 @@ class Assigner(nn.Module, ABC):
     """A label assigner. Parameters of its own live here and reach the optimiser.
 
     A subclass takes `HeadInfo` first and its options as keyword arguments with defaults; the registry fills
-    `options` with all of them, and with the run's record they name the row of the leaderboard.
+    `options` with all of them, and with the run's record they name the row of the leaderboard. For an option out of
+    its range it raises a ValueError that names the range (`assigners.parts.bounds`).
     """
 
     needs: ClassVar[Needs] = Needs()

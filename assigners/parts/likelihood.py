@@ -9,7 +9,6 @@ and gradient together, block by block, where automatic differentiation keeps sev
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,9 +54,8 @@ def likeliest_samples(grid: Grid, targets: Targets, pairs: Pairs, value: Tensor,
     location = group_min(place, pairs.gt, targets.num_boxes, empty=grid.num_locations)
     # Where the detector diverged no value equals the largest.
     ok = held & (location < grid.num_locations)
-    samples = Samples.at_locations(grid, location, targets.index, ok)
-    nothing = torch.zeros_like(samples.label)
-    return replace(samples, class_weight=nothing, box_weight=nothing, quality_weight=nothing)
+    silent = dict.fromkeys(("class_weight", "box_weight", "quality_weight"), grid.points.new_zeros(targets.num_boxes))
+    return Samples.at_locations(grid, location, targets.index, ok, **silent)
 
 
 def match_map(match: Tensor, channel: Tensor, logits: Tensor) -> Tensor:

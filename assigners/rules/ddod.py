@@ -37,7 +37,6 @@ class DDOD(Assigner):
     """ATSS by predictions (registry name ``ddod``).
 
     Args:
-        head: of the detector.
         topk: candidates per box and level, the paper's k.
         alpha: weight of the overlap against the class score, the paper's alpha, 0 to 1.
         box_alpha: the same of an assignment of its own for the box and the quality branch (0.5 in the paper). None: one
@@ -56,16 +55,11 @@ class DDOD(Assigner):
         self.topk, self.alpha, self.box_alpha = topk, alpha, box_alpha
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the detector's predictions at the locations nearest to each box.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the detector's predictions at the locations nearest to each box."""
         predictions = self.required(grid, predictions)
         location, ok = nearest(grid, targets.boxes, self.topk)
-        gt = torch.arange(targets.num_boxes, device=location.device)[:, None]
         cell = grid.cell(targets.image[:, None], location)
-        score, overlap = score_and_overlap(targets, predictions, gt, cell)
+        score, overlap = score_and_overlap(targets, predictions, targets.index[:, None], cell)
 
         def assign(alpha: float) -> Assignment:
             fit = (score.pow(1 - alpha) * overlap.pow(alpha)).float()

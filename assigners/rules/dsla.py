@@ -17,7 +17,6 @@ Departures from the authors' code, each deliberate:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.segments import at, smallest, take
 from assigners.parts.bounds import at_least
@@ -69,7 +68,7 @@ class DSLA(Assigner):
         at_least(1, topk=topk)
         at_least(0, radius=radius, iou_weight=iou_weight)
         self.topk, self.radius, self.iou_weight, self.box_weight = topk, radius, iou_weight, box_weight
-        self.declares = replace(type(self).declares, normaliser="labels" if normaliser == "labels" else None)
+        self.declares = Declares(normaliser="labels" if normaliser == "labels" else None)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by the detector's losses at its candidates."""
@@ -82,9 +81,9 @@ class DSLA(Assigner):
         index, found = smallest(cost, pairs.gt, every, targets.num_boxes, self.topk)
         location = take(pairs.location, index)
         keep = settle(take(cost, index), location, found, k, grid, targets)
-        samples = Samples.at_locations(grid, location, targets.index[:, None], keep)
-        label = torch.where(keep, take(overlap, index), 0).flatten()
-        samples = replace(samples, label=label, box_weight=label if self.box_weight == "iou" else samples.box_weight)
+        label = torch.where(keep, take(overlap, index), 0)
+        weights = {"box_weight": label} if self.box_weight == "iou" else {}
+        samples = Samples.at_locations(grid, location, targets.index[:, None], keep, label=label, **weights)
         return Assignment(samples, negatives(grid, targets))
 
     def _cost(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> tuple[Tensor, Tensor]:

@@ -59,9 +59,6 @@ class DualWeighting(Assigner):
         gamma: the paper's gamma_1, power of the IoU in the negative weight.
         sigma: width of the centre prior G in strides.
         floor: smallest G within the bag.
-
-    Raises:
-        ValueError: for an option out of range.
     """
 
     needs = Needs(predictions=True)

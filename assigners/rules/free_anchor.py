@@ -34,8 +34,6 @@ Departures from the authors' code, each deliberate:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -57,7 +55,6 @@ class FreeAnchor(Assigner):
     """FreeAnchor (registry name ``free_anchor``).
 
     Args:
-        head: of the detector.
         bag: most locations in the bag of a box, the paper's n, tuned by the authors for 9 anchors per location. Boxes
             that hold fewer have them all in theirs; the negative term is divided by n all the same.
         threshold: IoU up to which a predicted box does not match at all, the paper's t.
@@ -85,16 +82,12 @@ class FreeAnchor(Assigner):
         self.bag, self.threshold, self.alpha, self.gamma, self.beta = bag, threshold, alpha, gamma, beta
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Both likelihood terms, with gradient.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Both likelihood terms, with gradient."""
         predictions = self.required(grid, predictions)
         pairs = inside_pairs(grid, targets)
         weight = negatives(grid, targets)
         location, ok = self._bags(grid, targets, pairs)
-        gt = torch.arange(targets.num_boxes, device=location.device).repeat_interleave(location.shape[1])
+        gt = targets.index.repeat_interleave(location.shape[1])
         cell = grid.cell(at(targets.image, gt), location.flatten())
         own, negative = own_and_negative(
             predictions.logits.float().flatten(0, 1), None, self._match(grid, targets, predictions, pairs),
@@ -108,14 +101,11 @@ class FreeAnchor(Assigner):
         count = held.sum().to(log_bag.dtype)
         positive = -self.alpha * torch.where(held, log_bag, 0).sum()
         best = log_x.detach().argmax(dim=1, keepdim=True)
-        samples = Samples.at_locations(
-            grid, location.gather(1, best).squeeze(1), torch.arange(targets.num_boxes, device=held.device), held
-        )
-        nothing = torch.zeros_like(samples.label)
+        silent = dict.fromkeys(("class_weight", "box_weight"), torch.zeros_like(log_bag))
         share = torch.where(ok, (log_weight.detach() - log_weight.detach().logsumexp(1, keepdim=True)).exp(), 0)
         spread = torch.where(held, 1 / share.square().sum(dim=1), 0).sum()
         return Assignment(
-            replace(samples, class_weight=nothing, box_weight=nothing),
+            Samples.at_locations(grid, location.gather(1, best).squeeze(1), targets.index, held, **silent),
             weight,
             losses={
                 "positive_bag": (positive, count),
@@ -146,9 +136,8 @@ class FreeAnchor(Assigner):
     def _match(self, grid: Grid, targets: Targets, predictions: Predictions, pairs: Pairs) -> Tensor:
         """How surely a location is taken by a box of each class, ``[B * R, C]`` in [0, 1]."""
         classes = predictions.logits.shape[-1]
-        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
-        iou = aligned_iou(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, pairs.gt))
+        iou = aligned_iou(at(predictions.boxes.float().flatten(0, 1), pairs.cell), at(targets.boxes, pairs.gt))
         best = group_max(iou, pairs.gt, targets.num_boxes, empty=0.0)
         reach = (best - self.threshold).clamp(min=CERTAIN)
         match = ((iou - self.threshold) / at(reach, pairs.gt)).clamp(0, 1)
-        return match_map(match, cell * classes + at(targets.labels, pairs.gt), predictions.logits)
+        return match_map(match, pairs.cell * classes + at(targets.labels, pairs.gt), predictions.logits)

@@ -34,8 +34,6 @@ Departures, each deliberate:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -53,14 +51,10 @@ class MuSu(Assigner):
     """MuSu (registry name ``musu``).
 
     Args:
-        head: of the detector.
         topk: most locations in the bag of a box.
         share: of the box's largest P that a location of the bag reaches, 0 to 1.
         mutual: share of the other branch in what a branch's samples are ranked by, 0 to 1.
         temperature: ranks over which a weight falls to 1 / e.
-
-    Raises:
-        ValueError: for an option out of its range.
     """
 
     needs = Needs(predictions=True)
@@ -75,24 +69,15 @@ class MuSu(Assigner):
         self.topk, self.share, self.mutual, self.temperature = topk, share, mutual, temperature
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the detector's predictions inside each box.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the detector's predictions inside each box."""
         predictions = self.required(grid, predictions)
         location, score, overlap, ok = self._bags(grid, targets, predictions)
         class_rank = ranks(score.pow(1 - self.mutual) * overlap.pow(self.mutual), ok)
         box_rank = ranks(score.pow(self.mutual) * overlap.pow(1 - self.mutual), ok)
-        class_weight, box_weight = (
-            torch.where(ok, torch.exp(-rank / self.temperature), 0).flatten() for rank in (class_rank, box_rank)
-        )
-
-        gt = torch.arange(targets.num_boxes, device=location.device)[:, None].expand_as(location)
-        samples = Samples.at_locations(grid, location.flatten(), gt.flatten(), ok.flatten())
+        label, box_weight = (torch.where(ok, torch.exp(-rank / self.temperature), 0) for rank in (class_rank, box_rank))
         both = (ok & (class_rank == 0) & (box_rank == 0)).sum()
         return Assignment(
-            replace(samples, label=class_weight, box_weight=box_weight),
+            Samples.at_locations(grid, location, targets.index[:, None], ok, label=label, box_weight=box_weight),
             negatives(grid, targets),
             statistics={"agreement": (both, ok.any(dim=1).sum())},
         )
@@ -100,8 +85,7 @@ class MuSu(Assigner):
     def _bags(self, grid: Grid, targets: Targets, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Locations, scores, overlaps and existence ``[G, topk]`` of the bags, without those that others keep."""
         pairs = inside_pairs(grid, targets)
-        cell = grid.cell(at(targets.image, pairs.gt), pairs.location)
-        score, overlap = score_and_overlap(targets, predictions, pairs.gt, cell)
+        score, overlap = score_and_overlap(targets, predictions, pairs.gt, pairs.cell)
         joint = (score * overlap).float()
         offset = at(grid.points, pairs.location) - at(centers(targets.boxes), pairs.gt)
         key = torch.where(joint > 0, -joint, offset.square().sum(dim=-1))  # without any P the distance is the key

@@ -37,8 +37,6 @@ certain positive.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -56,16 +54,12 @@ class O2F(Assigner):
     """O2F (registry name ``o2f``).
 
     Args:
-        head: of the detector.
         topk: most locations of a box, its certain positive among them; 1 has none that are ambiguous.
         start, end: the paper's T as training begins and ends, the largest positive degree of an ambiguous location.
         weight: of ambiguous locations in the class loss.
         alpha: weight of the overlap against the class score in Q, as in POTO.
         radius: half side of the sampling square in strides.
         nms: evaluate with the protocol's NMS. The paper's detector does without.
-
-    Raises:
-        ValueError: for an option out of its range.
     """
 
     needs = Needs(predictions=True)
@@ -94,36 +88,28 @@ class O2F(Assigner):
         self.declares = Declares(nms=nms)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by the detector's predictions near the centre of each box.
-
-        Raises:
-            ValueError: without predictions.
-        """
+        """Assign by the detector's predictions near the centre of each box."""
         predictions = self.required(grid, predictions)
         location, ok = near_center(grid, targets.boxes, self.radius)
         offset = (at(grid.points, location) - centers(targets.boxes)[:, None]).square().sum(dim=-1)
         nearest = torch.sort(offset, dim=1, stable=True).indices  # an order in which equal Q stay
         location, ok = location.gather(1, nearest), ok.gather(1, nearest)
-        gt = torch.arange(targets.num_boxes, device=location.device)[:, None].expand_as(location)
         # Of a window of 80 cells few lie in the box: let the others read one and the same place, which is cheap.
         cell = torch.where(ok, grid.cell(targets.image[:, None], location), 0)
-        score, overlap = score_and_overlap(targets, predictions, gt, cell)
+        score, overlap = score_and_overlap(targets, predictions, targets.index[:, None], cell)
         quality = (score.pow(1 - self.alpha) * overlap.pow(self.alpha)).float()
 
         index, found = cheapest(-quality, ok, self.topk)
-        gt, location = gt[:, : index.shape[1]], location.gather(1, index)
-        score, quality = score.gather(1, index), quality.gather(1, index)
+        location, score, quality = (each.gather(1, index) for each in (location, score, quality))
         first = torch.arange(index.shape[1], device=index.device) == 0
         own = settle(-quality, location, found & (first | (quality > 0)), self.topk, grid, targets)
         certain = own & (own.cumsum(dim=1) == 1)
         ambiguous = own & ~certain
         degree = self.degree(step.progress) * relative(score, ambiguous)
-
-        samples = Samples.at_locations(grid, location.flatten(), gt.flatten(), own.flatten())
-        label = torch.where(certain, 1.0, degree).to(samples.label.dtype)
+        label = torch.where(certain, 1.0, degree).float()
         weight = certain.to(label.dtype) + self.weight * ambiguous.to(label.dtype)
         return Assignment(
-            replace(samples, label=label.flatten(), class_weight=weight.flatten()),
+            Samples.at_locations(grid, location, targets.index[:, None], own, label=label, class_weight=weight),
             negatives(grid, targets),
             statistics={
                 "ambiguous_per_box": (ambiguous.sum(), label.new_full((), float(targets.num_boxes))),

@@ -51,9 +51,6 @@ class OTA(Assigner):
         iou_weight: of -ln IoU in the cost, the paper's alpha.
         regularisation: of the plan's entropy, in units of the cost, the paper's gamma.
         iterations: of Sinkhorn, the paper's T.
-
-    Raises:
-        ValueError: for an option outside its range.
     """
 
     needs = Needs(predictions=True)

@@ -14,13 +14,11 @@ Departures from the authors' code, each deliberate:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
 from assigners.ops.host_shortcuts import worth_keeping
@@ -56,7 +54,7 @@ class PAA(Assigner):
         at_least(1, topk=topk)
         within("[0, 1]", iou=iou)
         self.topk, self.iou = topk, iou
-        self.declares = replace(type(self).declares, score_voting=score_voting)
+        self.declares = Declares(score_voting=score_voting)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by the detector's losses at its candidates."""

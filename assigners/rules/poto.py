@@ -40,9 +40,6 @@ class POTO(Assigner):
         radius: half side of the sampling square in strides.
         rounds: how often a box that lost its location to another box tries again, the first time included.
         nms: evaluate with the protocol's NMS. The paper's detector does without.
-
-    Raises:
-        ValueError: for a value out of its range.
     """
 
     needs = Needs(predictions=True)

@@ -50,7 +50,6 @@ class SAPD(Assigner):
     """SAPD (registry name ``sapd``).
 
     Args:
-        head: of the detector.
         shrink: the paper's epsilon, side of the positive region in sides of the box.
         eta: the paper's eta, power of the centrality within a level.
         levels: the paper's k, how many levels keep their weight.
@@ -59,9 +58,6 @@ class SAPD(Assigner):
         hidden: channels of the network (256 in the paper). None: as many as an FPN map has.
         normaliser: what divides the class loss: the ``protocol``'s choice, or the sum of the positives' ``weights`` as
             in the paper.
-
-    Raises:
-        ValueError: for an option out of range.
     """
 
     needs = Needs(predictions=True, features=True)
@@ -89,11 +85,7 @@ class SAPD(Assigner):
         self.network = FeatureSelection(head.channels, len(head.strides), hidden or head.channels)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
-        """Assign by geometry, weighted by the network's choice of levels.
-
-        Raises:
-            ValueError: without predictions or features.
-        """
+        """Assign by geometry, weighted by the network's choice of levels."""
         predictions = self.required(grid, predictions)
         gt, location, ok = self._covered(grid, targets)
         loss = _level_loss(grid, targets, predictions, gt, location, ok)

@@ -18,7 +18,6 @@ Departures from the authors' code, each deliberate:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -89,10 +88,8 @@ class SimOTA(Assigner):
         index, found = cheapest(cost, ok, self.topk)
         location = location.gather(1, index)
         keep = settle(cost.gather(1, index), location, found, dynamic_k(overlap, ok, self.topk), grid, targets)
-        samples = Samples.at_locations(grid, location, gt, keep)
-        if self.label == "iou":
-            samples = replace(samples, label=torch.where(keep, overlap.gather(1, index), 0).flatten())
-        return Assignment(samples, negatives(grid, targets))
+        soft = {"label": torch.where(keep, overlap.gather(1, index), 0)} if self.label == "iou" else {}
+        return Assignment(Samples.at_locations(grid, location, gt, keep, **soft), negatives(grid, targets))
 
     def _class_cost(self, predictions: Predictions, cell: Tensor, labels: Tensor) -> Tensor:
         """Binary cross-entropy of all classes at cells ``[G, K]`` with the box's own as target ``[G, K]``."""

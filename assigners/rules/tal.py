@@ -15,8 +15,6 @@ Their class loss, divided by the sum of the labels instead of the number of posi
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -47,9 +45,6 @@ class TAL(Assigner):
         relative_guard: let the best positive's label be exactly its box's largest overlap. The authors add 1e-7 to
             what t is divided by, which shrinks the labels of boxes whose t are as small.
         normalise_labels: divide the class loss by the sum of the labels, as the authors do.
-
-    Raises:
-        ValueError: for a value out of its range.
     """
 
     needs = Needs(predictions=True)
@@ -87,9 +82,9 @@ class TAL(Assigner):
 
         largest = torch.where(ok, t, 0).amax(dim=1, keepdim=True)
         share = t / largest.clamp(min=torch.finfo(t.dtype).tiny) if self.relative_guard else t / (largest + GUARD)
-        label = torch.where(ok, share * torch.where(ok, overlap, 0).amax(dim=1, keepdim=True), 0).float().flatten()
-        samples = Samples.at_locations(grid, location, gt, ok)
-        return Assignment(replace(samples, label=label, box_weight=label), negatives(grid, targets))
+        label = torch.where(ok, share * torch.where(ok, overlap, 0).amax(dim=1, keepdim=True), 0).float()
+        samples = Samples.at_locations(grid, location, gt, ok, label=label, box_weight=label)
+        return Assignment(samples, negatives(grid, targets))
 
     def _alignment(self, targets: Targets, predictions: Predictions, gt: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """t and overlap of pairs, in float64."""
