@@ -7,6 +7,7 @@ Built-in names live in `_BUILTIN`. Other packages add theirs through the entry-p
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,66 +35,43 @@ class CatalogueEntry:
     cite: str = ""  # key in papers.bib
 
 
-# fmt: off
+def _rule(target: str, title: str, paper: str, cite: str, name: str = "") -> CatalogueEntry:
+    """A rule of this package, named after its module unless `name` is given; the year is that of the key `cite`."""
+    name = name or target.partition(":")[0].rpartition(".")[2]
+    return CatalogueEntry(name, title, paper, int(re.findall(r"\d{4}", cite)[0]), f"assigners.rules.{target}", cite)
+
+
+_IQDET = ("Ma et al., CVPR", "ma2021iqdet")
 _BUILTIN = (
-    CatalogueEntry("center", "FCOS, center sampling or whole box", "Tian et al., ICCV", 2019,
-          "assigners.rules.center:CenterSampling", "tian2019fcos"),
-    CatalogueEntry("atss", "Adaptive training sample selection", "Zhang et al., CVPR", 2020,
-          "assigners.rules.atss:ATSS", "zhang2020atss"),
-    CatalogueEntry("paa", "Probabilistic anchor assignment", "Kim and Lee, ECCV", 2020,
-          "assigners.rules.paa:PAA", "kim2020paa"),
-    CatalogueEntry("iqdet", "Instance-wise quality distribution sampling", "Ma et al., CVPR", 2021,
-          "assigners.rules.iqdet.iqdet:IQDet", "ma2021iqdet"),
-    CatalogueEntry("qd", "IQDet, draws rounded to the grid", "Ma et al., CVPR", 2021,
-          "assigners.rules.iqdet.grid_variants:QuantisedDistribution", "ma2021iqdet"),
-    CatalogueEntry("uniform", "IQDet, uniform draws on the grid", "Ma et al., CVPR", 2021,
-          "assigners.rules.iqdet.grid_variants:UniformSampling", "ma2021iqdet"),
-    CatalogueEntry("uniform_center", "Float draws, center square", "Ma et al., CVPR", 2021,
-          "assigners.rules.iqdet.fixed_variants:UniformCenter", "ma2021iqdet"),
-    CatalogueEntry("fixed_qd", "IQDet, nothing learned", "Ma et al., CVPR", 2021,
-          "assigners.rules.iqdet.fixed_variants:FixedQuality", "ma2021iqdet"),
-    CatalogueEntry("max_iou", "Max-IoU thresholds on one anchor", "Lin et al., ICCV", 2017,
-          "assigners.rules.max_iou:MaxIoU", "lin2017focal"),
-    CatalogueEntry("foveabox", "Middle of the box, levels by its size", "Kong et al., TIP", 2020,
-          "assigners.rules.foveabox:FoveaBox", "kong2020foveabox"),
-    CatalogueEntry("centernet", "Box centre, Gaussian-weighted negatives", "Zhou et al., arXiv", 2019,
-          "assigners.rules.centernet:CenterNet", "zhou2019objects"),
-    CatalogueEntry("poto", "Prediction-aware one-to-one assignment", "Wang et al., CVPR", 2021,
-          "assigners.rules.poto:POTO", "wang2021defcn"),
-    CatalogueEntry("tal", "Task alignment learning (TOOD)", "Feng et al., ICCV", 2021,
-          "assigners.rules.tal:TAL", "feng2021tood"),
-    CatalogueEntry("ddod", "ATSS by predictions (DDOD)", "Chen et al., ACM MM", 2021,
-          "assigners.rules.ddod:DDOD", "chen2021ddod"),
-    CatalogueEntry("sim_ota", "Simplified optimal transport, dynamic k", "Ge et al., arXiv", 2021,
-          "assigners.rules.sim_ota:SimOTA", "ge2021yolox"),
-    CatalogueEntry("dsla", "Dynamic soft label assignment (RTMDet)", "Lyu et al., arXiv", 2022,
-          "assigners.rules.dsla:DSLA", "lyu2022rtmdet"),
-    CatalogueEntry("sapd", "Soft anchor points, soft-selected levels", "Zhu et al., ECCV", 2020,
-          "assigners.rules.sapd:SAPD", "zhu2020sapd"),
-    CatalogueEntry("free_anchor", "FreeAnchor, likelihood of bags", "Zhang et al., NeurIPS", 2019,
-          "assigners.rules.free_anchor:FreeAnchor", "zhang2019freeanchor"),
-    CatalogueEntry("auto_assign", "AutoAssign, learnt weights in the box", "Zhu et al., arXiv", 2020,
-          "assigners.rules.auto_assign:AutoAssign", "zhu2020autoassign"),
-    CatalogueEntry("mdod", "Mixture density of boxes, no matching", "Yoo et al., ICCV", 2021,
-          "assigners.rules.mdod:MDOD", "yoo2021mdod"),
-    CatalogueEntry("ota", "Optimal transport assignment", "Ge et al., CVPR", 2021,
-          "assigners.rules.ota:OTA", "ge2021ota"),
-    CatalogueEntry("lla", "Loss-aware label assignment", "Ge et al., Neurocomputing", 2021,
-          "assigners.rules.lla:LLA", "ge2021lla"),
-    CatalogueEntry("dw", "Dual weighting", "Li et al., CVPR", 2022,
-          "assigners.rules.dw:DualWeighting", "li2022dw"),
-    CatalogueEntry("rfla", "Gaussian receptive fields", "Xu et al., ECCV", 2022,
-          "assigners.rules.rfla:RFLA", "xu2022rfla"),
-    CatalogueEntry("guided", "Guided anchoring's location targets", "Wang et al., CVPR", 2019,
-          "assigners.rules.guided:Guided", "wang2019guided"),
-    CatalogueEntry("cascade", "Rising IoU thresholds on predicted boxes", "Cai and Vasconcelos, CVPR", 2018,
-          "assigners.rules.cascade:Cascade", "cai2018cascade"),
-    CatalogueEntry("o2f", "One-to-few, ambiguous neighbours", "Li et al., CVPR", 2023,
-          "assigners.rules.o2f:O2F", "li2023o2f"),
-    CatalogueEntry("musu", "Mutual supervision of the two branches", "Gao et al., ICCV", 2021,
-          "assigners.rules.musu:MuSu", "gao2021musu"),
+    _rule("center:CenterSampling", "FCOS, center sampling or whole box", "Tian et al., ICCV", "tian2019fcos"),
+    _rule("atss:ATSS", "Adaptive training sample selection", "Zhang et al., CVPR", "zhang2020atss"),
+    _rule("paa:PAA", "Probabilistic anchor assignment", "Kim and Lee, ECCV", "kim2020paa"),
+    _rule("iqdet.iqdet:IQDet", "Instance-wise quality distribution sampling", *_IQDET),
+    _rule("iqdet.grid_variants:QuantisedDistribution", "IQDet, draws rounded to the grid", *_IQDET, name="qd"),
+    _rule("iqdet.grid_variants:UniformSampling", "IQDet, uniform draws on the grid", *_IQDET, name="uniform"),
+    _rule("iqdet.fixed_variants:UniformCenter", "Float draws, center square", *_IQDET, name="uniform_center"),
+    _rule("iqdet.fixed_variants:FixedQuality", "IQDet, nothing learned", *_IQDET, name="fixed_qd"),
+    _rule("max_iou:MaxIoU", "Max-IoU thresholds on one anchor", "Lin et al., ICCV", "lin2017focal"),
+    _rule("foveabox:FoveaBox", "Middle of the box, levels by its size", "Kong et al., TIP", "kong2020foveabox"),
+    _rule("centernet:CenterNet", "Box centre, Gaussian-weighted negatives", "Zhou et al., arXiv", "zhou2019objects"),
+    _rule("poto:POTO", "Prediction-aware one-to-one assignment", "Wang et al., CVPR", "wang2021defcn"),
+    _rule("tal:TAL", "Task alignment learning (TOOD)", "Feng et al., ICCV", "feng2021tood"),
+    _rule("ddod:DDOD", "ATSS by predictions (DDOD)", "Chen et al., ACM MM", "chen2021ddod"),
+    _rule("sim_ota:SimOTA", "Simplified optimal transport, dynamic k", "Ge et al., arXiv", "ge2021yolox"),
+    _rule("dsla:DSLA", "Dynamic soft label assignment (RTMDet)", "Lyu et al., arXiv", "lyu2022rtmdet"),
+    _rule("sapd:SAPD", "Soft anchor points, soft-selected levels", "Zhu et al., ECCV", "zhu2020sapd"),
+    _rule("free_anchor:FreeAnchor", "FreeAnchor, likelihood of bags", "Zhang et al., NeurIPS", "zhang2019freeanchor"),
+    _rule("auto_assign:AutoAssign", "AutoAssign, learnt weights in the box", "Zhu et al., arXiv", "zhu2020autoassign"),
+    _rule("mdod:MDOD", "Mixture density of boxes, no matching", "Yoo et al., ICCV", "yoo2021mdod"),
+    _rule("ota:OTA", "Optimal transport assignment", "Ge et al., CVPR", "ge2021ota"),
+    _rule("lla:LLA", "Loss-aware label assignment", "Ge et al., Neurocomputing", "ge2021lla"),
+    _rule("dw:DualWeighting", "Dual weighting", "Li et al., CVPR", "li2022dw"),
+    _rule("rfla:RFLA", "Gaussian receptive fields", "Xu et al., ECCV", "xu2022rfla"),
+    _rule("guided:Guided", "Guided anchoring's location targets", "Wang et al., CVPR", "wang2019guided"),
+    _rule("cascade:Cascade", "Rising IoU thresholds on predicted boxes", "Cai and Vasconcelos, CVPR", "cai2018cascade"),
+    _rule("o2f:O2F", "One-to-few, ambiguous neighbours", "Li et al., CVPR", "li2023o2f"),
+    _rule("musu:MuSu", "Mutual supervision of the two branches", "Gao et al., ICCV", "gao2021musu"),
 )
-# fmt: on
 
 
 # Options that every assigner has beside its own (`assigners.samplers.negatives`).
