@@ -120,18 +120,16 @@ def cached_grid(
     return Grid.build(shapes, strides, offset=offset, device=device)
 
 
-def inside_range(
-    boxes: Tensor, strides: Sequence[int], shapes: Sequence[tuple[int, int]], offset: float
-) -> tuple[Tensor, Tensor]:
-    """The rectangle of cells whose points lie strictly inside each box, per level.
+def inside_range(grid: Grid, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """The rectangle of cells whose points lie strictly inside each box, per level; on the device of the boxes.
 
     Returns:
         first, last: ``[G, L, 2]`` int64 (column, row), half-open; empty where ``last <= first``.
     """
-    step = torch.tensor(strides, dtype=boxes.dtype, device=boxes.device)[:, None]
-    limit = torch.tensor([(w, h) for h, w in shapes], device=boxes.device)
-    low = boxes[:, None, :2] / step - offset
-    high = boxes[:, None, 2:] / step - offset
+    step = torch.tensor(grid.strides, dtype=boxes.dtype, device=boxes.device)[:, None]
+    limit = torch.tensor([(w, h) for h, w in grid.shapes], device=boxes.device)
+    low = boxes[:, None, :2] / step - grid.offset
+    high = boxes[:, None, 2:] / step - grid.offset
     first = (low.floor().long() + 1).clamp(min=0)  # the smallest integer strictly above `low`
     last = torch.minimum(high.ceil().long(), limit)  # one past the largest integer strictly below `high`
     return first, torch.maximum(last, first)
@@ -142,14 +140,14 @@ def count_inside(grid: Grid, boxes: Tensor) -> tuple[int, int]:
 
     A box without a location inside counts as one level, its finest.
     """
-    first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
+    first, last = inside_range(grid, boxes)
     inside = (last - first).prod(dim=-1)  # [G, L]
     return int(inside.sum()), int((inside > 0).sum(dim=1).clamp(min=1).sum())
 
 
 def coverage(grid: Grid, boxes: Tensor, image: Tensor, num_images: int) -> Tensor:
     """How many of the boxes ``[n, 4]`` (of images ``[n]``) hold each location strictly inside: ``[B, R]`` int32."""
-    return cells_covered(grid, *inside_range(boxes, grid.strides, grid.shapes, grid.offset), image, num_images)
+    return cells_covered(grid, *inside_range(grid, boxes), image, num_images)
 
 
 def cells_covered(grid: Grid, first: Tensor, last: Tensor, image: Tensor, num_images: int) -> Tensor:

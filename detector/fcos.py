@@ -37,9 +37,6 @@ class FCOS(nn.Module):
         loss, inference: settings.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
     def __init__(
         self,
         num_classes: int,
@@ -67,8 +64,10 @@ class FCOS(nn.Module):
         self.head_info = HeadInfo(num_classes=num_classes, channels=channels, strides=STRIDES)
         self.point_offset = point_offset
         # On the device, so that no step copies them there; a setting and nothing learnt, so in no state dict.
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.pixel_mean, self.pixel_std = (
+            nn.Buffer(torch.tensor(each, dtype=torch.float32).view(3, 1, 1), persistent=False)
+            for each in (pixel_mean, pixel_std)
+        )
         self._shared = loss or LossSettings(), inference or InferenceSettings()
         self.loss_settings, self.inference = self._shared
         self.assigner: Assigner | None = None

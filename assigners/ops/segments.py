@@ -26,12 +26,13 @@ def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
     return group, torch.arange(total, device=counts.device) - at(counts.cumsum(0) - counts, group)
 
 
-def smallest(key: Tensor, group: Tensor, ok: Tensor, groups: int, count: int) -> tuple[Tensor, Tensor]:
+def smallest(key: Tensor, group: Tensor, groups: int, count: int, *, ok: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The rows with the `count` smallest keys of each group, ascending, ties going to the earlier row.
 
     Args:
         key: ``[P]`` float32, finite or infinite; -0 and 0 tie.
-        group: ``[P]`` int64 below `groups`; only rows with `ok` ``[P]`` take part.
+        group: ``[P]`` int64 below `groups`.
+        ok: ``[P]`` rows that take part; all of them where absent.
 
     Returns:
         ``[groups, count]`` index into the list, P where a group has no such row, and whether it has one; read values
@@ -41,7 +42,7 @@ def smallest(key: Tensor, group: Tensor, ok: Tensor, groups: int, count: int) ->
     # ascend with it once those of negative numbers are flipped.
     bits = (key.detach() + 0.0).view(torch.int32).long()
     bits = (bits ^ ((bits >> 31) & 0x7FFFFFFF)) + 2**31
-    group = torch.where(ok, group, groups)
+    group = group if ok is None else torch.where(ok, group, groups)
     order = torch.sort((group << 32) + bits, stable=True).indices
     group = at(group, order)
     size = torch.zeros(groups + 1, dtype=torch.long, device=group.device).index_add(0, group, torch.ones_like(group))

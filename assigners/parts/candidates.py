@@ -114,7 +114,7 @@ class Pairs:
 
 def inside_pairs(grid: Grid, targets: Targets) -> Pairs:
     """The flat pair list; its length was counted on the host, so nothing synchronises."""
-    first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
+    first, last = inside_range(grid, targets.boxes)
     size = last - first  # [G, L, 2]
     row_of, within = ragged(size.prod(dim=-1).flatten(), targets.num_pairs)  # [P] index into (box, level)
     level = row_of % grid.num_levels
@@ -130,7 +130,7 @@ def box_levels(grid: Grid, targets: Targets) -> Tensor:
 
     The finest level of a box that has none is among them.
     """
-    first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
+    first, last = inside_range(grid, targets.boxes)
     held = (last - first).amin(dim=-1) > 0  # [G, L]
     held[:, 0] |= ~held.any(dim=1)
     index = torch.arange(held.numel(), device=held.device)

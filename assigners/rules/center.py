@@ -12,7 +12,7 @@ Departures from the authors' code, each deliberate:
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
@@ -41,10 +41,8 @@ class CenterSampling(Assigner):
         at_least(0, radius=radius)
         self.radius = radius
         low = [-1.0, *(FIRST_END * 2**level for level in range(len(head.strides) - 1))]
-        self.register_buffer("low", torch.tensor(low), persistent=False)
-        self.register_buffer("high", torch.tensor([*low[1:], float("inf")]), persistent=False)
-        self.low: Tensor
-        self.high: Tensor
+        self.low = nn.Buffer(torch.tensor(low), persistent=False)
+        self.high = nn.Buffer(torch.tensor([*low[1:], torch.inf]), persistent=False)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""

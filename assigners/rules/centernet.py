@@ -23,7 +23,7 @@ Departures from the authors' code, each deliberate:
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
@@ -57,10 +57,8 @@ class CenterNet(Assigner):
         self.num_classes, self.beta, self.min_radius = head.num_classes, beta, min_radius
         self.delta = (1 - min_overlap) / (1 + min_overlap)
         low, high = ([ends * stride for stride in head.strides] for ends in (SMALLEST, LARGEST))
-        self.register_buffer("low", torch.tensor([0.0, *low[1:]]), persistent=False)
-        self.register_buffer("high", torch.tensor([*high[:-1], torch.inf]), persistent=False)
-        self.low: Tensor
-        self.high: Tensor
+        self.low = nn.Buffer(torch.tensor([0.0, *low[1:]]), persistent=False)
+        self.high = nn.Buffer(torch.tensor([*high[:-1], torch.inf]), persistent=False)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""

@@ -18,7 +18,7 @@ from itertools import compress
 from math import ceil
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, inside_range
@@ -48,10 +48,8 @@ class FoveaBox(Assigner):
         at_least(1, eta=eta)
         self.sigma, self.eta = sigma, eta
         edges = [BASIC_EDGE * stride for stride in head.strides]
-        self.register_buffer("low", torch.tensor([0.0, *(edge / eta for edge in edges[1:])]), persistent=False)
-        self.register_buffer("high", torch.tensor([*(edge * eta for edge in edges[:-1]), torch.inf]), persistent=False)
-        self.low: Tensor
-        self.high: Tensor
+        self.low = nn.Buffer(torch.tensor([0.0, *(edge / eta for edge in edges[1:])]), persistent=False)
+        self.high = nn.Buffer(torch.tensor([*(edge * eta for edge in edges[:-1]), torch.inf]), persistent=False)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
@@ -65,7 +63,7 @@ class FoveaBox(Assigner):
 
     def _foveas(self, grid: Grid, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Rectangles of the cells in each box's fovea, ends included, ``[G, L, 2]`` half-open; empty off its scale."""
-        first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
+        first, last = inside_range(grid, boxes)
         side = boxes[:, 2:] - boxes[:, :2]
         edge = side.prod(dim=1, keepdim=True).sqrt()
         in_scale = (edge >= self.low) & (edge <= self.high)

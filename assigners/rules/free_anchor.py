@@ -118,8 +118,7 @@ class FreeAnchor(Assigner):
         """Location and existence of the `bag` best anchors of each box, ``[G, bag]``."""
         anchors = square_anchors(at(grid.points, pairs.location), at(grid.stride, pairs.location))
         iou = aligned_iou(anchors, at(targets.boxes, pairs.gt))
-        everything = torch.ones_like(pairs.gt, dtype=torch.bool)
-        index, ok = smallest(-iou, pairs.gt, everything, targets.num_boxes, self.bag)
+        index, ok = smallest(-iou, pairs.gt, targets.num_boxes, self.bag)
         return take(pairs.location, index), ok
 
     def _likelihood(

@@ -37,7 +37,7 @@ from itertools import pairwise
 from math import ceil
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, cells_covered, inside_range
@@ -68,14 +68,13 @@ class Guided(Assigner):
         self.center, self.ignore, self.neighbours = center, ignore, neighbours
         # Halfway between two anchors by ratio: the area is the product of their sides.
         ends = [ANCHOR**2 * fine * coarse for fine, coarse in pairwise(head.strides)]
-        self.register_buffer("ends", torch.tensor(ends), persistent=False)
-        self.ends: Tensor
+        self.ends = nn.Buffer(torch.tensor(ends), persistent=False)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
         apart = self._levels_apart(grid, targets.boxes)
         first, last = region(grid, targets.boxes, self.center)
-        inside = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
+        inside = inside_range(grid, targets.boxes)
         first, last = torch.maximum(first, inside[0]), torch.minimum(last, inside[1])
         length = min(targets.num_pairs, targets.num_boxes * self._most_cells(grid))
         gt, location, ok = rectangle_cells(grid, first, torch.where(apart == 0, last, first), length)

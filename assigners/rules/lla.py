@@ -55,8 +55,7 @@ class LLA(Assigner):
         predictions = self.required(grid, predictions)
         pairs = inside_pairs(grid, targets)
         cost = self._cost(targets, predictions, pairs.gt, pairs.cell)
-        every = torch.ones_like(cost, dtype=torch.bool)
-        index, found = smallest(cost, pairs.gt, every, targets.num_boxes, self.topk)  # [G, topk], ties by location
+        index, found = smallest(cost, pairs.gt, targets.num_boxes, self.topk)  # [G, topk], ties by location
         location = take(pairs.location, index)
         keep = settle(take(cost, index), location, found, self.topk, grid, targets)
         return Assignment(Samples.at_locations(grid, location, targets.index[:, None], keep), negatives(grid, targets))

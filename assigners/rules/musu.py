@@ -89,7 +89,7 @@ class MuSu(Assigner):
         joint = (score * overlap).float()
         offset = at(grid.points, pairs.location) - at(centers(targets.boxes), pairs.gt)
         key = torch.where(joint > 0, -joint, offset.square().sum(dim=-1))  # without any P the distance is the key
-        index, ok = smallest(key, pairs.gt, torch.ones_like(joint, dtype=torch.bool), targets.num_boxes, self.topk)
+        index, ok = smallest(key, pairs.gt, targets.num_boxes, self.topk)
         location, key, joint = take(pairs.location, index), take(key, index), take(joint, index)
         ok = ok & (joint >= self.share * joint.amax(dim=1, keepdim=True))
         ok = settle(key, location, ok, self.topk, grid, targets)

@@ -93,7 +93,7 @@ class PAA(Assigner):
         """The `topk` smallest scores of each box and level: location, score and existence, each ``[G, L * topk]``."""
         groups = targets.num_boxes * grid.num_levels
         location = cell % grid.num_locations
-        index, found = smallest(score, gt * grid.num_levels + at(grid.level, location), ok, groups, self.topk)
+        index, found = smallest(score, gt * grid.num_levels + at(grid.level, location), groups, self.topk, ok=ok)
         per_box = (targets.num_boxes, grid.num_levels * self.topk)
         return take(location, index).view(per_box), take(score, index).view(per_box), found.view(per_box)
 

@@ -21,7 +21,7 @@ Departures from the authors' code, each deliberate:
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, inside_range
@@ -57,8 +57,7 @@ class RFLA(Assigner):
         above_zero(fraction=fraction)
         self.topk, self.supplement, self.decay = topk, supplement, decay
         widths = [fraction * receptive_field(stride) for stride in head.strides]
-        self.register_buffer("widths", torch.tensor(widths), persistent=False)
-        self.widths: Tensor
+        self.widths = nn.Buffer(torch.tensor(widths), persistent=False)
 
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
@@ -82,7 +81,7 @@ class RFLA(Assigner):
         k nearest columns and the k nearest rows, whatever the shape of the box.
         """
         side = max(self.topk, self.supplement)
-        first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)  # [G, L, 2]
+        first, last = inside_range(grid, targets.boxes)  # [G, L, 2]
         start = torch.minimum((map_centers(grid, targets.boxes) - side / 2).ceil().long(), last - side).clamp(min=0)
         start = torch.maximum(start, first)
         step = torch.arange(side, device=start.device)

@@ -120,7 +120,7 @@ class SAPD(Assigner):
 
     def _covered(self, grid: Grid, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
         """Box, location and membership of the pairs inside boxes ``[P]``: cells that the shrunk box covers."""
-        first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
+        first, last = inside_range(grid, targets.boxes)
         # The cell of a point reaches half a stride around it. Edges are taken from the centre's cell, in float64, so
         # that they come out alike wherever the box lies.
         middle = centers(targets.boxes)[:, None].double() / grid.level_stride[:, None] - grid.offset + 0.5

@@ -95,7 +95,7 @@ class TAL(Assigner):
         """The best locations inside each box, and whether it has so many: ``[G, topk]``."""
         pairs = inside_pairs(grid, targets)
         t, _ = self._alignment(targets, predictions, pairs.gt, pairs.cell)
-        index, ok = smallest(-t.float(), pairs.gt, t > 0, targets.num_boxes, self.topk)
+        index, ok = smallest(-t.float(), pairs.gt, targets.num_boxes, self.topk, ok=t > 0)
         return take(pairs.location, index), ok
 
     def _anywhere(self, grid: Grid, targets: Targets, predictions: Predictions) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class TAL(Assigner):
             gt, location = boxes.repeat_interleave(len(everywhere)), everywhere.repeat(len(boxes))
             t, _ = self._alignment(targets, predictions, gt, grid.cell(at(targets.image, gt), location))
             group = torch.arange(len(boxes), device=gt.device).repeat_interleave(len(everywhere))
-            index, ok = smallest(-t.float(), group, t > 0, len(boxes), self.topk)
+            index, ok = smallest(-t.float(), group, len(boxes), self.topk, ok=t > 0)
             best = take(location, index)
             parts.append((best, ok & (ltrb(grid.points[best], targets.boxes[boxes, None]).amin(dim=-1) > 0)))
         return torch.cat([location for location, _ in parts]), torch.cat([ok for _, ok in parts])

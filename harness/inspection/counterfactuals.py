@@ -67,7 +67,7 @@ def explain(model: FCOS, view: View, step: Step, drawn: ImageAssignment, row: in
     if status != "assigned":
         return _never_assigned(view, row, status)
     position, grid = view.rows.index(row), view.grid
-    first, last = inside_range(view.targets.boxes[position][None], grid.strides, grid.shapes, grid.offset)
+    first, last = inside_range(grid, view.targets.boxes[position][None])
     inside = (last - first).clamp(min=0).prod(dim=-1)[0].tolist()
     lonely = assign(model, view, step, [position])
     now, alone = (each.per_level(position, grid.num_levels) for each in (drawn, lonely))

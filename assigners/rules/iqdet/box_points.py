@@ -92,7 +92,7 @@ def lattice(grid: Grid, targets: Targets, side: int, step: Step) -> BoxPoints:
     Where a box holds more columns (rows) than `side`, a regular subset with a random phase stands for them, so that
     every point is equally likely and the shape stays fixed.
     """
-    first, last = inside_range(targets.boxes, grid.strides, grid.shapes, grid.offset)
+    first, last = inside_range(grid, targets.boxes)
     size = (last - first)[:, :, None]  # [N, L, 1, 2] (columns, rows)
     tick = torch.arange(side, device=size.device)[:, None]  # [side, 1]
     phase = box_noise(step, PHASE_STREAM, targets, grid.num_levels, 1, 2)
@@ -131,7 +131,7 @@ def usable_levels(grid: Grid, targets: Targets, gate: LevelGate) -> Tensor:
     if gate == "none":
         return torch.ones(boxes.shape[0], grid.num_levels, dtype=torch.bool, device=boxes.device)
     if gate in ("contains_grid", "contains_cell"):
-        first, last = inside_range(boxes, grid.strides, grid.shapes, grid.offset)
+        first, last = inside_range(grid, boxes)
         held = (last - first).amin(dim=-1)  # [N, L] grid points along the shorter side
         usable = held >= 1
         if gate == "contains_cell":
