@@ -24,15 +24,7 @@ if TYPE_CHECKING:
     from assigners.parts.negatives import negatives_outside_ignore
 
 # The contract needs torch; the registry must answer without it. What a plugin builds on is here, wherever it lies.
-_LAZY = {
-    **dict.fromkeys(
-        ("Assigner", "Assignment", "Declares", "HeadInfo", "Needs", "Predictions", "Samples", "Step", "Targets"),
-        "assigners.contract",
-    ),
-    **dict.fromkeys(("DenseAssignment", "PlainAssignment", "assign"), "assigners.adapters.plain"),
-    "Grid": "assigners.grid",
-    "negatives_outside_ignore": "assigners.parts.negatives",
-}
+_LAZY = ("assigners.contract", "assigners.parts.negatives", "assigners.adapters.plain")
 
 __all__ = [
     "Assigner",
@@ -62,6 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+    for module in map(import_module, _LAZY if name in __all__ else ()):
+        if hasattr(module, name):
+            return getattr(module, name)
     raise AttributeError(f"module 'assigners' has no attribute {name!r}")

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 
 from assigners.registry import CatalogueEntry, RegistryError
@@ -62,12 +62,44 @@ def describe(entry: CatalogueEntry) -> Description:
         RegistryError: where there is no source to read, or no such class in it.
     """
     module, _, name = entry.target.partition(":")
-    found = _class(module, name)
-    if found is None:
+    ancestry = _ancestry(_source(module), name)
+    if not ancestry:
         raise RegistryError(f"assigner {entry.name!r}: no class {name} in a source file of {module}")
-    ancestry = _ancestry(found)
-    rule, departures = _told(ast.get_docstring(found.source.tree) or "")
+    rule, departures = _told(ast.get_docstring(ancestry[0][0]) or "")
     return Description(rule, _options(ancestry), _needs(ancestry), _declares(ancestry), departures)
+
+
+_Ancestry = list[tuple[ast.Module, ast.ClassDef]]  # each class with the module that its names are of, nearest first
+
+
+@cache
+def _source(module: str) -> ast.Module | None:
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    try:
+        return ast.parse(Path(spec.origin).read_text("utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+
+
+def _lookup(tree: ast.Module | None, name: str) -> tuple[ast.Module, ast.AST] | None:
+    """What a name of a module stands for, its class or the expression assigned to it, and where; through imports."""
+    if tree is None:
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return tree, node
+        if (value := _assigned([node], name)) is not None:
+            return tree, value
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name and (found := _lookup(_source(node.module), alias.name)):
+                    return found
+    return None
 
 
 def _assigned(body: list[ast.stmt], name: str) -> ast.expr | None:
@@ -78,63 +110,19 @@ def _assigned(body: list[ast.stmt], name: str) -> ast.expr | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Source:
-    tree: ast.Module
-
-    def lookup(self, name: str) -> tuple[_Source, ast.AST] | None:
-        """What a name of the module stands for: its class, or the expression assigned to it; through imports."""
-        for node in self.tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == name:
-                return self, node
-            if (value := _assigned([node], name)) is not None:
-                return self, value
-            if isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
-                for alias in node.names:
-                    if (alias.asname or alias.name) == name and (source := _source(node.module)) is not None:
-                        return source.lookup(alias.name)
-        return None
+def _ancestry(tree: ast.Module | None, name: str) -> _Ancestry:
+    """The class of that name and its bases, as far as their sources are at hand; none where it is no class."""
+    found = _lookup(tree, name)
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        return []
+    bases = (_ancestry(found[0], base.id) for base in found[1].bases if isinstance(base, ast.Name))
+    return [(found[0], found[1]), *chain.from_iterable(bases)]
 
 
-@dataclass(frozen=True)
-class _Class:
-    source: _Source
-    node: ast.ClassDef
-
-    @property
-    def init(self) -> ast.FunctionDef | None:
-        functions = (n for n in self.node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
-        return next(functions, None)
-
-
-@cache
-def _source(module: str) -> _Source | None:
-    try:
-        spec = find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    try:
-        return _Source(ast.parse(Path(spec.origin).read_text("utf-8")))
-    except (OSError, SyntaxError, UnicodeDecodeError):
-        return None
-
-
-def _class(module: str, name: str) -> _Class | None:
-    source = _source(module)
-    found = source.lookup(name) if source is not None else None
-    return _Class(found[0], found[1]) if found is not None and isinstance(found[1], ast.ClassDef) else None
-
-
-def _ancestry(kind: _Class) -> list[_Class]:
-    """The class and its bases, nearest first, as far as their sources are at hand and of this family."""
-    found = [kind]
-    for base in kind.node.bases:
-        looked = kind.source.lookup(base.id) if isinstance(base, ast.Name) else None
-        if looked is not None and isinstance(looked[1], ast.ClassDef):
-            found += _ancestry(_Class(looked[0], looked[1]))
-    return found
+def _init(ancestry: _Ancestry) -> tuple[ast.Module, ast.FunctionDef] | None:
+    """The nearest ``__init__``."""
+    nodes = ((tree, node) for tree, kind in ancestry for node in kind.body)
+    return next(((t, n) for t, n in nodes if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
 
 
 def _told(docstring: str) -> tuple[list[str], list[str]]:
@@ -152,18 +140,18 @@ def _told(docstring: str) -> tuple[list[str], list[str]]:
     return [paragraph for paragraph in rule.strip().split("\n\n") if paragraph], items
 
 
-def _options(ancestry: list[_Class]) -> list[Option]:
-    source, init = next(((kind.source, kind.init) for kind in ancestry if kind.init is not None), (None, None))
-    if source is None or init is None:
+def _options(ancestry: _Ancestry) -> list[Option]:
+    if (found := _init(ancestry)) is None:
         return []
+    tree, init = found
     meanings: dict[str, str] = {}
-    for kind in reversed(ancestry):  # the nearest class has the last word, unless it points elsewhere
-        for name, text in _arguments(ast.get_docstring(kind.node) or "").items():
+    for _, kind in reversed(ancestry):  # the nearest class has the last word, unless it points elsewhere
+        for name, text in _arguments(ast.get_docstring(kind) or "").items():
             if name not in meanings or not _ELSEWHERE.fullmatch(text):
                 meanings[name] = text
     named = zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
     return [
-        Option(arg.arg, _written(source, arg.annotation), _written(source, default), meanings.get(arg.arg, ""))
+        Option(arg.arg, _written(tree, arg.annotation), _written(tree, default), meanings.get(arg.arg, ""))
         for arg, default in named
     ]
 
@@ -184,10 +172,10 @@ def _arguments(docstring: str) -> dict[str, str]:
     return said
 
 
-def _written(source: _Source, node: ast.expr | None) -> str:
+def _written(tree: ast.Module, node: ast.expr | None) -> str:
     """A type or a value as people read it: a name of the module is followed, choices are listed, text is bare."""
-    if isinstance(node, ast.Name) and (looked := source.lookup(node.id)) is not None:
-        return _written(looked[0], looked[1]) if isinstance(looked[1], ast.expr) else node.id
+    if isinstance(node, ast.Name) and (found := _lookup(tree, node.id)) is not None:
+        return _written(found[0], found[1]) if isinstance(found[1], ast.expr) else node.id
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
         choices = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         return " | ".join(str(ast.literal_eval(choice)) for choice in choices)
@@ -196,27 +184,26 @@ def _written(source: _Source, node: ast.expr | None) -> str:
     return ast.unparse(node) if node is not None else ""
 
 
-def _called(ancestry: list[_Class], name: str) -> list[ast.Call]:
-    """The call that a class attribute is set to, by the nearest class that does; none where none does."""
-    calls = (value for kind in ancestry if isinstance(value := _assigned(kind.node.body, name), ast.Call))
-    return [*islice(calls, 1)]
+def _keywords(ancestry: _Ancestry, name: str) -> list[ast.keyword]:
+    """Of the call that a class attribute is set to, by the nearest class that does."""
+    calls = (_assigned(kind.body, name) for _, kind in ancestry)
+    return next((call.keywords for call in calls if isinstance(call, ast.Call)), [])
 
 
-def _needs(ancestry: list[_Class]) -> list[str]:
-    keywords = [keyword for call in _called(ancestry, "needs") for keyword in call.keywords]
+def _needs(ancestry: _Ancestry) -> list[str]:
+    keywords = _keywords(ancestry, "needs")
     return [str(k.arg) for k in keywords if isinstance(k.value, ast.Constant) and k.value.value is True]
 
 
-def _declares(ancestry: list[_Class]) -> dict[str, str]:
+def _declares(ancestry: _Ancestry) -> dict[str, str]:
     """What the class sets, and what ``__init__`` sets by its options."""
-    calls = _called(ancestry, "declares")
-    init = next((kind.init for kind in ancestry if kind.init is not None), None)
-    for node in ast.walk(init) if init is not None else ():
+    keywords = [*_keywords(ancestry, "declares")]
+    found = _init(ancestry)
+    for node in ast.walk(found[1]) if found is not None else ():
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            for target in node.targets:
-                if isinstance(target, ast.Attribute) and target.attr == "declares":
-                    calls.append(node.value)
-    return {str(keyword.arg): _setting(keyword.value) for call in calls for keyword in call.keywords}
+            of_self = (target.attr for target in node.targets if isinstance(target, ast.Attribute))
+            keywords += node.value.keywords if "declares" in of_self else []
+    return {str(keyword.arg): _setting(keyword.value) for keyword in keywords}
 
 
 def _setting(node: ast.expr) -> str:
