@@ -280,8 +280,10 @@ class Assigner(nn.Module, ABC):
     """A label assigner. Parameters of its own live here and reach the optimiser.
 
     A subclass takes `HeadInfo` first and its options as keyword arguments with defaults; the registry fills
-    `options` with all of them, and with the run's record they name the row of the leaderboard. For an option out of
-    its range it raises a ValueError that names the range (`assigners.parts.bounds`).
+    `options` with all of them, and with the run's record they name the row of the leaderboard.
+
+    Raises:
+        ValueError: when made with an option out of its range (`assigners.parts.bounds`).
     """
 
     needs: ClassVar[Needs] = Needs()

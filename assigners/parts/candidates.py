@@ -14,7 +14,7 @@ from torch import Tensor
 
 from assigners.contract import Targets
 from assigners.grid import Grid, inside_range
-from assigners.ops.boxes import ltrb
+from assigners.ops.boxes import aligned_iou, ltrb, square_anchors
 from assigners.ops.segments import at, ragged
 
 
@@ -135,6 +135,18 @@ def box_levels(grid: Grid, targets: Targets) -> Tensor:
     held[:, 0] |= ~held.any(dim=1)
     index = torch.arange(held.numel(), device=held.device)
     return torch.repeat_interleave(index, held.flatten().long(), output_size=targets.num_box_levels)
+
+
+def anchor_overlap(grid: Grid, location: Tensor, boxes: Tensor) -> Tensor:
+    """IoU ``[...]`` of the `square_anchors` at locations ``[...]`` with boxes that broadcast to ``[..., 4]``."""
+    return aligned_iou(square_anchors(at(grid.points, location), at(grid.stride, location)), boxes)
+
+
+def shrunk(grid: Grid, boxes: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Ends of boxes ``[G, 4]`` shrunk to a `share` of their sides, in cells of every level: twice ``[G, L, 2]``."""
+    step = 2 * grid.level_stride[:, None]
+    twice, reach = (boxes[:, :2] + boxes[:, 2:])[:, None], share * (boxes[:, 2:] - boxes[:, :2])[:, None]
+    return (twice - reach) / step - grid.offset, (twice + reach) / step - grid.offset
 
 
 def cells_between(grid: Grid, boxes: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.boxes import aligned_iou, ltrb, square_anchors
+from assigners.ops.boxes import ltrb
 from assigners.ops.segments import at
 from assigners.parts.bounds import at_least
-from assigners.parts.candidates import centers, window_nearest
+from assigners.parts.candidates import anchor_overlap, centers, window_nearest
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
@@ -30,9 +30,6 @@ class ATSS(Assigner):
         topk: candidates per box and level, the paper's k.
         fallback_max: give a box whose candidates all miss the threshold the best of those inside it. The paper
             leaves such a box without positives.
-
-    Raises:
-        ValueError: for a `topk` below 1.
     """
 
     def __init__(self, head: HeadInfo, *, topk: int = 9, fallback_max: bool = False) -> None:
@@ -44,8 +41,7 @@ class ATSS(Assigner):
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
         location, ok = nearest(grid, targets.boxes, self.topk)
-        anchors = square_anchors(at(grid.points, location), at(grid.stride, location))
-        iou = aligned_iou(anchors, targets.boxes[:, None])
+        iou = anchor_overlap(grid, location, targets.boxes[:, None])
         return above_the_spread(grid, targets, location, ok, iou, self.fallback_max)
 
 

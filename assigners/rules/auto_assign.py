@@ -47,13 +47,10 @@ class AutoAssign(Assigner):
     """AutoAssign (registry name ``auto_assign``).
 
     Args:
-        alpha: weight of the positive term, the paper's alpha; the negative term has 1 - alpha.
+        alpha: weight of the positive term, the paper's alpha, 0 to 1; the negative term has 1 - alpha.
         gamma: focal exponent of the negative term, the paper's gamma.
         beta: weight of the box loss within P, the paper's lambda.
         center: weight of the term that keeps the centre prior large, as in the authors' code.
-
-    Raises:
-        ValueError: for an `alpha` outside [0, 1], or another option that is negative.
     """
 
     needs = Needs(predictions=True, grads=True)

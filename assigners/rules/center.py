@@ -31,9 +31,6 @@ class CenterSampling(Assigner):
 
     Args:
         radius: half side of the sampling square in strides, 0 for the whole box (FCOS first version).
-
-    Raises:
-        ValueError: for a negative radius.
     """
 
     def __init__(self, head: HeadInfo, *, radius: float = 1.5) -> None:

@@ -43,10 +43,7 @@ class CenterNet(Assigner):
     Args:
         beta: how much the Gaussian weakens negatives, the paper's beta; 0 for negatives of weight 1.
         min_overlap: IoU that a box shifted by the radius keeps about with itself; r² is 2 (1 - o)² / (1 + o)² areas.
-        min_radius: least r in pixels.
-
-    Raises:
-        ValueError: for a negative `beta`, a `min_overlap` outside [0, 1) or a `min_radius` that is not positive.
+        min_radius: least r in pixels, above 0.
     """
 
     def __init__(self, head: HeadInfo, *, beta: float = 4.0, min_overlap: float = 0.8, min_radius: float = 4.0) -> None:

@@ -41,9 +41,6 @@ class DDOD(Assigner):
         alpha: weight of the overlap against the class score, the paper's alpha, 0 to 1.
         box_alpha: the same of an assignment of its own for the box and the quality branch (0.5 in the paper). None: one
             assignment serves all branches.
-
-    Raises:
-        ValueError: for a `topk` below 1, or an `alpha` or `box_alpha` outside [0, 1].
     """
 
     needs = Needs(predictions=True)

@@ -47,9 +47,6 @@ class DSLA(Assigner):
         iou_weight: of -ln IoU, the paper's lambda_2 (the others are 1).
         box_weight: of a positive in the box loss: ``one``, or its ``iou`` as in RTMDet.
         normaliser: what divides the class loss: the ``protocol``'s choice, or the sum of ``labels`` as in RTMDet.
-
-    Raises:
-        ValueError: for a `topk` below 1, or a negative radius or weight.
     """
 
     needs = Needs(predictions=True)

@@ -24,7 +24,7 @@ from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samp
 from assigners.grid import Grid, inside_range
 from assigners.ops.segments import at
 from assigners.parts.bounds import at_least, within
-from assigners.parts.candidates import rectangle_cells
+from assigners.parts.candidates import rectangle_cells, shrunk
 from assigners.parts.conflicts import box_rank, keep_smallest
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
@@ -35,11 +35,9 @@ class FoveaBox(Assigner):
     """FoveaBox (registry name ``foveabox``).
 
     Args:
-        sigma: side of the fovea in sides of the box, the paper's sigma (equation 4).
-        eta: largest ratio of a box's side to the basic edge of its level, either way, the paper's eta (equation 2).
-
-    Raises:
-        ValueError: unless 0 < `sigma` <= 1, or for an `eta` below 1.
+        sigma: side of the fovea in sides of the box, up to 1, the paper's sigma (equation 4).
+        eta: largest ratio, at least 1, of a box's side to the basic edge of its level, either way, the paper's eta
+            (equation 2).
     """
 
     def __init__(self, head: HeadInfo, *, sigma: float = 0.4, eta: float = 2.0) -> None:
@@ -64,13 +62,10 @@ class FoveaBox(Assigner):
     def _foveas(self, grid: Grid, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Rectangles of the cells in each box's fovea, ends included, ``[G, L, 2]`` half-open; empty off its scale."""
         first, last = inside_range(grid, boxes)
-        side = boxes[:, 2:] - boxes[:, :2]
-        edge = side.prod(dim=1, keepdim=True).sqrt()
+        low, high = shrunk(grid, boxes, self.sigma)
+        edge = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1, keepdim=True).sqrt()
         in_scale = (edge >= self.low) & (edge <= self.high)
-        twice = (boxes[:, :2] + boxes[:, 2:])[:, None]
-        reach, step = self.sigma * side[:, None], 2 * grid.level_stride[:, None]
-        first = torch.maximum(first, ((twice - reach) / step - grid.offset).ceil().long())
-        last = torch.minimum(last, ((twice + reach) / step - grid.offset).floor().long() + 1)
+        first, last = torch.maximum(first, low.ceil().long()), torch.minimum(last, high.floor().long() + 1)
         return first, torch.where(in_scale[..., None], last, first)
 
     def _most_cells(self, grid: Grid) -> int:

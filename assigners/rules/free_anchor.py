@@ -40,10 +40,10 @@ from torch.nn import functional as F
 
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
+from assigners.ops.boxes import aligned_iou, giou_loss
 from assigners.ops.segments import at, group_max, smallest, take
 from assigners.parts.bounds import at_least, within
-from assigners.parts.candidates import Pairs, inside_pairs
+from assigners.parts.candidates import Pairs, anchor_overlap, inside_pairs
 from assigners.parts.likelihood import match_map, own_and_negative
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
@@ -57,14 +57,10 @@ class FreeAnchor(Assigner):
     Args:
         bag: most locations in the bag of a box, the paper's n, tuned by the authors for 9 anchors per location. Boxes
             that hold fewer have them all in theirs; the negative term is divided by n all the same.
-        threshold: IoU up to which a predicted box does not match at all, the paper's t.
-        alpha: weight of the positive term, the paper's alpha; the negative term has 1 - alpha.
+        threshold: IoU below 1 up to which a predicted box does not match at all, the paper's t.
+        alpha: weight of the positive term, the paper's alpha, 0 to 1; the negative term has 1 - alpha.
         gamma: focal exponent of the negative term, the paper's gamma.
         beta: weight of the box loss within P_loc, the paper's beta.
-
-    Raises:
-        ValueError: for a `bag` below 1, a `threshold` outside [0, 1), an `alpha` outside [0, 1], or a `gamma` or
-            `beta` that is negative.
     """
 
     needs = Needs(predictions=True, grads=True)
@@ -116,8 +112,7 @@ class FreeAnchor(Assigner):
 
     def _bags(self, grid: Grid, targets: Targets, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Location and existence of the `bag` best anchors of each box, ``[G, bag]``."""
-        anchors = square_anchors(at(grid.points, pairs.location), at(grid.stride, pairs.location))
-        iou = aligned_iou(anchors, at(targets.boxes, pairs.gt))
+        iou = anchor_overlap(grid, pairs.location, at(targets.boxes, pairs.gt))
         index, ok = smallest(-iou, pairs.gt, targets.num_boxes, self.bag)
         return take(pairs.location, index), ok
 

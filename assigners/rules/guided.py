@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from assigners.contract import Assigner, Assignment, HeadInfo, Predictions, Samples, Step, Targets
 from assigners.grid import Grid, cells_covered, inside_range
 from assigners.ops.segments import at, marked
-from assigners.parts.candidates import cells_between, rectangle_cells
+from assigners.parts.candidates import cells_between, rectangle_cells, shrunk
 from assigners.parts.conflicts import box_rank, keep_smallest
 from assigners.parts.negatives import negatives_outside_ignore as negatives
 
@@ -73,7 +73,7 @@ class Guided(Assigner):
     def forward(self, grid: Grid, targets: Targets, predictions: Predictions | None, step: Step) -> Assignment:
         """Assign by geometry alone; `predictions` are not read."""
         apart = self._levels_apart(grid, targets.boxes)
-        first, last = region(grid, targets.boxes, self.center)
+        first, last = cells_between(grid, targets.boxes, *shrunk(grid, targets.boxes, self.center))
         inside = inside_range(grid, targets.boxes)
         first, last = torch.maximum(first, inside[0]), torch.minimum(last, inside[1])
         length = min(targets.num_pairs, targets.num_boxes * self._most_cells(grid))
@@ -81,7 +81,7 @@ class Guided(Assigner):
         cell, cells = grid.cell(at(targets.image, gt), location), targets.num_images * grid.num_locations
         ok = keep_smallest(cell, at(box_rank(targets), gt), ok, cells)  # by area first: the smallest box wins
 
-        first, last = region(grid, targets.boxes, self.ignore)
+        first, last = cells_between(grid, targets.boxes, *shrunk(grid, targets.boxes, self.ignore))
         last = torch.where(apart <= int(self.neighbours), last, first)
         near = cells_covered(grid, first, last, targets.image, targets.num_images) > 0
         weight = negatives(grid, targets).masked_fill(near & ~marked(cell, ok, cells).view_as(near), 0)
@@ -106,10 +106,3 @@ class Guided(Assigner):
                 short = min(short, (self.center * ANCHOR) ** 2 * grid.strides[level + 1] / stride / long)
             most = max(most, ceil((long + 2) * (short + 2)))
         return most
-
-
-def region(grid: Grid, boxes: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """The cells of boxes ``[G, 4]`` shrunk to a `share` of their sides, on every level, as `cells_between` has them."""
-    step = 2 * grid.level_stride[:, None]
-    twice, reach = (boxes[:, :2] + boxes[:, 2:])[:, None], share * (boxes[:, 2:] - boxes[:, :2])[:, None]
-    return cells_between(grid, boxes, (twice - reach) / step - grid.offset, (twice + reach) / step - grid.offset)

@@ -37,9 +37,6 @@ class LLA(Assigner):
     Args:
         topk: locations per box, the paper's K.
         iou_weight: of -ln IoU, the paper's lambda.
-
-    Raises:
-        ValueError: for a `topk` below 1 or a negative `iou_weight`.
     """
 
     needs = Needs(predictions=True)

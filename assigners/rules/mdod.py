@@ -62,9 +62,6 @@ class MDOD(Assigner):
         overlap: IoU above which a drawn box shows an object.
         least: smallest gamma, as a share of the predicted side.
         class_weight: of L_class.
-
-    Raises:
-        ValueError: for `draws` or `most` below 1, an `overlap` outside [0, 1), or a negative `least` or `class_weight`.
     """
 
     needs = Needs(predictions=True, grads=True)

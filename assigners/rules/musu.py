@@ -54,7 +54,7 @@ class MuSu(Assigner):
         topk: most locations in the bag of a box.
         share: of the box's largest P that a location of the bag reaches, 0 to 1.
         mutual: share of the other branch in what a branch's samples are ranked by, 0 to 1.
-        temperature: ranks over which a weight falls to 1 / e.
+        temperature: ranks, above 0, over which a weight falls to 1 / e.
     """
 
     needs = Needs(predictions=True)

@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Samples, Step, Targets
 from assigners.grid import Grid
-from assigners.ops.boxes import aligned_iou, giou_loss, square_anchors
+from assigners.ops.boxes import giou_loss
 from assigners.ops.host_shortcuts import worth_keeping
 from assigners.ops.segments import at, smallest, take
 from assigners.parts.bounds import at_least, within
-from assigners.parts.candidates import inside_pairs
-from assigners.parts.class_cost import block_rows
+from assigners.parts.candidates import anchor_overlap, inside_pairs
+from assigners.parts.class_cost import block_rows, focal_positive
 from assigners.parts.conflicts import box_rank, one_box_each
 from assigners.parts.gaussian_split import split
 from assigners.parts.negatives import negatives_outside_ignore as negatives
@@ -42,9 +42,6 @@ class PAA(Assigner):
         iou: smallest overlap of an anchor with its box, but for the best ones of each box.
         score_voting: at inference, replace each detection's box by the mean of its neighbours, weighted by score and
             overlap. An extra of the authors, besides assignment.
-
-    Raises:
-        ValueError: for a `topk` below 1 or an `iou` outside [0, 1].
     """
 
     needs = Needs(predictions=True)
@@ -71,8 +68,7 @@ class PAA(Assigner):
         existence, each ``[P]``, at most one existing row per cell; rows of a (box, level) in the order of cells."""
         pairs = inside_pairs(grid, targets)
         gt, cell = pairs.gt, pairs.cell
-        anchors = square_anchors(at(grid.points, pairs.location), at(grid.stride, pairs.location))
-        iou = aligned_iou(anchors, at(targets.boxes, gt))
+        iou = anchor_overlap(grid, pairs.location, at(targets.boxes, gt))
         best = iou.new_zeros(targets.num_boxes).scatter_reduce(0, gt, iou, reduce="amax")
         # Ties are the rule: all anchors that hold a small box overlap it alike.
         claimed = (iou == at(best, gt)) & (iou > 0)
@@ -111,9 +107,8 @@ def anchor_score(targets: Targets, predictions: Predictions, gt: Tensor, cell: T
     blocks = zip(cell.split(rows), channel[:, None].split(rows), strict=True)
     others = [_others(at(logits, place), own_channel) for place, own_channel in blocks]
     background = (1 - ALPHA) * torch.cat(others)
-    positive = ALPHA * torch.sigmoid(-own).pow(GAMMA) * F.softplus(-own)
     overlap = giou_loss(at(predictions.boxes.float().flatten(0, 1), cell), at(targets.boxes, gt))
-    return torch.nan_to_num(background + positive + overlap, nan=WORST).clamp(0, WORST)
+    return torch.nan_to_num(background + focal_positive(own, ALPHA, GAMMA) + overlap, nan=WORST).clamp(0, WORST)
 
 
 def _others(logits: Tensor, channel: Tensor) -> Tensor:

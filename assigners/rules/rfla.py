@@ -44,7 +44,7 @@ class RFLA(Assigner):
         fraction: width of the effective receptive field in theoretical ones.
 
     Raises:
-        ValueError: for an option out of range, or a stride that is no power of two from 4 on.
+        ValueError: for a stride that is no power of two from 4 on.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ class SAPD(Assigner):
         eta: the paper's eta, power of the centrality within a level.
         levels: the paper's k, how many levels keep their weight.
         select_weight: the paper's lambda, weight of the network's cross-entropy.
-        warmup: share of training in which the level of smallest loss alone counts (6 of the paper's 12 epochs).
+        warmup: share of training, 0 to 1, in which the level of least loss alone counts (the paper's 6 of 12 epochs).
         hidden: channels of the network (256 in the paper). None: as many as an FPN map has.
         normaliser: what divides the class loss: the ``protocol``'s choice, or the sum of the positives' ``weights`` as
             in the paper.

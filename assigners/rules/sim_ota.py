@@ -48,9 +48,6 @@ class SimOTA(Assigner):
         score: the probability in the class cost: ``class`` alone, or the root of its product with the quality branch,
             as the detector scores at inference.
         label: class target of a positive: ``hard`` 1, or the ``iou`` of its predicted box (YOLOX).
-
-    Raises:
-        ValueError: for a `topk` below 1, a `radius` not above 0, or a negative weight.
     """
 
     needs = Needs(predictions=True)

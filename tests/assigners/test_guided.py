@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from assigners.contract import Declares, HeadInfo, Needs
 from assigners.grid import Grid
-from assigners.rules.guided import Guided, region
+from assigners.parts.candidates import cells_between, shrunk
+from assigners.rules.guided import Guided
 from harness.verify.published.oracles import guided
 from harness.verify.published.oracles.geometry import area, sides
 from tests.assigners.common import assigned, build, expect_classes_to_stay, expect_mirrored, rows, run
@@ -240,7 +241,7 @@ def test_no_box_has_more_cells_than_promised(strides, center):
     boxes = torch.from_numpy(np.concatenate((corner, corner + size), axis=1).clip(0, (width, height) * 2)).float()
     grid = Grid.build([(-(-height // s), -(-width // s)) for s in strides], strides)
     assigner = Guided(HeadInfo(5, 4, strides), center=center, ignore=1.0)
-    first, last = region(grid, boxes, center)
+    first, last = cells_between(grid, boxes, *shrunk(grid, boxes, center))
     assert (last > first).all()
     own = (assigner._levels_apart(grid, boxes) == 0).squeeze(-1)
     assert (own.sum(dim=1) == 1).all()

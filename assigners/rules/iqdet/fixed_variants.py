@@ -30,9 +30,6 @@ class UniformCenter(QualitySampling):
         rounded: whether draws move to the nearest grid point, as those of ``qd`` do: what is left of the difference to
             center sampling is the number of samples and their copies.
         inbox: see `QualitySampling`.
-
-    Raises:
-        ValueError: for a radius that is not positive.
     """
 
     uniform: ClassVar[bool] = True
@@ -69,9 +66,6 @@ class FixedQuality(QualitySampling):
         d_norm: the unit (A2). ``box``: half sides of the box. ``stride``: cells of the level.
             ``box_over_ratio``: half sides times the level's stride over 8.
         positives, draws_per_level, level_gate, select, rejected, inbox, label: see `QualitySampling`.
-
-    Raises:
-        ValueError: for a sigma that is not positive.
     """
 
     def __init__(

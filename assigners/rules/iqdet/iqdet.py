@@ -109,8 +109,7 @@ class IQDet(QualitySampling):
         predictions = self.required(grid, predictions)
         mixture = self.quality(grid, targets, predictions)
         usable = usable_levels(grid, targets, self.level_gate)
-        drawn = self.draw(grid, targets, mixture, step)
-        drawn = replace(drawn, ok=drawn.ok & usable.unsqueeze(-1))
+        drawn = self.draw(grid, targets, mixture, usable, step)
         inside = lattice(grid, targets, self.lattice_side, step)
         target = self._target(grid, targets, predictions, inside)
 
@@ -118,7 +117,13 @@ class IQDet(QualitySampling):
         if self.select_by == "loss":
             pool, score = replace(inside, ok=inside.ok & usable.unsqueeze(-1)), target.clamp(min=1e-9).log()
         index, chosen = self.choose(pool, score.detach(), mixture, usable, targets, step)
-        losses = {"iq": self._iq_loss(grid, targets, predictions, mixture, inside, target, drawn, index, chosen)}
+        seen, aim = inside, target
+        if self.iq_points != "grid":
+            seen, aim = drawn, self._target(grid, targets, predictions, drawn)
+        if self.iq_points == "positives":
+            picked = torch.zeros_like(seen.ok.flatten(1)).scatter(1, index, chosen)
+            seen = replace(seen, ok=seen.ok & picked.view(seen.ok.shape))
+        losses = {"iq": self._iq_loss(mixture, seen, aim)}
         if step.progress < self.warmup:
             early = self.warmup_assigner.forward(grid, targets, predictions, step)
             return replace(early, losses=losses)
@@ -162,26 +167,8 @@ class IQDet(QualitySampling):
             high = torch.where(points.ok, loss, -torch.inf).amax(dim=(1, 2), keepdim=True)
             return torch.where(points.ok, 1 - (loss - low) / (high - low).clamp(min=1e-9), 0)
 
-    def _iq_loss(
-        self,
-        grid: Grid,
-        targets: Targets,
-        predictions: Predictions,
-        mixture: Mixture,
-        inside: BoxPoints,
-        target: Tensor,
-        drawn: BoxPoints,
-        index: Tensor,
-        chosen: Tensor,
-    ) -> Term:
+    def _iq_loss(self, mixture: Mixture, points: BoxPoints, target: Tensor) -> Term:
         """L_IQ: BCE(Q, target), a mean over the points of each (box, level), then over these (A14, A15)."""
-        points = inside
-        if self.iq_points != "grid" and self.select_by == "q":
-            points, target = drawn, self._target(grid, targets, predictions, drawn)
-        ok = points.ok
-        if self.iq_points == "positives":
-            picked = torch.zeros_like(ok.flatten(1)).scatter(1, index, chosen)
-            ok = ok & picked.view(ok.shape)
-        element = torch.where(ok, quality_loss(mixture.log_density(points.d), target), 0)
-        count = ok.sum(dim=-1)
+        element = torch.where(points.ok, quality_loss(mixture.log_density(points.d), target), 0)
+        count = points.ok.sum(dim=-1)
         return self.iq_weight * (element.sum(dim=-1) / count.clamp(min=1)).sum(), (count > 0).sum()

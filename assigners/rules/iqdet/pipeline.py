@@ -68,9 +68,6 @@ class QualitySampling(Assigner):
             weight 1 - Q. ``soft``: target Q.
         label: of the positives. ``quality``: Q, as the paper has it. ``best_is_one``: Q over the largest Q of the
             box's positives. ``one``: hard, as without soft labels; Q then only selects.
-
-    Raises:
-        ValueError: for a count below 1.
     """
 
     uniform: ClassVar[bool] = False  # draws are uniform over `region`; otherwise their density is the quality
@@ -102,14 +99,16 @@ class QualitySampling(Assigner):
         one = torch.ones((), device=targets.boxes.device)
         return -one, one
 
-    def draw(self, grid: Grid, targets: Targets, quality: Mixture, step: Step) -> BoxPoints:
-        """`draws_per_level` draws per box and level, without gradient (A13)."""
+    def draw(self, grid: Grid, targets: Targets, quality: Mixture, usable: Tensor, step: Step) -> BoxPoints:
+        """`draws_per_level` draws per box and level that is `usable` ``[N, L]``, without gradient (A13)."""
         noise = box_noise(step, DRAW_STREAM, targets, grid.num_levels, self.draws_per_level, 3)
         if self.uniform:
-            drawn = at_offsets(grid, targets, sample_uniform(*self.region(grid, targets), noise))
+            d = sample_uniform(*self.region(grid, targets), noise)
         else:
-            drawn = at_offsets(grid, targets, sample_truncated(quality.detach(), noise))
-        return quantise(grid, targets, drawn) if self.quantised else drawn
+            d = sample_truncated(quality.detach(), noise)
+        drawn = at_offsets(grid, targets, d)
+        drawn = quantise(grid, targets, drawn) if self.quantised else drawn
+        return replace(drawn, ok=drawn.ok & usable.unsqueeze(-1))
 
     def choose(
         self, pool: BoxPoints, score: Tensor, quality: Mixture, usable: Tensor, targets: Targets, step: Step
@@ -161,8 +160,7 @@ class QualitySampling(Assigner):
         """Draw, keep the best, label them with their quality."""
         quality = self.quality(grid, targets, predictions)
         usable = usable_levels(grid, targets, self.level_gate)
-        drawn = self.draw(grid, targets, quality, step)
-        drawn = replace(drawn, ok=drawn.ok & usable.unsqueeze(-1))
+        drawn = self.draw(grid, targets, quality, usable, step)
         score = quality.log_density(drawn.d)
         index, chosen = self.choose(drawn, score, quality, usable, targets, step)
         label = self.labels(score, index, chosen)
