@@ -175,7 +175,5 @@ def visible(
 def _check_dense(key: str, value: Tensor, images: int, locations: int) -> None:
     trailing: tuple[int, ...] = {"logits": tuple(value.shape[2:3]) or (0,), "boxes": (4,)}.get(key, ())
     if tuple(value.shape) != (images, locations, *trailing):
-        name, form = {"logits": ("logits", "[B, R, C]"), "boxes": ("predicted_boxes", "[B, R, 4]")}.get(
-            key, (key, "[B, R]")
-        )
-        raise ValueError(f"{name} must be {form} with B {images} and R {locations}, got {list(value.shape)}")
+        name, last = {"logits": ("logits", ", C"), "boxes": ("predicted_boxes", ", 4")}.get(key, (key, ""))
+        raise ValueError(f"{name} must be [B, R{last}] with B {images} and R {locations}, got {list(value.shape)}")

@@ -41,6 +41,20 @@ def test_samples_at_locations_carry_them_and_dummies_lie_on_the_first():
     assert not between.on_grid
 
 
+def test_samples_at_locations_take_what_is_not_hard_by_name():
+    location, gt, ok = (
+        torch.tensor([[7, 27], [3, 0]]),
+        torch.tensor([[0], [1]]),
+        torch.tensor([[True, True], [True, False]]),
+    )
+    label = torch.tensor([[0.5, 0.25], [1, 0]])
+    samples = Samples.at_locations(GRID, location, gt, ok, label=label, box_weight=2 * label)
+    assert samples.gt.tolist() == [0, 0, 1, 1]
+    assert samples.label.tolist() == [0.5, 0.25, 1, 0]
+    assert samples.box_weight.tolist() == [1, 0.5, 2, 0]
+    assert samples.class_weight.tolist() == samples.quality_weight.tolist() == [1, 1, 1, 0]
+
+
 @pytest.mark.parametrize("on_grid", [True, False])
 def test_selected_samples_keep_everything_but_the_other_rows(on_grid):
     samples = replace(at_locations(), all_classes=True)

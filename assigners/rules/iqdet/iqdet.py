@@ -128,11 +128,9 @@ class IQDet(QualitySampling):
             early = self.warmup_assigner.forward(grid, targets, predictions, step)
             return replace(early, losses=losses)
 
-        label = self.labels(score, index, chosen)
-        answer = self.supervise(
-            pool, label.detach() if self.detach_label else label, index, chosen, mixture, grid, targets, usable
-        )
-        count = (inside.ok.sum()).to(target.dtype)
+        label = self.labels(score.detach() if self.detach_label else score, index, chosen)
+        answer = self.supervise(pool, label, index, chosen, mixture, grid, targets, usable)
+        count = inside.ok.sum().to(target.dtype)
         expected = torch.where(inside.ok, mixture.density(inside.d).detach(), 0).sum()
         statistics = {
             "quality_predicted": (expected, count),
