@@ -29,19 +29,19 @@ Departures from the authors' code, each deliberate:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import log, sqrt
 
 import torch
 from torch import Tensor
 
-from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Samples, Step, Targets
+from assigners.contract import Assigner, Assignment, HeadInfo, Needs, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou, giou_loss, ltrb
 from assigners.ops.segments import at, consecutive
 from assigners.parts.bounds import above_zero, at_least, within
 from assigners.parts.candidates import centers, window_within
 from assigners.parts.conflicts import box_rank, one_box_each
+from assigners.parts.dual_samples import dual_samples
 from assigners.parts.negatives import negatives_outside_ignore
 
 DIVISOR_RATE = 3.0  # of t in the sum that divides positive weights: with mu = 5 it lets a box count up to e^2 times
@@ -105,7 +105,7 @@ class DualWeighting(Assigner):
 
         place = consecutive(channel.flatten()).view_as(channel)
         once = one_box_each(place, push, box_rank(targets)[:, None], ok, place.numel())
-        samples = _rows(grid, location, targets.index[:, None], (ok, pull), (once, push))
+        samples = dual_samples(grid, location, targets.index[:, None], (ok, pull), (once, push))
         return Assignment(samples, negatives_outside_ignore(grid, targets))
 
     def _positive(self, t: Tensor, prior: Tensor) -> Tensor:
@@ -120,18 +120,3 @@ class DualWeighting(Assigner):
         fall = (1 - iou.pow(self.gamma)) / (1 - LEAST_IOU**self.gamma)
         best = fall.amin(dim=1, keepdim=True)
         return torch.where(iou < LEAST_IOU, 1, ((fall - best) / (1 - best).clamp(min=TINY)).clamp(0, 1))
-
-
-def _rows(
-    grid: Grid, location: Tensor, gt: Tensor, positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor]
-) -> Samples:
-    """Two rows per candidate ``[G, K]``: what exists and its weight, as a positive and as a negative."""
-    exists, weight = (torch.stack(parts) for parts in zip(positive, negative, strict=True))
-    both = Samples.at_locations(grid, location, gt, exists)
-    is_positive = torch.stack((positive[0], torch.zeros_like(negative[0]))).flatten()
-    weight = torch.where(exists, weight, 0).flatten()
-    pulled = torch.where(is_positive, weight, 0)
-    return replace(
-        both, positive=is_positive, label=is_positive.to(weight.dtype), class_weight=weight, box_weight=pulled,
-        quality_weight=pulled,
-    )  # fmt: skip
