@@ -71,6 +71,7 @@ _BUILTIN = (
     _rule("cascade:Cascade", "Rising IoU thresholds on predicted boxes", "Cai and Vasconcelos, CVPR", "cai2018cascade"),
     _rule("o2f:O2F", "One-to-few, ambiguous neighbours", "Li et al., CVPR", "li2023o2f"),
     _rule("musu:MuSu", "Mutual supervision of the two branches", "Gao et al., ICCV", "gao2021musu"),
+    _rule("uot:UOT", "Unbalanced optimal transport, losses by the plan", "De Plaen et al., CVPR", "deplaen2023uot"),
 )
 
 

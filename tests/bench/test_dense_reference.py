@@ -34,7 +34,10 @@ def assigner_of(name, scene, **options):
 
 
 def answer(name, scene):
-    """What the assigner says, in the dense versions' form: box and label of every location [B, R]."""
+    """What the assigner says, in the dense versions' form: box and label of every location [B, R].
+
+    Of several boxes it is the one that weighs most.
+    """
     grid, targets = scene.grid, scene.targets
     told = assigner_of(name, scene)(grid, targets, scene.predictions, STEP)
     samples = told.samples
@@ -43,7 +46,8 @@ def answer(name, scene):
     image = targets.image[samples.gt]
     assigned = torch.where(told.negative_weight > 0, NEGATIVE, IGNORED)
     label = torch.zeros_like(told.negative_weight)
-    for k in samples.ok.nonzero().flatten().tolist():
+    rows = samples.positive.nonzero().flatten()
+    for k in rows[samples.class_weight[rows].argsort(stable=True)].tolist():
         assigned[image[k], location[k]] = targets.slot[samples.gt[k]]
         label[image[k], location[k]] = samples.label[k]
     return assigned, label

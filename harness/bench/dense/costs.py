@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -142,3 +144,34 @@ def sinkhorn(cost: Tensor, supply: Tensor, epsilon: float = 0.1, iterations: int
         v = -torch.logsumexp(kernel + u[:, None], dim=0)
         u = supply.log() - torch.logsumexp(kernel + v, dim=1)
     return (kernel + u[:, None] + v).exp()
+
+
+def uot(picture: Picture, radius: float = 2.5, background: float = 0.8, least: float = 0.05) -> Answer:
+    """Unbalanced optimal transport on all boxes and the background x all locations; the box of the largest share."""
+    score, overlap = picture.logits.sigmoid()[:, picture.labels], box_iou(picture.predicted, picture.boxes)
+    cost = (1 - score + 2 * (1 - overlap)) / 3
+    allowed = picture.inside() & picture.near(radius)
+    cost = torch.where(allowed, cost, torch.inf).T
+    served = allowed.any(dim=0)
+    plan = torch.zeros_like(cost)
+    rows = torch.cat((cost[served], torch.full_like(cost[:1], background)))
+    plan[served] = unbalanced_sinkhorn(rows, 0.12 / (log(2 * len(allowed)) + 1))[:-1]
+    largest, box = plan.max(dim=0)
+    return Answer(torch.where(largest >= least, box, NEGATIVE))
+
+
+def unbalanced_sinkhorn(
+    cost: Tensor, epsilon: float, of_rows: float = 0.25, of_columns: float = 1000.0, iterations: int = 70
+) -> Tensor:
+    """The plan [n + 1, R] of soft sums, 1 for each column and each row but the last, in the log domain."""
+    rows, columns = cost.shape
+    supply = cost.new_ones(rows)
+    supply[-1] = max(columns - (rows - 1), 1)
+    kernel, u = log(columns) - cost / epsilon, torch.zeros_like(cost[0])
+
+    def potential() -> Tensor:
+        return of_rows / (of_rows + epsilon) * (supply.log() - torch.logsumexp(kernel + u, dim=1))[:, None]
+
+    for _ in range(iterations):
+        u = -of_columns / (of_columns + epsilon) * torch.logsumexp(kernel + potential(), dim=0)
+    return (kernel + potential() + u).exp()

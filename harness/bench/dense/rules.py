@@ -76,6 +76,7 @@ RULES = {
     "dsla": Rule(costs.dsla, pair=10.5, pair_class=4.2),
     "lla": Rule(costs.lla, pair=10.5, pair_class=7.1),
     "ota": Rule(costs.ota, pair=10.5, pair_class=7.1),
+    "uot": Rule(costs.uot, pair=11),
     "free_anchor": Rule(likelihood.free_anchor, pair=12, losses=True),
     "auto_assign": Rule(auto_assign, pair=38, losses=True, asks=True),
 }

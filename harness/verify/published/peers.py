@@ -72,6 +72,11 @@ _paa = partial(_ask, "examine", maps=DENSE, options={"topk": "topk", "threshold"
 _poto = partial(_ask, "assign", maps=DENSE, options=_same("alpha", "radius", "rounds"))
 _o2f = partial(_ask, "examine", maps=DENSE, options=_same("topk", "alpha", "radius"))
 _musu = partial(_ask, "examine", maps=DENSE, options=_same("topk", "share", "mutual", "temperature"))
+_uot = partial(
+    _ask, "examine", maps=DENSE,
+    options=_same("reg_target", "reg_pred", "background_cost", "regularisation", "iterations", "class_weight",
+                  "iou_weight", "radius", "least"),
+)  # fmt: skip
 _defcn_poto = partial(_poto, convention="defcn")
 _lla = partial(_ask, "examine", maps=DENSE, options=_same("topk", "iou_weight"))
 _dsla = partial(_ask, "examine", maps=DENSE, options=_same("topk", "radius", "iou_weight"))
@@ -121,6 +126,7 @@ ZOO = {
     "cascade": Oracle("cascade", _boxes(_cascade), jitter=1e-4),
     "o2f": Oracle("o2f", _boxes(_o2f), jitter=1e-4),
     "musu": Oracle("musu", _boxes(_musu), jitter=1e-4),
+    "uot": Oracle("uot", _boxes(_uot), jitter=1e-4),
     "free_anchor": Oracle("free_anchor", losses=partial(_free_anchor, "losses")),
     "auto_assign": Oracle("auto_assign", losses=partial(_auto_assign, "losses")),
 }
