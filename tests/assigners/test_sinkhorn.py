@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import linear_sum_assignment, minimize
 
 from assigners.parts.sinkhorn import Plan, transport, unbalanced
 from harness.verify.published.oracles import uot
@@ -288,6 +288,28 @@ def test_the_plan_minimises_the_objective(locations, suppliers):
         supplier_penalty=suppliers,
     )  # fmt: skip
     np.testing.assert_allclose(torch.cat((plan.boxes, plan.background)), np.exp(best.x.reshape(3, 4)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_strict_sums_with_little_entropy_are_the_hungarian_matching(seed):
+    """And with one of the sums free, the nearest box of every location, the nearest location of every box."""
+    cost = np.random.default_rng(seed).random((4, 9))
+
+    def solve(locations: float, suppliers: float) -> NDArray[np.float64]:
+        plan = unbalanced(
+            torch.from_numpy(500 * (0.3 - cost)), torch.arange(9).expand(4, 9), torch.ones(4, 9, dtype=torch.bool),
+            torch.zeros(4, dtype=torch.long), (1, 9), 4000, background_cost=150.0, location_penalty=locations,
+            supplier_penalty=suppliers,
+        )  # fmt: skip
+        return torch.cat((plan.boxes, plan.background)).numpy()
+
+    rows, columns = linear_sum_assignment(cost)
+    matched = np.zeros((4, 9), dtype=bool)
+    matched[rows, columns] = True
+    np.testing.assert_array_equal(solve(1e9, 1e9)[:-1] > 0.5, matched)
+    nearest = np.append(cost, np.full((1, 9), 0.3), axis=0).argmin(axis=0)
+    np.testing.assert_array_equal(solve(1e9, 0.0).argmax(axis=0), nearest)
+    np.testing.assert_array_equal(solve(0.0, 1e9)[:-1].argmax(axis=1), cost.argmin(axis=1))
 
 
 @given(problems(spread=(1.0, 3.0), full=True))
