@@ -142,9 +142,10 @@ class UOT(Assigner):
         score, overlap = score_and_overlap(targets, predictions, targets.index[:, None], cell)
         cost = self.class_weight * (1 - score) + self.iou_weight * (1 - overlap)
         cost = cost / (self.class_weight + self.iou_weight)
-        eps = self.regularisation / (1 + log(2 * grid.num_locations))
+        locations = grid.num_locations
+        eps = self.regularisation / (1 + log(2 * locations))
         return unbalanced(
-            (self.background_cost - cost) / eps, cell, ok, targets.image, (targets.num_images, grid.num_locations),
+            (self.background_cost - cost) / eps, cell, ok, targets.image, (targets.num_images, locations),
             self.iterations, background_cost=self.background_cost / eps,
             location_penalty=self.reg_pred / eps, supplier_penalty=self.reg_target / eps,
         )  # fmt: skip
