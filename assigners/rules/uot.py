@@ -57,7 +57,7 @@ from torch import Tensor
 from assigners.contract import Assigner, Assignment, Declares, HeadInfo, Needs, Predictions, Step, Targets
 from assigners.grid import Grid
 from assigners.ops.segments import at, consecutive, group_sum
-from assigners.parts.bounds import above_zero, at_least
+from assigners.parts.bounds import above_zero, at_least, within
 from assigners.parts.candidates import near_center
 from assigners.parts.dual_samples import dual_samples
 from assigners.parts.negatives import negatives_outside_ignore
@@ -108,8 +108,7 @@ class UOT(Assigner):
         above_zero(regularisation=regularisation, radius=radius)
         if not class_weight + iou_weight > 0:
             raise ValueError(f"class_weight is {class_weight} and iou_weight {iou_weight}; one of them must be > 0")
-        if not 0 < least <= 1:
-            raise ValueError(f"least is {least}; it must be above 0 and at most 1")
+        within("(0, 1]", least=least)
         self.reg_target, self.reg_pred, self.background_cost = reg_target, reg_pred, background_cost
         self.regularisation, self.iterations, self.radius, self.least = regularisation, iterations, radius, least
         self.class_weight, self.iou_weight = class_weight, iou_weight
