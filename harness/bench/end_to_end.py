@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.detection import fcos_resnet50_fpn
+from torchvision.models.detection.fcos import FCOS, fcos_resnet50_fpn
 
 from assigners.registry import AssignerSpec
 from detector.postprocess import postprocess
 from harness.bench.batches import size_text
 from harness.bench.measure import Call, alternate, now
 from harness.bench.scene import STEP, BenchScene, make_scene
-from harness.bench.step import StepRequest, Training
+from harness.bench.step import StepRequest, Subject, Training
 from harness.core.errors import UserError
 from harness.protocol.protocol import load_protocol
 from harness.training.step import descend, precision
@@ -120,38 +120,38 @@ class Duel:
 
     def profile(self) -> dict[str, float]:
         """Milliseconds of the parts of our training step, the median of a few steps."""
-        return _profile(self.ours)
+        model = self.ours.model
+        watched = {
+            "backbone": model.backbone.body, "pyramid": model.backbone.fpn, "head": model.head,
+            "assigner": self.ours.assigner,
+        }  # fmt: skip
+        steps = [_profile(self.ours, watched) for _ in range(LOOKED_AT)]
+        return {part: float(np.median([step[part] for step in steps])) for part in steps[0]}
 
 
-class _Peer:
+class _Peer(Subject):
     """torchvision's FCOS with the settings, the batch and the optimiser of ours."""
 
+    model: FCOS
+
     def __init__(self, ours: Training, batch: Batch) -> None:
-        inference, self.device, self.schedule = ours.model.inference, ours.device, ours.schedule
-        self.model = fcos_resnet50_fpn(
+        inference = ours.model.inference
+        model = fcos_resnet50_fpn(
             weights=None, weights_backbone=None, num_classes=batch.classes, min_size=min(batch.size),
             max_size=max(batch.size), score_thresh=inference.score_threshold, nms_thresh=inference.nms_iou,
             topk_candidates=inference.candidates_per_level, detections_per_img=inference.detections,
         )  # fmt: skip
-        self.model.to(self.device).to(memory_format=torch.channels_last).train()
-        self.optimizer = ours.idle_optimizer(self.model)
+        super().__init__(model, ours.schedule, ours.device)
         self.pixels, targets = list(ours.batch.pixels), ours.targets
         shares = [targets.image == index for index in range(batch.images)]
         self.targets = [{"boxes": targets.boxes[own], "labels": targets.labels[own]} for own in shares]
         self.sizes = list(ours.batch.sizes)
 
     def step(self) -> None:
-        with precision(self.schedule, self.device):
-            losses = self.model(self.pixels, self.targets)
-        descend(losses, self.model, self.optimizer, self.schedule)
+        self.train(self.pixels, self.targets)
 
-    @torch.inference_mode()
     def detect(self) -> object:
-        self.model.eval()
-        with precision(self.schedule, self.device):
-            detections = self.model(self.pixels)
-        self.model.train()
-        return detections
+        return self.detections(self.pixels)
 
     def suppression(self, scene: BenchScene) -> Callable[[], list[dict[str, Tensor]]]:
         """A call that finds the detections of a scene's maps, which torchvision takes by level and in cells."""
@@ -184,18 +184,9 @@ def _best_rate(kind: str, device: torch.device) -> float:
     return 2e-6 * side**3 / float(milliseconds.min())
 
 
-def _profile(training: Training) -> dict[str, float]:
-    model, device = training.model, training.device
-    watched = {
-        "backbone": model.backbone.body, "pyramid": model.backbone.fpn, "head": model.head,
-        "assigner": training.assigner,
-    }  # fmt: skip
-    steps = [_one_profile(training, watched, device) for _ in range(LOOKED_AT)]
-    return {part: float(np.median([step[part] for step in steps])) for part in steps[0]}
-
-
-def _one_profile(training: Training, watched: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
+def _profile(training: Training, watched: dict[str, nn.Module]) -> dict[str, float]:
     """A step with a clock at the doors of its modules; what of the forward pass lies outside them is the losses."""
+    device = training.device
     spent = dict.fromkeys(watched, 0.0)
     opened: dict[str, float] = {}
 

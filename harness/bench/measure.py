@@ -54,27 +54,20 @@ def peak_bytes(call: Call, device: torch.device) -> int:
 
 
 def in_turns(
-    first: Call,
-    second: Call | None,
-    seconds: float,
-    device: torch.device,
-    *,
-    in_a_row: int = IN_A_ROW,
-    least: int = 1,
+    first: Call, second: Call | None, seconds: float, device: torch.device, *, least: int = 1
 ) -> tuple[Timing, Timing | None]:
     """Median times of two subjects, called in turns so that what else the machine does meets both.
 
     Both subjects should have been called before.
 
     Args:
-        second: the slower one, if there is one; it is called once in each turn.
+        second: the slower one, if there is one; it is called once in each turn, the first `IN_A_ROW` times.
         seconds: of calls, after which no turn begins.
-        in_a_row: calls of the first in each turn.
         least: turns, however long they take.
     """
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(1, MOST_TURNS + 1):
-        times[0].extend(_seconds(first, device) for _ in range(in_a_row))
+        times[0].extend(_seconds(first, device) for _ in range(IN_A_ROW))
         if second is not None:
             times[1].append(_seconds(second, device))
         if turn >= least and sum(map(sum, times)) > seconds:

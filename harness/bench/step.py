@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,11 +13,11 @@ from assigners.contract import Assigner, Assignment, Declares, Predictions, Step
 from assigners.grid import Grid
 from assigners.ops.records import map_tensors
 from assigners.registry import AssignerSpec, create
-from detector import ImageBatch
+from detector import FCOS, ImageBatch
 from harness.bench.batches import size_text
-from harness.bench.measure import in_turns
+from harness.bench.measure import alternate
 from harness.bench.scene import STEP, make_scene
-from harness.protocol.protocol import Protocol
+from harness.protocol.protocol import Protocol, ScheduleSection
 from harness.training.build import attach_assigner, build_detector, build_optimizer
 from harness.training.step import descend, precision
 
@@ -95,53 +96,63 @@ def measure_share(request: StepRequest, device: torch.device) -> Share:
     with_assigner, with_ready = partial(training.step, assigner), partial(training.step, training.ready(source))
     with_assigner()
     with_ready()
-    whole, rest = in_turns(with_assigner, with_ready, request.seconds, device, in_a_row=1, least=LEAST)
-    assert rest is not None
+    steps = alternate(with_assigner, with_ready, request.seconds, device, least=LEAST)
+    whole, rest = (float(np.median(milliseconds)) for milliseconds in steps)
     protocol = request.protocol
     return Share(
         request.subject.name, protocol.model.backbone, protocol.schedule.precision, request.images, request.boxes,
-        request.classes, size_text(request.size), whole.ms, rest.ms, (whole.ms - rest.ms) / whole.ms, stand_in,
-        whole.calls,
+        request.classes, size_text(request.size), whole, rest, (whole - rest) / whole, stand_in, len(steps[0]),
     )  # fmt: skip
 
 
-class Training:
-    """A detector, its optimiser and one batch."""
+class Subject:
+    """A detector that is trained, with an optimiser that moves nothing: every step is like the first."""
+
+    def __init__(self, model: nn.Module, schedule: ScheduleSection, device: torch.device) -> None:
+        self.model = model.to(device).to(memory_format=torch.channels_last).train()
+        self.schedule, self.device = schedule, device
+        self.optimizer = build_optimizer(schedule, model)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+
+    def train(self, *batch: object) -> None:
+        """Train once, as `harness.training.trainer` does."""
+        with precision(self.schedule, self.device):
+            losses = self.model(*batch)
+        descend(losses, self.model, self.optimizer, self.schedule)
+
+    @torch.inference_mode()
+    def detections(self, images: object) -> object:
+        """Of images, after which training may go on."""
+        self.model.eval()
+        with precision(self.schedule, self.device):
+            found: object = self.model(images)
+        self.model.train()
+        return found
+
+
+class Training(Subject):
+    """Our detector and one batch."""
+
+    model: FCOS
 
     def __init__(self, request: StepRequest, device: torch.device) -> None:
-        self.device = device
-        self.schedule = request.protocol.schedule
-        self.model = build_detector(request.protocol, request.classes, seed=0, to_train=False)
-        self.assigner = attach_assigner(self.model, request.subject.assigner, request.subject.options, seed=0)
-        self.model.to(device).to(memory_format=torch.channels_last).train()
-        self.optimizer = self.idle_optimizer(self.model)
+        model = build_detector(request.protocol, request.classes, seed=0, to_train=False)
+        self.assigner = attach_assigner(model, request.subject.assigner, request.subject.options, seed=0)
+        super().__init__(model, request.protocol.schedule, device)
         scene = make_scene(request.images, request.boxes, request.classes, size=request.size, channels=1)
         self.targets = scene.targets.to(device)
         pixels = torch.rand(request.images, 3, *request.size, generator=torch.Generator().manual_seed(0))
         self.batch = ImageBatch(pixels.to(device, memory_format=torch.channels_last), (request.size,) * request.images)
 
-    def idle_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of a model, which moves nothing: every step is like the first."""
-        optimizer = build_optimizer(self.schedule, model)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0
-        return optimizer
-
     def step(self, assigner: Assigner) -> None:
-        """Train once, as `harness.training.trainer` does."""
+        """Train once with an assigner."""
         self.model.attach(assigner)
-        with precision(self.schedule, self.device):
-            losses = self.model(self.batch, self.targets, STEP)
-        descend(losses, self.model, self.optimizer, self.schedule)
+        self.train(self.batch, self.targets, STEP)
 
-    @torch.inference_mode()
     def detect(self) -> object:
         """Detections of the batch."""
-        self.model.eval()
-        with precision(self.schedule, self.device):
-            detections = self.model(self.batch)
-        self.model.train()
-        return detections
+        return self.detections(self.batch)
 
     def ready(self, assigner: Assigner) -> FixedAssigner:
         """What an assigner says of the batch, without losses of its own."""

