@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from math import exp
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, iou, sides, sigmoid
+from harness.verify.published.oracles.geometry import Array, Indices, Points, center, iou, ranks, sigmoid, winners
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Result:
         class_weight, box_weight: ``[R]``, 0 where negative.
     """
 
-    assigned: NDArray[np.int64]
+    assigned: Indices
     class_weight: Array
     box_weight: Array
 
@@ -43,14 +42,13 @@ def candidates(
     """All locations inside a box, with the logits ``[R]`` of its class; numbers are compared as in training, as
     float32."""
     found = []
-    for r, (x, y) in enumerate(points.xy.tolist()):
-        if min(sides((x, y), box)) <= 0:
-            continue
+    middle = np.array(center(box))
+    for r in points.inside(box):
         score, overlap = sigmoid(float(logits[r])), iou(predicted[r].tolist(), box)
         if noise is not None:
             score, overlap = score * float(noise[0, r]), overlap * float(noise[1, r])
         joint = np.float32(score * overlap)
-        distance = (x - (box[0] + box[2]) / 2) ** 2 + (y - (box[1] + box[3]) / 2) ** 2
+        distance = ((points.xy[r] - middle) ** 2).sum()
         found.append(Candidate(r, score, overlap, joint, -joint if joint > 0 else np.float32(distance)))
     return found
 
@@ -69,30 +67,17 @@ def weights(own: list[Candidate], exponents: tuple[float, float], temperature: f
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 16,
-    share: float = 0.1,
-    mutual: float = 0.8,
-    temperature: float = 4.0,
-    noise: Array | None = None,
-) -> Result:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 16,
+    share: float = 0.1, mutual: float = 0.8, temperature: float = 4.0, noise: Array | None = None,
+) -> Result:  # fmt: skip
     """Assign one image; `noise` ``[G, 2, R]`` multiplies scores and overlaps."""
     bags = [
         bag(candidates(points, box, logits[:, label], predicted, None if noise is None else noise[g]), topk, share)
         for g, (box, label) in enumerate(zip(boxes.tolist(), labels, strict=True))
     ]
-    claims: dict[int, list[tuple[float, ...]]] = {}
-    for g, mine in enumerate(bags):
-        for c in mine:
-            claims.setdefault(c.location, []).append((float(c.key), area(boxes[g]), *boxes[g].tolist(), labels[g], g))
-    result = Result(np.full(len(points), -1), np.zeros(len(points)), np.zeros(len(points)))
-    for r, rivals in claims.items():
-        result.assigned[r] = int(min(rivals)[-1])
+    rank, count = ranks(boxes, labels), len(points)
+    claims = [(c.location, (float(c.key), *rank[g]), g) for g, mine in enumerate(bags) for c in mine]
+    result = Result(winners(claims, count), np.zeros(count), np.zeros(count))
     for g, mine in enumerate(bags):
         own = [c for c in mine if result.assigned[c.location] == g]
         for r, weight in weights(own, (1 - mutual, mutual), temperature).items():

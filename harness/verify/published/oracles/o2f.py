@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.verify.published.oracles.geometry import Array, Points, area, sigmoid
+from harness.verify.published.oracles.geometry import Array, Flags, Indices, Points, center, ranks, sigmoid, winners
 from harness.verify.published.oracles.poto import FORBIDDEN, qualities
 
 
@@ -22,8 +21,8 @@ class Result:
         label: ``[R]`` class target, 0 where negative; weight: ``[R]`` of the class loss, 0 where negative.
     """
 
-    assigned: NDArray[np.int64]
-    certain: NDArray[np.bool_]
+    assigned: Indices
+    certain: Flags
     label: Array
     weight: Array
 
@@ -37,9 +36,9 @@ def choices(table: Array, points: Points, box: Sequence[float], topk: int) -> li
     """Locations that a box takes by its qualities ``[R]``, the best first."""
     # Qualities are compared as the float32 numbers that anyone computes in training.
     values = table.astype(np.float32)
-    center = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+    middle = np.array(center(box))
     allowed = [r for r in range(len(points)) if table[r] != FORBIDDEN]
-    order = {r: (-values[r], float(((points.xy[r] - center) ** 2).sum()), r) for r in allowed}
+    order = {r: (-values[r], float(((points.xy[r] - middle) ** 2).sum()), r) for r in allowed}
     best = sorted(allowed, key=order.__getitem__)[:topk]
     return [r for place, r in enumerate(best) if place == 0 or values[r] > 0]
 
@@ -50,12 +49,9 @@ def settle(
 ) -> Result:  # fmt: skip
     """Assign by qualities and scores ``[G, R]``."""
     asked = [choices(table[g], points, box, topk) for g, box in enumerate(boxes.tolist())]
-    result = Result(np.full(len(points), -1), np.zeros(len(points), bool), np.zeros(len(points)), np.zeros(len(points)))
-    for r in {r for mine in asked for r in mine}:
-        rivals = [g for g, mine in enumerate(asked) if r in mine]
-        result.assigned[r] = min(
-            rivals, key=lambda g: (-np.float32(table[g, r]), area(boxes[g]), *boxes[g], labels[g], g)
-        )
+    rank, count = ranks(boxes, labels), len(points)
+    claims = [(r, (-np.float32(table[g, r]), *rank[g]), g) for g, mine in enumerate(asked) for r in mine]
+    result = Result(winners(claims, count), np.zeros(count, bool), np.zeros(count), np.zeros(count))
     for g, mine in enumerate(asked):
         left = [r for r in mine if result.assigned[r] == g]
         for place, r in enumerate(left):
@@ -67,19 +63,9 @@ def settle(
 
 
 def examine(
-    points: Points,
-    boxes: Array,
-    logits: Array,
-    predicted: Array,
-    *,
-    labels: Sequence[int],
-    topk: int = 7,
-    degree: float = 0.6,
-    weight: float = 0.4,
-    alpha: float = 0.8,
-    radius: float = 1.5,
-    shake: Array | None = None,
-) -> Result:
+    points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], topk: int = 7,
+    degree: float = 0.6, weight: float = 0.4, alpha: float = 0.8, radius: float = 1.5, shake: Array | None = None,
+) -> Result:  # fmt: skip
     """Assign one image at the largest degree `degree`; `shake` ``[G, R]`` multiplies the qualities."""
     table = qualities(points, boxes, logits, predicted, labels=labels, alpha=alpha, radius=radius)
     if shake is not None:

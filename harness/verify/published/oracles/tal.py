@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.verify.published.oracles.geometry import BACKGROUND, Array, Indices, Points, iou, ranks, sigmoid
+from harness.verify.published.oracles.geometry import Array, Indices, Points, iou, ranks, sigmoid, winners
 
 Convention = Literal["zoo", "mmdet"]
 """mmdet asks a positive to lie 0.01 px inside its box and gives ties to the first box of the list."""
@@ -65,27 +65,23 @@ def examine(
     convention: Convention = "zoo",
 ) -> Result:  # fmt: skip
     """Assign one image."""
-    wanted: dict[int, list[tuple[int, Pair]]] = {}
+    wanted: list[tuple[int, Pair]] = []
     for g, box in enumerate(boxes.tolist()):
         scores = np.array([sigmoid(z) for z in logits[:, labels[g]].tolist()])
         for pair in candidates(
             points, box, scores, predicted, topk=topk, alpha=alpha, beta=beta, mask_first=mask_first,
             margin=0.01 if convention == "mmdet" else 0.0,
         ):  # fmt: skip
-            wanted.setdefault(pair.location, []).append((g, pair))
+            wanted.append((g, pair))
 
-    won: dict[int, list[Pair]] = {}
     rank = ranks(boxes, labels) if convention == "zoo" else [(g,) for g in range(len(boxes))]
-    for claims in wanted.values():
-        g, pair = min(claims, key=lambda claim: (-np.float32(claim[1].overlap), rank[claim[0]]))
-        won.setdefault(g, []).append(pair)
-
     count = len(points)
-    result = Result(np.full(count, BACKGROUND, dtype=np.int64), np.zeros(count), np.zeros(count))
-    for g, pairs in won.items():
-        largest, best = max(pair.t for pair in pairs), max(pair.overlap for pair in pairs)
+    claims = [(pair.location, (-np.float32(pair.overlap), *rank[g]), g) for g, pair in wanted]
+    result = Result(winners(claims, count), np.zeros(count), np.zeros(count))
+    for g in range(len(boxes)):
+        pairs = [pair for box, pair in wanted if box == g == result.assigned[pair.location]]
+        largest, best = (max((getattr(pair, name) for pair in pairs), default=0.0) for name in ("t", "overlap"))
         for pair in pairs:
-            result.assigned[pair.location] = g
             result.metric[pair.location] = pair.t
             result.label[pair.location] = pair.t / (largest if relative_guard else largest + GUARD) * best
     return result
