@@ -11,11 +11,6 @@ from harness.records.schema import METRICS
 WITH_INTERVAL, WITHOUT = METRICS[:2], METRICS[2:]
 
 
-def summary(boards: Iterable[Board], *, variants: bool = False) -> str:
-    """The boards that are shown (`shown_parts`) as Markdown (`summary_of`)."""
-    return summary_of(shown_parts(boards, variants=variants))
-
-
 def shown_parts(boards: Iterable[Board], *, variants: bool = False) -> list[Board]:
     """Boards, the sharpest first, without those of one entry, where there are others.
 

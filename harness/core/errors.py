@@ -87,6 +87,20 @@ def shorten(text: str, limit: int = 200) -> str:
 
 
 @contextmanager
+def reading(what: str, advice: str = "") -> Iterator[None]:
+    """Say in one line that something cannot be read, and what to do about it.
+
+    Raises:
+        UserError: for any error of the system within the block, a name that its encoding cannot hold, or the home of
+            nobody.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what} cannot be read: {reason(error)}{advice}") from error
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Say in one line that `path` cannot be written: no permission, a full disk, a file in place of a folder.
 

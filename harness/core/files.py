@@ -69,12 +69,17 @@ def publish_file(folder: Path, content: str | bytes, publish: Callable[[Path], P
         path = publish(temporary)
     finally:
         temporary.unlink(missing_ok=True)
-    handle = os.open(folder, os.O_RDONLY)  # the name itself must outlive a power cut too
+    sync(folder)  # the name itself must outlive a power cut too
+    return path
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder on the disk before going on."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-    return path
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from assigners.ops.boxes import MIN_SIDE
-from harness.core.errors import UserError, did_you_mean, reason, shorten
+from harness.core.errors import UserError, did_you_mean, reading, shorten
 from harness.core.progress import say
 from harness.core.text import counted
 from harness.data import open_data
@@ -125,10 +125,8 @@ def _alike(train_files: _Files, val_files: _Files, look: Callable[[Path], object
     kinds: dict[object, tuple[_Files, _Files]] = defaultdict(lambda: ([], []))
     for side, files in enumerate((train_files, val_files)):
         for path, index in files:
-            try:
+            with reading(f"image {path}"):
                 kinds[look(path)][side].append((path, index))
-            except OSError as error:
-                raise UserError(f"image {path} cannot be read: {reason(error)}") from error
     return [pair for pair in kinds.values() if all(pair)]
 
 

@@ -315,9 +315,14 @@ def save_png(path: Path, image: Image.Image) -> None:
     Raises:
         UserError: if it cannot be written.
     """
+    write_atomically(path, png(image))
+
+
+def png(image: Image.Image, *, optimize: bool = False) -> bytes:
+    """A picture as the content of a PNG file."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    image.save(buffer, "PNG", optimize=optimize)
+    return buffer.getvalue()
 
 
 @lru_cache(maxsize=16)

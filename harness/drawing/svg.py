@@ -9,6 +9,7 @@ to dark. Marks differ in shape as well as in colour: 28 series can be told apart
 
 from __future__ import annotations
 
+import base64
 import math
 from dataclasses import dataclass
 
@@ -131,6 +132,11 @@ def number(value: float, digits: int | None = None) -> str:
     if not words.strip("-0."):
         words = words.lstrip("-")  # no minus before nought
     return words.replace("-", MINUS)
+
+
+def png_uri(content: bytes) -> str:
+    """A PNG file as an address, for a page or a drawing that holds all it needs."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -6,8 +6,6 @@ training, for several assigners; 5 the sampling locations over images.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +22,8 @@ from assigners.samplers.negatives import unsampled
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
 from harness.drawing.charts import INK, LETTER, SERIES, SOFT, line, new_figure, styled
-from harness.drawing.images import LegendEntry, Panel, Pen, sheet
-from harness.drawing.svg import element
+from harness.drawing.images import LegendEntry, Panel, Pen, png, sheet
+from harness.drawing.svg import element, png_uri
 from harness.inspection.one_image import FIRST_LEVEL, assign, look, mixtures
 from harness.inspection.one_image_sheet import overview, quality_panel
 from harness.records.details import Trace
@@ -222,11 +220,8 @@ def most_eccentric(images: ImageSet, count: int) -> list[int]:
 
 def embedded(image: Image.Image, title: str) -> str:
     """A picture as an SVG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    data = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
     size = {"width": image.width, "height": image.height}
-    inside = element("image", href=data, **size)
+    inside = element("image", href=png_uri(png(image)), **size)
     svg = element(
         "svg", element("title", title), inside, xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {image.width} {image.height}", **size,

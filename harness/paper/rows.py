@@ -6,7 +6,7 @@ Gains are over the row that the paper itself measures from, or over its final me
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from harness.core.errors import UserError
 
@@ -59,8 +59,9 @@ class Table:
         return known[name]
 
 
-def _each(reference: str, *assigners: str) -> tuple[PaperRow, ...]:
-    return tuple(PaperRow(str(number), assigner, reference) for number, assigner in enumerate(assigners, 1))
+def _each(reference: str, *assigners: str, first: int = 1, **alike: Any) -> tuple[PaperRow, ...]:
+    """A row for each assigner, numbered from `first`, with what they have `alike`."""
+    return tuple(PaperRow(str(number), name, reference, **alike) for number, name in enumerate(assigners, first))
 
 
 def _losses() -> tuple[PaperRow, ...]:
@@ -78,28 +79,20 @@ def _losses() -> tuple[PaperRow, ...]:
 
 def _state_of_the_art() -> tuple[PaperRow, ...]:
     """Table 7: each block of one detector against its first row that is a rule of geometry."""
-    names = {"FCOS": "center", "FreeAnchor": "free_anchor", "SAPD": "sapd", "ATSS": "atss", "PAA": "paa"}
-    every = [*names.values(), "iqdet"]
-    blocks: tuple[tuple[list[str], Backbone, bool, bool, str], ...] = (
-        (every, "resnet101", False, False, "1"),
-        (every, "resnext101_64x4d", False, False, "7"),
-        (["sapd", "atss", "paa", "iqdet"], "resnext101_64x4d", True, False, "14"),
-        (["atss", "paa", "iqdet"], "resnext101_64x4d", True, True, "17"),
+    geometry, others = ("center", "free_anchor"), ("sapd", "atss", "paa", "iqdet")
+    large: Backbone = "resnext101_64x4d"
+    return (
+        *_each("1", *geometry, *others, backbone="resnet101"),
+        *_each("7", *geometry, *others, first=7, backbone=large),
+        *_each("14", *others, first=13, backbone=large, deformable=True),
+        *_each("17", *others[1:], first=17, backbone=large, deformable=True, multi_scale=True),
     )
-    rows: list[PaperRow] = []
-    for assigners, backbone, deformable, multi_scale, reference in blocks:
-        for assigner in assigners:
-            name = str(len(rows) + 1)
-            rows.append(PaperRow(name, assigner, reference, (), backbone, deformable, multi_scale))
-    return tuple(rows)
 
 
 def _other_data() -> tuple[PaperRow, ...]:
     """Table 8: the VOC columns as rows 1-4, those of WIDER FACE as rows 5-8."""
     assigners = ("center", "atss", "paa", "iqdet")
-    voc = [PaperRow(str(number), assigner, "1", kind="voc") for number, assigner in enumerate(assigners, 1)]
-    wider = [PaperRow(str(number), assigner, "5", kind="wider") for number, assigner in enumerate(assigners, 5)]
-    return (*voc, *wider)
+    return (*_each("1", *assigners, kind="voc"), *_each("5", *assigners, first=5, kind="wider"))
 
 
 _ONE_BRANCH = "All rows have the detector's IoU branch, also FCOS and ATSS, whose authors have centerness in its place."

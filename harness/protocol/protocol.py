@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.core.errors import UserError, did_you_mean, reason, shorten
+from harness.core.errors import UserError, did_you_mean, reading, reason, shorten
 from harness.protocol.weights import IMAGENET_MEAN, IMAGENET_STD, file_digest, pixels_of_start
 
 Positive = Annotated[int, Field(gt=0)]
@@ -252,10 +252,8 @@ def load_protocol(name_or_path: str, overrides: tuple[str, ...] = ()) -> Protoco
     path = Path(name_or_path)
     if path.suffix == ".toml":
         origin = str(path)
-        try:
+        with reading(f"protocol {shorten(origin)}"):
             text = path.read_text("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"protocol {shorten(origin)} cannot be read: {reason(error)}") from error
     else:
         known = builtin_protocols()
         if name_or_path not in known:

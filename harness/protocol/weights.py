@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from harness.core.errors import UserError, reason, shorten
+from harness.core.errors import UserError, reading, reason, shorten
 from harness.core.files import DAMAGE
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # The backbones of the protocols and tables that ship, so that listing those need not import timm to ask it.
 AS_IMAGENET = frozenset({"resnet50.tv_in1k", "resnet101.tv_in1k", "resnext101_64x4d.tv_in1k"})
 
+_ADVICE = "; model.weights names a file on this machine"
 _WRAPPERS = ("state_dict", "model")  # under which training scripts keep the state dict in a file of their own
 
 
@@ -38,7 +38,7 @@ def file_digest(path: str) -> str:
     Raises:
         UserError: if it cannot be read.
     """
-    with _reading(path), Path(path).open("rb") as file:
+    with reading(f"weights {path}", _ADVICE), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -79,7 +79,7 @@ def read_weights(path: str, sha256: str) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load
 
-    with _reading(path):
+    with reading(f"weights {path}", _ADVICE):
         content = Path(path).read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"weights {path} have changed since the protocol was read; start again")
@@ -128,12 +128,3 @@ def _tensors(path: str, values: Any) -> dict[str, Tensor]:
                 f"weights {path} hold {shorten(repr(name), 60)}, which is no tensor; save the state dict alone"
             )
     return dict(values)
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:  # a name may hold a null character
-        advice = "model.weights names a file on this machine"
-        raise UserError(f"weights {path} cannot be read: {reason(error)}; {advice}") from error

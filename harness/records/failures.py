@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from harness.core.errors import UserError, reason, shorten
 from harness.core.files import dump, write_atomically
 from harness.records.identity import RunSpec
+from harness.records.schema import Identity, Moment, Part, now
 from harness.records.store import ResultsStore
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class FailedProtocol(_Part):
+class FailedProtocol(Part):
     """Which protocol the run was under."""
 
     name: str
     hash: str
 
 
-class Failure(_Part):
+class Failure(Part):
     """One failed run."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
-    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    run_id: Identity
     assigner: str
     options: dict[str, Any]
     seed: int
     protocol: FailedProtocol
     error: str  # what went wrong, in one line
     step: int | None  # the last one in its trace; None where it never got to one
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # UTC
+    created: Moment
     command: str  # that runs it again
 
 
@@ -56,7 +52,7 @@ def save_failure(store: ResultsStore, spec: RunSpec, error: str, command: str) -
         protocol=FailedProtocol(name=spec.protocol.name, hash=spec.protocol.digest),
         error=error,
         step=last_step(store.folder(spec.run_id).trace),
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now(),
         command=command,
     )
     write_atomically(failure_path(store, spec.run_id), dump(failure.model_dump(mode="json", by_alias=True)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from harness.core.again import aimed_at
 from harness.core.errors import UserError, reason, shorten
@@ -22,16 +22,14 @@ from harness.core.files import dump, write_atomically
 from harness.records.identity import RunSpec
 from harness.records.inputs import recorded_protocol
 from harness.records.migrations import migrate
-from harness.records.schema import MetricsPart, RunRecord, SplitPart
+from harness.records.schema import MetricsPart, Part, RunRecord, SplitPart
 from harness.records.store import ResultsStore
 
 _UNKNOWN = dict.fromkeys(name for name in MetricsPart.model_fields if name != "bins")  # until it is evaluated
 
 
-class _File(BaseModel):
+class _File(Part):
     """What the file holds: a record without ``metrics`` and without the time that evaluation took."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     data: str

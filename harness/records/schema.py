@@ -5,6 +5,7 @@ A new schema needs a step in `harness.records.migrations`, which reads the recor
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,11 +18,22 @@ Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
 
 
-class _Part(BaseModel):
+Identity = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # UTC
+
+
+def now() -> str:
+    """This `Moment`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Part(BaseModel):
+    """Of a file of the store: unknown keys and values of another type are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ProtocolPart(_Part):
+class ProtocolPart(Part):
     """The protocol in full, so that a record stands without the file it came from."""
 
     name: str
@@ -30,7 +42,7 @@ class ProtocolPart(_Part):
     content: dict[str, Any]
 
 
-class SplitIdentity(_Part):
+class SplitIdentity(Part):
     """Which images and objects a split is of."""
 
     split: str
@@ -45,7 +57,7 @@ class SplitPart(SplitIdentity):
     warnings: dict[str, Count] = {}
 
 
-class DataIdentity(_Part):
+class DataIdentity(Part):
     """Which data a run has, as far as its id and its plan ask: by title and checksums, never by path."""
 
     kind: str  # the reader: shapes, coco, voc, wider or a plugin's
@@ -69,7 +81,7 @@ class DataPart(DataIdentity):
     val: SplitPart
 
 
-class BinPart(_Part):
+class BinPart(Part):
     """Objects of one attribute's bin."""
 
     count: Count
@@ -81,7 +93,7 @@ class BinPart(_Part):
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # that are shown and compared
 
 
-class MetricsPart(_Part):
+class MetricsPart(Part):
     """Points, 0 to 100; null where no object defines the value."""
 
     AP: Points | None
@@ -99,7 +111,7 @@ class MetricsPart(_Part):
         return value
 
 
-class CostPart(_Part):
+class CostPart(Part):
     """What the result cost; further figures may stand beside these."""
 
     model_config = ConfigDict(extra="allow")
@@ -119,7 +131,7 @@ class CostPart(_Part):
         return value
 
 
-class EnvironmentPart(_Part):
+class EnvironmentPart(Part):
     """Machine and versions, as `harness.core.environment` gives them."""
 
     model_config = ConfigDict(extra="allow")
@@ -127,7 +139,7 @@ class EnvironmentPart(_Part):
     device: str  # model of the processor or accelerator
 
 
-class SourcePart(_Part):
+class SourcePart(Part):
     """The code that ran."""
 
     commit: str | None
@@ -135,7 +147,7 @@ class SourcePart(_Part):
     earlier: list[str]  # code that trained earlier parts of a resumed run, where it was another
 
 
-class DeclaresPart(_Part):
+class DeclaresPart(Part):
     """What the assigner changes besides the assignment, as `assigners.Declares` has it; what it leaves alone is absent.
 
     A run that changes nothing besides has an empty part and stands on the fair board.
@@ -154,22 +166,22 @@ class DeclaresPart(_Part):
         return dict(sorted(self.model_dump(exclude_unset=True).items()))
 
 
-class EqualPart(_Part):
+class EqualPart(Part):
     """Digests of what must not depend on the assigner at one seed; null where they were not taken."""
 
     initial_weights: str | None  # of the detector before the first step
     batches: str | None  # every batch: which images, their boxes after augmentation, pixels
 
 
-class RunRecord(_Part):
+class RunRecord(Part):
     """Everything that a finished run leaves behind.
 
     It is read as it was written: what an older version never said stays unsaid in `as_json`.
     """
 
     schema_: Literal[2] = Field(alias="schema")
-    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # UTC
+    run_id: Identity
+    created: Moment
     protocol: ProtocolPart
     data: DataPart
     assigner: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.comparison.board import Board, BoardEntry
-from harness.core.errors import UserError, reason
-from harness.drawing.svg import key
+from harness.core.errors import UserError, reading, reason
+from harness.drawing.svg import key, png_uri
 from harness.records.store import ResultsStore
 from harness.report.cells import Series
 
@@ -86,7 +85,5 @@ def _index(path: Path) -> list[dict[str, Any]]:
 
 
 def _data_uri(path: Path) -> str:
-    try:
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+    with reading(str(path)):
+        return png_uri(path.read_bytes())

@@ -36,9 +36,9 @@ from harness.records.identity import RunSpec, split_record
 from harness.records.inputs import recorded_protocol
 from harness.records.leaderboard import write_leaderboard
 from harness.records.pending import Pending, clear_pending, completing, load_pending, save_pending, way_out
-from harness.records.schema import RunRecord, SplitPart
+from harness.records.schema import RunRecord, SplitPart, now
 from harness.records.store import ResultsStore
-from harness.runs.recording import make_details, now
+from harness.runs.recording import make_details
 from harness.runs.samples import write_samples
 from harness.runs.trained import TrainedRun, restore_trained, weights_at_hand
 from harness.training.checkpoint import clear_checkpoint, earlier_code, load_network, save_network

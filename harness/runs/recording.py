@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,9 @@ from harness.evaluation.match_table import MatchTable
 from harness.records.details import Bootstrap, Details, Errors, learning_curves
 from harness.records.identity import RunSpec
 from harness.records.pending import pending_record
-from harness.records.schema import SCHEMA, RunRecord
+from harness.records.schema import SCHEMA, RunRecord, now
 from harness.training.checkpoint import earlier_code
 from harness.training.trainer import Trainer
-
-
-def now() -> str:
-    """As records write it, UTC."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def unfinished_record(

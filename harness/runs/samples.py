@@ -6,7 +6,6 @@ results/work/<run id>/samples/0.png
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from shutil import rmtree
 
@@ -16,6 +15,7 @@ from assigners.contract import Step
 from detector import FCOS
 from harness.core.files import dump, write_atomically
 from harness.data.base import ImageSet
+from harness.drawing.images import png
 from harness.inspection.one_image import assign, look
 from harness.inspection.one_image_sheet import overview
 from harness.protocol.protocol import Protocol
@@ -44,9 +44,8 @@ def write_samples(index: Path, model: FCOS, images: ImageSet, protocol: Protocol
         view = look(model, images, position, protocol)
         samples = assign(model, view, step, range(view.targets.num_boxes))
         picture = overview(view, samples, None, SIDE).finished()
-        name, buffer = f"{number}.png", io.BytesIO()
-        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-        files[name] = buffer.getvalue()
+        name = f"{number}.png"
+        files[name] = png(picture.quantize(COLOURS, dither=Image.Dither.NONE), optimize=True)
         pictures.append({"image": view.name, "file": name, "width": picture.width, "height": picture.height})
     rmtree(index.parent, ignore_errors=True)
     for name, content in files.items():

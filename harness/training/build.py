@@ -19,6 +19,8 @@ from harness.core.errors import UserError
 from harness.protocol.protocol import Protocol, ScheduleSection, canonical_hash
 from harness.protocol.weights import read_weights
 
+_OF_INFERENCE = {"score_threshold", "candidates_per_level", "nms_iou", "detections"}
+
 
 def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train: bool = True) -> FCOS:
     """The shared detector; the same seed gives every assigner the same initial weights.
@@ -42,24 +44,11 @@ def build_detector(protocol: Protocol, num_classes: int, seed: int, *, to_train:
         try:
             return FCOS(
                 num_classes,
-                backbone=model.backbone,
+                **model.model_dump(exclude={"pretrained", "weights_sha256", "quality"}),
                 pretrained=model.pretrained and to_train,
-                frozen_stages=model.frozen_stages,
-                frozen_bn=model.frozen_bn,
-                deformable_stages=model.deformable_stages,
                 weights=weights,
-                channels=model.channels,
-                head_depth=model.head_depth,
-                point_offset=model.point_offset,
-                pixel_mean=model.pixel_mean,
-                pixel_std=model.pixel_std,
                 loss=LossSettings(quality=model.quality, **protocol.loss.model_dump()),
-                inference=InferenceSettings(
-                    score_threshold=evaluation.score_threshold,
-                    candidates_per_level=evaluation.candidates_per_level,
-                    nms_iou=evaluation.nms_iou,
-                    detections=evaluation.detections,
-                ),
+                inference=InferenceSettings(**evaluation.model_dump(include=_OF_INFERENCE)),
             )
         except BackboneError as error:
             of_file = f", file {model.weights}" if weights is not None else ""

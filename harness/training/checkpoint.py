@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from harness.core.errors import UserError, reason, shorten, writing
-from harness.core.files import DAMAGE
+from harness.core.files import DAMAGE, sync
 from harness.training.beginning import unseen
 
 
@@ -68,11 +67,11 @@ def save_checkpoint(
         (fresh / "optimizer.pt").write_bytes(content.getbuffer())
         (fresh / "state.json").write_text(json.dumps(asdict(state)), "utf-8")
         for path in (*fresh.iterdir(), fresh):
-            _sync(path)
+            sync(path)
     if folder.exists():
         folder.rename(old)  # a kill right here leaves `.old`, which `find_checkpoint` takes
     fresh.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -167,7 +166,7 @@ def save_network(path: Path, network: dict[str, Tensor], about: dict[str, Any]) 
     with _whole(temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(save(_plain(network), metadata={"about": json.dumps(about, sort_keys=True)}))
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
 
 
@@ -200,11 +199,3 @@ def _whole(path: Path) -> Iterator[None]:
         if path.is_file():
             path.unlink()
         raise
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,7 +8,7 @@ import pytest
 
 from harness.comparison.board import boards
 from harness.comparison.intervals import resolvable_gap
-from harness.comparison.markdown import summary
+from harness.comparison.markdown import shown_parts, summary_of
 from harness.comparison.noise import noise
 from harness.core.errors import UserError
 from harness.protocol.protocol import load_protocol
@@ -143,6 +143,10 @@ def test_a_missing_table_and_a_foreign_file_are_named(store):
     (store.runs_dir / "foreign.json").write_text("{}")
     with pytest.raises(UserError, match=r"foreign\.json"):
         check_leaderboard(store)
+
+
+def summary(made, *, variants=False):
+    return summary_of(shown_parts(made, variants=variants))
 
 
 def test_the_summary_is_mean_and_interval_over_seeds(tiny):

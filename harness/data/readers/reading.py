@@ -6,31 +6,17 @@ import codecs
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from stat import S_ISREG
 
-from harness.core.errors import UserError, is_text, reason, shorten
+from harness.core.errors import UserError, is_text, reading, reason, shorten
 
 MAX_LINE = 4096  # bytes; file systems have no longer paths
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # the first that is there
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with a byte order mark, which Windows' editors write
-
-
-@contextmanager
-def reading(what: str, advice: str = "") -> Iterator[None]:
-    """Say in one line that something cannot be read, and what to do about it.
-
-    Raises:
-        UserError: for any error of the system within the block, a name that its encoding cannot hold, or the home of
-            nobody.
-    """
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{what} cannot be read: {reason(error)}{advice}") from error
 
 
 def read_bytes(path: Path, what: str) -> bytes:

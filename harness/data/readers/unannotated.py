@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.errors import UserError, as_utf8, is_text, no_text, shorten
+from harness.core.errors import UserError, as_utf8, is_text, no_text, reading, shorten
 from harness.data.base import Annotations, ImageSet, Oddities
 from harness.data.decoding import decode
 from harness.data.readers.folder import NO_OBJECTS
-from harness.data.readers.reading import IMAGE_SUFFIXES, reading
+from harness.data.readers.reading import IMAGE_SUFFIXES
 from harness.data.shapes.shapes import COUNT, ShapesSet
 
 SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))  # taken from a folder
