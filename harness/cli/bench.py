@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -34,8 +35,6 @@ from harness.core.text import counted
 from harness.protocol.protocol import load_protocol
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.bench.batches import Bench, Cell, Measurement
     from harness.bench.step import Share
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.table import Table
 
 from harness.cli.console.bench import (
     bench_environment,
@@ -24,10 +26,6 @@ from harness.cli.console.requests import chosen_assigner
 from harness.cli.console.tables import show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rich.table import Table
-
     from harness.bench.end_to_end import Beside
 
 FILE = "e2e.csv"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from harness.cli.console.options import json_option, results_option
@@ -16,8 +17,6 @@ from harness.core.errors import UserError
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.comparison.intervals import Gap
     from harness.comparison.pair import Comparison
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from harness.cli.console.options import FOLDER, json_option, results_option, set_option, workers_option
@@ -15,8 +16,6 @@ from harness.cli.console.tables import show
 from harness.core.text import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.data.survey import Survey
 
 MOST_CLASSES = 40  # rows of the table; the rest is in --json

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 
 from harness.cli.console.options import FILE, device_option, json_option, results_option, workers_option
 from harness.cli.console.output import console, emit, say
 from harness.cli.console.tables import show_metrics
 from harness.records.inputs import data_spec
 from harness.records.pending import Pending, completing, find_pending, load_pending
+from harness.records.schema import MetricsPart
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from harness.records.schema import MetricsPart
     from harness.runs.run import RunOutcome
 
 

@@ -13,6 +13,7 @@ from harness.cli.console.output import console, emit, say
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
 from harness.records.inputs import data_spec
+from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from harness.data.base import ImageSet
     from harness.records.details import Trace
-    from harness.records.schema import RunRecord
     from harness.runs.trained import TrainedRun
 
 LEARNING = ("iqdet", "qd", "uniform")  # assigners with an encoder

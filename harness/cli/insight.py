@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,8 +24,6 @@ from harness.records.inputs import data_spec
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.analysis.agreement import Insight, Subject
     from harness.data.base import ImageSet
     from harness.runs.trained import TrainedRun

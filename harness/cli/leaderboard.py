@@ -13,13 +13,12 @@ from harness.cli.console.options import json_option, results_option
 from harness.cli.console.output import console, emit, first_process, new_table, points, say, say_left_out
 from harness.cli.console.tables import show
 from harness.core.errors import Unwritable, UserError, did_you_mean
-from harness.records.schema import METRICS
+from harness.records.schema import METRICS, RunRecord
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.records.schema import RunRecord
 
 # The columns that a narrow terminal does without, the first of them first. What a run declares tells boards apart.
 SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "declares")

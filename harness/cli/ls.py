@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -21,9 +22,6 @@ from harness.core.errors import UserError, did_you_mean
 from harness.data.sources import sources
 from harness.protocol.protocol import builtin_protocols, load_protocol
 from harness.records.store import ResultsStore
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Rows = list[dict[str, Any]]
 

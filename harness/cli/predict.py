@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,6 @@ from harness.core.text import counted
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from harness.data.readers.unannotated import Picture, PictureList, PictureSet
     from harness.evaluation.inference import Detections
     from harness.runs.trained import TrainedRun

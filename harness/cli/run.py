@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
 from harness.cli.console.options import json_option, machine_options, results_option, set_option
 from harness.cli.console.output import console, emit, say
@@ -16,8 +17,6 @@ from harness.core.errors import Interrupted, UserError
 from harness.data.sources import EMBEDDED
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.runs.run import RunOutcome
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -25,10 +24,8 @@ from harness.paper.scales import scale as find_scale
 from harness.records.store import ResultsStore
 from harness.sweeps.cost import Costs
 from harness.sweeps.execute import Result
+from harness.sweeps.plan import Choice, Tuning
 from harness.sweeps.request import sweep_request
-
-if TYPE_CHECKING:
-    from harness.sweeps.plan import Choice, Tuning
 
 
 @click.command("table")

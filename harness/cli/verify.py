@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 
 from assigners.registry import catalogue
 from harness.cli.console.options import json_option
@@ -16,8 +17,6 @@ from harness.cli.views import verify as tables
 from harness.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.verify.checks.catalogue import Outcome
     from harness.verify.published.cases import Case
     from harness.verify.published.compare import Verdict

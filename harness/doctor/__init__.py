@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.doctor import data, machine, software, storage
 from harness.doctor.rows import Check, Finding, State, examine
-
-if TYPE_CHECKING:
-    from harness.protocol.protocol import Protocol
+from harness.protocol.protocol import Protocol
 
 __all__ = ["Check", "Finding", "State", "all_checks", "examine"]
 

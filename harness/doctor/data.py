@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError
 from harness.doctor.rows import Finding, from_error
-
-if TYPE_CHECKING:
-    from harness.protocol.protocol import Protocol
+from harness.protocol.protocol import Protocol
 
 SHAPES_DIGEST = "d211acc51e099549d8cca9be0d3e73ffab660d10d0125cfa79f2231d02033313"  # of `shapes_digest`, everywhere
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -14,13 +14,11 @@ from harness.cli.console.requests import Place
 from harness.cli.views import sweep as tables
 from harness.core.errors import Interrupted, UserError, shorten
 from harness.core.stopping import exit_code
+from harness.records.schema import RunRecord
 from harness.records.store import ResultsStore
 from harness.sweeps.cost import Costs
 from harness.sweeps.execute import Result, carry_out
 from harness.sweeps.plan import Choice, Plan, PlannedRun, Tuning
-
-if TYPE_CHECKING:
-    from harness.records.schema import RunRecord
 
 
 def repeating(place: Place, choice: Choice, tuning: Tuning, seed: int) -> str:

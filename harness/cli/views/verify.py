@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,8 +13,6 @@ from harness.cli.console.output import new_table, say
 from harness.cli.console.tables import show
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.verify.checks.catalogue import Outcome
     from harness.verify.published.agreement import Count
     from harness.verify.published.compare import Verdict
