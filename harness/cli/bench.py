@@ -17,16 +17,15 @@ from rich.text import Text
 from assigners.registry import AssignerSpec
 from harness.cli.bench_e2e import e2e_command
 from harness.cli.console.bench import (
-    bench_environment,
+    Setting,
     boxes_option,
     classes_option,
-    device_option,
     images_option,
     record,
+    setting_options,
     size_option,
-    threads_option,
 )
-from harness.cli.console.options import json_option, results_option, set_option
+from harness.cli.console.options import results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import chosen_assigner, chosen_assigners
 from harness.cli.console.tables import show
@@ -90,11 +89,7 @@ command.add_command(e2e_command)
     help="One that would take longer for a call is not run.",
 )  # fmt: skip
 @click.option("--picture/--no-picture", default=True, show_default=True, help="Draw all rows of this machine.")
-@size_option("800x1344")
-@device_option
-@threads_option
-@results_option
-@json_option
+@setting_options("800x1344")
 def assigners_command(
     names: tuple[str, ...],
     boxes: tuple[int, ...] | None,
@@ -105,11 +100,7 @@ def assigners_command(
     dense_memory: int,
     dense_seconds: float,
     picture: bool,
-    size: tuple[int, int],
-    device: str,
-    threads: int,
-    results: Path,
-    as_json: bool,
+    setting: Setting,
 ) -> None:
     """Time assigners on synthetic batches, beside dense, per-image, textbook versions of the same rules.
 
@@ -131,11 +122,10 @@ def assigners_command(
       harness bench assigners --device cuda --json
     """
     specs = chosen_assigners(names)
-    screen, progress = console(as_json, files=True), console(as_json=True)
+    screen, progress = console(setting.as_json, files=True), console(as_json=True)
 
     from harness.bench.batches import Bench, Limits, choose_cells, size_text
     from harness.bench.dense.rules import RULES
-    from harness.core.device import computing, pick_device
     from harness.drawing.charts import need_matplotlib
     from harness.training.build import resolve_assigner
 
@@ -144,20 +134,18 @@ def assigners_command(
     if quick:
         boxes, images, classes = boxes or QUICK[0], images or QUICK[1], classes or QUICK[2]
     cells = choose_cells(boxes, images, classes)
-    where = pick_device(device)
     rules = RULES if dense else {}
     limits = Limits(QUICK_SECONDS if quick else SECONDS, dense_memory, dense_seconds)
     subjects = [resolve_assigner(*spec) for spec in specs]
-    path = results / "bench" / FILE
-    with computing(where, threads):
-        machine = bench_environment(where)
-        rows = _measure(Bench(rules, where, limits, size), cells, subjects, path, machine, progress)
+    path = setting.results / "bench" / FILE
+    with setting.computing() as (where, machine):
+        rows = _measure(Bench(rules, where, limits, setting.size), cells, subjects, path, machine, progress)
     show(screen, _assigners_table(rows), ("note", "passes", "dense MiB", "dense ms"))
     if picture:
-        for drawing in _draw(path, (machine["device"], str(machine["threads"]), size_text(size))):
+        for drawing in _draw(path, (machine["device"], str(machine["threads"]), size_text(setting.size))):
             say(screen, f"picture {drawing}")
     say(screen, f"rows in {path}")
-    if as_json:
+    if setting.as_json:
         emit({"environment": machine, "rows": [asdict(row) for row in rows]})
 
 
@@ -173,11 +161,7 @@ def assigners_command(
 @boxes_option
 @classes_option
 @click.option("--seconds", type=click.FloatRange(min=0), default=20.0, show_default=True, help="Of timed steps.")
-@size_option("800x1344")
-@device_option
-@threads_option
-@results_option
-@json_option
+@setting_options("800x1344")
 def step_command(
     assigner: str,
     backbone: str | None,
@@ -187,11 +171,7 @@ def step_command(
     boxes: int,
     classes: int,
     seconds: float,
-    size: tuple[int, int],
-    device: str,
-    threads: int,
-    results: Path,
-    as_json: bool,
+    setting: Setting,
 ) -> None:
     """Time training steps with an assigner, and with its assignment lying ready: what it adds is its share.
 
@@ -208,22 +188,19 @@ def step_command(
     name, options = chosen_assigner(assigner)
     changes = (*overrides, *((f"model.backbone={backbone}",) if backbone is not None else ()))
     protocol = load_protocol(protocol_name, changes)
-    screen = console(as_json, files=True)
+    screen, path = console(setting.as_json, files=True), setting.results / "bench" / STEP_FILE
 
     from harness.bench.step import StepRequest, measure_share
-    from harness.core.device import computing, pick_device
     from harness.training.build import resolve_assigner
 
-    where = pick_device(device)
     subject = resolve_assigner(name, options)
-    request = StepRequest(subject, protocol, images, boxes, classes, size, seconds)
-    with computing(where, threads):
-        machine = bench_environment(where)
+    request = StepRequest(subject, protocol, images, boxes, classes, setting.size, seconds)
+    with setting.computing() as (where, machine):
         share = measure_share(request, where)
-    record(results / "bench" / STEP_FILE, share, machine)
+    record(path, share, machine)
     show(screen, _share_table(share))
-    say(screen, f"row in {results / 'bench' / STEP_FILE}")
-    if as_json:
+    say(screen, f"row in {path}")
+    if setting.as_json:
         emit({"environment": machine, **asdict(share)})
 
 

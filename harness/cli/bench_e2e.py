@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
-from harness.cli.console.bench import (
-    bench_environment,
-    boxes_option,
-    classes_option,
-    device_option,
-    images_option,
-    record,
-    size_option,
-    threads_option,
-)
-from harness.cli.console.options import json_option, results_option
+from harness.cli.console.bench import Setting, boxes_option, classes_option, images_option, record, setting_options
 from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import chosen_assigner
 from harness.cli.console.tables import show
@@ -40,23 +29,9 @@ FILE = "e2e.csv"
     "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of both."
 )  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Of each part's turns.")
-@size_option("512x512")
-@device_option
-@threads_option
-@results_option
-@json_option
+@setting_options("512x512")
 def e2e_command(
-    assigner: str,
-    images: int,
-    boxes: int,
-    classes: int,
-    precision: str,
-    seconds: float,
-    size: tuple[int, int],
-    device: str,
-    threads: int,
-    results: Path,
-    as_json: bool,
+    assigner: str, images: int, boxes: int, classes: int, precision: str, seconds: float, setting: Setting
 ) -> None:
     """Time a training step, inference and post-processing beside torchvision's FCOS.
 
@@ -71,16 +46,13 @@ def e2e_command(
       harness bench e2e --device cuda --images 16 --size 800x1344 --precision bfloat16
     """
     name, options = chosen_assigner(assigner)
-    screen = console(as_json, files=True)
+    screen, path = console(setting.as_json, files=True), setting.results / "bench" / FILE
 
     from harness.bench.end_to_end import Batch, Duel
-    from harness.core.device import computing, pick_device
     from harness.training.build import resolve_assigner
 
-    where, path = pick_device(device), results / "bench" / FILE
-    with computing(where, threads):
-        machine = bench_environment(where)
-        duel = Duel(resolve_assigner(name, options), Batch(images, boxes, classes, size, precision), where)
+    with setting.computing() as (where, machine):
+        duel = Duel(resolve_assigner(name, options), Batch(images, boxes, classes, setting.size, precision), where)
         rows = []
         for row in duel.measure(seconds):
             rows.append(row)
@@ -90,7 +62,7 @@ def e2e_command(
     show(screen, _beside_table(rows))
     show(screen, _parts_table(parts))
     say(screen, f"rows in {path}")
-    if as_json:
+    if setting.as_json:
         emit({"environment": machine, "rows": [asdict(row) for row in rows], "step_ms": parts})
 
 

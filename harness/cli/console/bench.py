@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from harness.cli.console.options import Decorated, Decorator, json_option, results_option
 
 if TYPE_CHECKING:
     import torch
@@ -15,27 +20,61 @@ if TYPE_CHECKING:
     from harness.bench.end_to_end import Beside
     from harness.bench.step import Share
 
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where."
-)
-threads_option = click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the CPU.")
+DEVICES, COUNT = click.Choice(["auto", "cpu", "cuda"]), click.IntRange(min=1)
 
-images_option = click.option(
-    "--images", type=click.IntRange(min=1), default=2, show_default=True, help="In the batch."
-)  # fmt: skip
-boxes_option = click.option(
-    "--boxes", type=click.IntRange(min=1), default=7, show_default=True, help="In each image."
-)  # fmt: skip
-classes_option = click.option(
-    "--classes", type=click.IntRange(min=1), default=80, show_default=True, help="Of the detector."
-)  # fmt: skip
+images_option = click.option("--images", type=COUNT, default=2, show_default=True, help="In the batch.")
+boxes_option = click.option("--boxes", type=COUNT, default=7, show_default=True, help="In each image.")
+classes_option = click.option("--classes", type=COUNT, default=80, show_default=True, help="Of the detector.")
 
 
-def size_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+@dataclass(frozen=True)
+class Setting:
+    """Where a verb measures, and where it leaves what it measured."""
+
+    size: tuple[int, int]  # height and width of the images in px
+    device: str
+    threads: int
+    results: Path
+    as_json: bool
+
+    @contextmanager
+    def computing(self) -> Iterator[tuple[torch.device, dict[str, Any]]]:
+        """The device, and the columns that say where a row was measured."""
+        from harness.bench.measurements import ENVIRONMENT
+        from harness.core.device import computing, pick_device
+        from harness.core.environment import environment, source_version
+
+        where = pick_device(self.device)
+        with computing(where, self.threads):
+            machine = {**environment(where), **source_version()}
+            yield where, {name: machine[name] for name in ENVIRONMENT}
+
+
+def setting_options(size: str) -> Decorator:
+    """The options of a `Setting`, which the command is given as one argument."""
+
+    def decorate(function: Decorated) -> Decorated:
+        @wraps(function)
+        def command(**values: Any) -> None:
+            function(setting=Setting(**{field.name: values.pop(field.name) for field in fields(Setting)}), **values)
+
+        complete: Decorated = command
+        for add in (
+            json_option,
+            results_option,
+            click.option("--threads", type=COUNT, default=1, show_default=True, help="Of the CPU."),
+            click.option("--device", type=DEVICES, default="cpu", show_default=True, help="Where."),
+            size_option(size),
+        ):  # the last one added is listed first
+            complete = add(complete)
+        return complete
+
+    return decorate
+
+
+def size_option(default: str) -> Decorator:
     """``--size``, height and width of the images."""
-    return click.option(
-        "--size", callback=_size, default=default, show_default=True, metavar="HxW", help="In px."
-    )  # fmt: skip
+    return click.option("--size", callback=_size, default=default, show_default=True, metavar="HxW", help="In px.")
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
@@ -44,15 +83,6 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
     if len(words) != 2 or not all(word.isascii() and word.isdigit() and int(word) >= 8 for word in words):
         raise click.BadParameter(f"{value!r} is no HEIGHTxWIDTH in pixels of at least 8, such as 800x1344")
     return int(words[0]), int(words[1])
-
-
-def bench_environment(where: torch.device) -> dict[str, Any]:
-    """The columns that say where a row was measured."""
-    from harness.bench.measurements import ENVIRONMENT
-    from harness.core.environment import environment, source_version
-
-    machine = {**environment(where), **source_version()}
-    return {name: machine[name] for name in ENVIRONMENT}
 
 
 def record(path: Path, row: Measurement | Share | Beside, machine: dict[str, Any]) -> None:

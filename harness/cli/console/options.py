@@ -10,7 +10,8 @@ import click
 
 from harness.core.again import DEFAULT_RESULTS
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Decorated = Callable[..., Any]
+Decorator = Callable[[Decorated], Decorated]
 FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=False, path_type=Path)
 
 results_option: Decorator = click.option(
@@ -28,7 +29,7 @@ device_option: Decorator = click.option(
 )
 
 
-def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def machine_options(function: Decorated) -> Decorated:
     """Give a command ``--device``, ``--threads`` and ``--workers``: what trains with what of this machine."""
     for add in (
         click.option("--workers", type=click.IntRange(min=0), help="Processes that load images; no result changes."),
