@@ -25,7 +25,7 @@ from harness.cli.console.bench import (
     setting_options,
     size_option,
 )
-from harness.cli.console.options import results_option, set_option
+from harness.cli.console.options import option, results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import chosen_assigner, chosen_assigners
 from harness.cli.console.tables import show
@@ -75,20 +75,20 @@ command.add_command(e2e_command)
 
 @command.command("assigners", short_help="Time and memory over boxes, images and classes.")
 @click.argument("names", nargs=-1, metavar="[NAME[K=V,...]]...")
-@click.option("--boxes", callback=_numbers, metavar="N,...", help="In each image.")
-@click.option("--images", callback=_numbers, metavar="N,...", help="In the batch.")
-@click.option("--classes", callback=_numbers, metavar="N,...", help="Of the detector.")
-@click.option("--quick", is_flag=True, help="7 and 100 boxes in 2 images of 80 classes, with fewer repeats.")
-@click.option("--dense/--no-dense", default=True, show_default=True, help="Time dense textbook versions in turns.")
-@click.option(
-    "--dense-memory", type=click.IntRange(min=1), default=6144, show_default=True, metavar="MIB",
+@option("--boxes", callback=_numbers, metavar="N,...", help="In each image.")
+@option("--images", callback=_numbers, metavar="N,...", help="In the batch.")
+@option("--classes", callback=_numbers, metavar="N,...", help="Of the detector.")
+@option("--quick", is_flag=True, help="7 and 100 boxes in 2 images of 80 classes, with fewer repeats.")
+@option("--dense/--no-dense", default=True, help="Time dense textbook versions in turns.")
+@option(
+    "--dense-memory", type=click.IntRange(min=1), default=6144, metavar="MIB",
     help="A dense version that would need more is not run.",
 )  # fmt: skip
-@click.option(
-    "--dense-seconds", type=click.FloatRange(min=0), default=120.0, show_default=True, metavar="S",
+@option(
+    "--dense-seconds", type=click.FloatRange(min=0), default=120.0, metavar="S",
     help="One that would take longer for a call is not run.",
 )  # fmt: skip
-@click.option("--picture/--no-picture", default=True, show_default=True, help="Draw all rows of this machine.")
+@option("--picture/--no-picture", default=True, help="Draw all rows of this machine.")
 @setting_options("800x1344")
 def assigners_command(
     names: tuple[str, ...],
@@ -150,17 +150,17 @@ def assigners_command(
 
 
 @command.command("step", short_help="Its share of a training step.")
-@click.option("-a", "--assigner", required=True, metavar="NAME[K=V,...]", help="Which one, with options in brackets.")
-@click.option("--backbone", metavar="NAME", help="Any timm model.  [default: the protocol's]")
-@click.option(
-    "--protocol", "protocol_name", default="paper", show_default=True, metavar="NAME|FILE.toml",
+@option("-a", "--assigner", required=True, metavar="NAME[K=V,...]", help="Which one, with options in brackets.")
+@option("--backbone", metavar="NAME", help="Any timm model.  [default: the protocol's]")
+@option(
+    "--protocol", "protocol_name", default="paper", metavar="NAME|FILE.toml",
     help="Detector, optimiser and precision.",
 )  # fmt: skip
 @set_option("model.channels=64")
 @images_option
 @boxes_option
 @classes_option
-@click.option("--seconds", type=click.FloatRange(min=0), default=20.0, show_default=True, help="Of timed steps.")
+@option("--seconds", type=click.FloatRange(min=0), default=20.0, help="Of timed steps.")
 @setting_options("800x1344")
 def step_command(
     assigner: str,
@@ -246,8 +246,8 @@ def picture_command(size: tuple[int, int], results: Path) -> None:
 
 
 @command.command("benefit", short_help="AP against time and memory, as a picture.")
-@click.option("--protocol", metavar="NAME|HASH", help="Of which board.  [default: the one with the most assigners]")
-@click.option("--data", metavar="TITLE|HASH", help="Of which data.")
+@option("--protocol", metavar="NAME|HASH", help="Of which board.  [default: the one with the most assigners]")
+@option("--data", metavar="TITLE|HASH", help="Of which data.")
 @size_option("800x1344")
 @results_option
 def benefit_command(protocol: str | None, data: str | None, size: tuple[int, int], results: Path) -> None:

@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from harness.cli.console.bench import Setting, boxes_option, classes_option, images_option, record, setting_options
+from harness.cli.console.options import option
 from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import chosen_assigner
 from harness.cli.console.tables import show
@@ -21,14 +22,12 @@ FILE = "e2e.csv"
 
 
 @click.command("e2e", short_help="The whole detector beside torchvision's FCOS.")
-@click.option("-a", "--assigner", default="center", show_default=True, metavar="NAME[K=V,...]", help="Of ours.")
+@option("-a", "--assigner", default="center", metavar="NAME[K=V,...]", help="Of ours.")
 @images_option
 @boxes_option
 @classes_option
-@click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of both."
-)  # fmt: skip
-@click.option("--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Of each part's turns.")
+@option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Of both.")
+@option("--seconds", type=click.FloatRange(min=0), default=60.0, help="Of each part's turns.")
 @setting_options("512x512")
 def e2e_command(
     assigner: str, images: int, boxes: int, classes: int, precision: str, seconds: float, setting: Setting

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli.console.options import json_option, results_option
+from harness.cli.console.options import json_option, option, results_option
 from harness.cli.console.output import console, emit, new_table, points, say, say_left_out
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
@@ -28,7 +28,7 @@ _STATE = {True: "equal, by digest", False: "DIFFERENT: other code, libraries or 
 @click.command("compare")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--protocol", metavar="NAME|HASH", help="Only under this protocol.")
+@option("--protocol", metavar="NAME|HASH", help="Only under this protocol.")
 @results_option
 @json_option
 def command(first: str, second: str, protocol: str | None, results: Path, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from harness.cli.console.options import FOLDER, json_option, results_option, set_option, workers_option
+from harness.cli.console.options import FOLDER, json_option, option, results_option, set_option, workers_option
 from harness.cli.console.output import Stopped, console, emit, new_table, say
 from harness.cli.console.requests import choose_protocol
 from harness.cli.console.tables import show
@@ -23,15 +23,15 @@ MOST_CLASSES = 40  # rows of the table; the rest is in --json
 
 @click.command("data")
 @click.argument("source", metavar="SPEC")
-@click.option("--train-split", metavar="NAME", help="Split to open as for training; the data set's own by default.")
-@click.option("--val-split", metavar="NAME", help="Split to open as for evaluation; the data set's own by default.")
-@click.option("--protocol", "protocol_name", metavar="NAME|FILE.toml", help="Whose sizes; as for `harness run`.")
+@option("--train-split", metavar="NAME", help="Split to open as for training; the data set's own by default.")
+@option("--val-split", metavar="NAME", help="Split to open as for evaluation; the data set's own by default.")
+@option("--protocol", "protocol_name", metavar="NAME|FILE.toml", help="Whose sizes; as for `harness run`.")
 @set_option("data.short_edge=512")
-@click.option(
+@option(
     "--output", type=FOLDER, default=Path("data-sheets"), show_default="./data-sheets",
     help="Folder of the contact sheets.",
 )  # fmt: skip
-@click.option("--images", type=click.IntRange(min=0), default=24, show_default=True, help="On each sheet; 0 for none.")
+@option("--images", type=click.IntRange(min=0), default=24, help="On each sheet; 0 for none.")
 @workers_option("decode images")
 @results_option
 @json_option

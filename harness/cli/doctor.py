@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from harness.cli.console.options import json_option, results_option
+from harness.cli.console.options import json_option, option, results_option
 from harness.cli.console.output import Stopped, console, emit, say
 from harness.core.text import counted
 from harness.doctor import Finding, all_checks, examine
@@ -17,9 +17,9 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 @click.command("doctor")
-@click.option("--data", multiple=True, metavar="SPEC", help="Data to open too, as for `harness run`; may be repeated.")
-@click.option("--train-split", metavar="NAME", help="Split to open as for training; the data set's own by default.")
-@click.option("--val-split", metavar="NAME", help="Split to open as for evaluation; the data set's own by default.")
+@option("--data", multiple=True, metavar="SPEC", help="Data to open too, as for `harness run`; may be repeated.")
+@option("--train-split", metavar="NAME", help="Split to open as for training; the data set's own by default.")
+@option("--val-split", metavar="NAME", help="Split to open as for evaluation; the data set's own by default.")
 @results_option
 @json_option
 def command(

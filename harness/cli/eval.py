@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from harness.cli.console.options import FILE, device_option, json_option, results_option, workers_option
+from harness.cli.console.options import FILE, device_option, json_option, option, results_option, workers_option
 from harness.cli.console.output import console, emit, say
 from harness.cli.console.tables import show_metrics
 from harness.records.inputs import data_spec
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @click.command("eval")
 @click.argument("run", metavar="RUN")
-@click.option("--data", metavar="SPEC", help="As for run; may be left out for a run on shapes.")
-@click.option("--val-split", metavar="NAME", help="Split to evaluate on; that of the run by default.")
+@option("--data", metavar="SPEC", help="As for run; may be left out for a run on shapes.")
+@option("--val-split", metavar="NAME", help="Split to evaluate on; that of the run by default.")
 @device_option
 @workers_option("load images")
-@click.option("--details", is_flag=True, help="Also write results/details/RUN.json, which comparisons read, again.")
-@click.option(
+@option("--details", is_flag=True, help="Also write results/details/RUN.json, which comparisons read, again.")
+@option(
     "--results-json", type=FILE, metavar="FILE",
     help="Also write the detections as COCO results; images without annotations will do.",
 )  # fmt: skip

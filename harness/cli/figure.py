@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console.options import FOLDER, device_option, json_option, results_option
+from harness.cli.console.options import FOLDER, device_option, json_option, option, results_option
 from harness.cli.console.output import console, emit, say
 from harness.core.errors import UserError
 from harness.core.files import write_atomically
@@ -29,12 +29,10 @@ IMAGES = 4  # of figure 5
 
 @click.command("figure")
 @click.argument("number", metavar="4|5")
-@click.option(
-    "--run", "run_ids", multiple=True, metavar="ID", help="Which runs; may be repeated.  [default: see below]"
-)
-@click.option("--data", metavar="SPEC", help="Data of the runs, as for `harness run`; not needed for shapes.")
-@click.option("--eccentric", is_flag=True, help="Figure 5: of the images with the most eccentric objects.")
-@click.option("--output", type=FOLDER, metavar="DIR", help="[default: figures beside the records]")
+@option("--run", "run_ids", multiple=True, metavar="ID", help="Which runs; may be repeated.  [default: see below]")
+@option("--data", metavar="SPEC", help="Data of the runs, as for `harness run`; not needed for shapes.")
+@option("--eccentric", is_flag=True, help="Figure 5: of the images with the most eccentric objects.")
+@option("--output", type=FOLDER, metavar="DIR", help="[default: figures beside the records]")
 @device_option
 @results_option
 @json_option

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.options import FILE, device_option, json_option, results_option
+from harness.cli.console.options import FILE, device_option, json_option, option, results_option
 from harness.cli.console.output import console, emit, new_table, points, say
 from harness.cli.console.requests import chosen_assigners, portable
 from harness.cli.console.tables import fits, show
@@ -30,18 +30,16 @@ if TYPE_CHECKING:
 
 
 @click.command("insight")
-@click.option("--run", "run_id", metavar="ID", help="Whose detector.  [default: the newest run with weights]")
-@click.option("-a", "--assigners", metavar="NAME[K=V,...],...", help="Which ones.  [default: all]")
-@click.option(
-    "--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR; may be left out for a run on shapes."
-)
-@click.option("--images", "count", type=click.IntRange(min=1), default=32, show_default=True, help="How many, at once.")
+@option("--run", "run_id", metavar="ID", help="Whose detector.  [default: the newest run with weights]")
+@option("-a", "--assigners", metavar="NAME[K=V,...],...", help="Which ones.  [default: all]")
+@option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR; may be left out for a run on shapes.")
+@option("--images", "count", type=click.IntRange(min=1), default=32, help="How many, at once.")
 @device_option
-@click.option(
+@option(
     "--output", type=FILE, metavar="FILE.json",
     help="[default: insight/PROTOCOL-DATA.json among the results, where the report finds it]",
 )  # fmt: skip
-@click.option("--png", type=FILE, metavar="FILE.png", help="Draw the agreement.")
+@option("--png", type=FILE, metavar="FILE.png", help="Draw the agreement.")
 @results_option
 @json_option
 def command(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.options import FILE, device_option, json_option, results_option, set_option
+from harness.cli.console.options import FILE, device_option, json_option, option, results_option, set_option
 from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import choose_protocol, chosen_assigner, parse_pairs
 from harness.cli.console.tables import show
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.option("-a", "--assigner", metavar="NAME[K=V,...]", help="Which one; may be left out with --run.")
-@click.option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
-@click.option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
-@click.option("--split", metavar="NAME", help="Split of the data; the one trained on by default.")
-@click.option("--image", default="0", show_default=True, metavar="NAME|INDEX", help="Which image of the split.")
-@click.option("--box", type=click.IntRange(min=0), metavar="K", help="Explain this box, numbered as in the picture.")
-@click.option("--run", "run_id", metavar="ID", help="Use the weights of this run, and what its assigner learnt.")
-@click.option("--protocol", "protocol_name", metavar="NAME|FILE.toml", help="As for `harness run`; a run has its own.")
+@option("-a", "--assigner", metavar="NAME[K=V,...]", help="Which one; may be left out with --run.")
+@option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
+@option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
+@option("--split", metavar="NAME", help="Split of the data; the one trained on by default.")
+@option("--image", default="0", metavar="NAME|INDEX", help="Which image of the split.")
+@option("--box", type=click.IntRange(min=0), metavar="K", help="Explain this box, numbered as in the picture.")
+@option("--run", "run_id", metavar="ID", help="Use the weights of this run, and what its assigner learnt.")
+@option("--protocol", "protocol_name", metavar="NAME|FILE.toml", help="As for `harness run`; a run has its own.")
 @set_option("data.short_edge=256")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and draws.")
+@option("--seed", type=click.IntRange(min=0), default=0, help="Of weights and draws.")
 @device_option
-@click.option("--output", type=FILE, metavar="FILE.png", help="[default: ./inspect.png]")
+@option("--output", type=FILE, metavar="FILE.png", help="[default: ./inspect.png]")
 @results_option
 @json_option
 def command(

@@ -9,7 +9,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.options import json_option, results_option
+from harness.cli.console.options import json_option, option, results_option
 from harness.cli.console.output import console, emit, first_process, new_table, points, say, say_left_out
 from harness.cli.console.tables import show
 from harness.core.errors import Unwritable, UserError, did_you_mean
@@ -25,11 +25,11 @@ SPARE = ("date", "memory MB", "step ms", "images/s", "APl", "APm", "APs", "decla
 
 
 @click.command("leaderboard")
-@click.option("--check", is_flag=True, help="Write nothing; fail where leaderboard.csv differs from the records.")
-@click.option("--summary", is_flag=True, help="Show means, intervals and rank groups, as Markdown; write nothing.")
-@click.option("--variants", is_flag=True, help="In the summary, assigners with other options than their defaults too.")
-@click.option("--picture", is_flag=True, help="Draw the boards of the summary, as SVG and PNG under boards/.")
-@click.option("--protocol", metavar="NAME|HASH", help="Show the rows of one protocol.")
+@option("--check", is_flag=True, help="Write nothing; fail where leaderboard.csv differs from the records.")
+@option("--summary", is_flag=True, help="Show means, intervals and rank groups, as Markdown; write nothing.")
+@option("--variants", is_flag=True, help="In the summary, assigners with other options than their defaults too.")
+@option("--picture", is_flag=True, help="Draw the boards of the summary, as SVG and PNG under boards/.")
+@option("--protocol", metavar="NAME|HASH", help="Show the rows of one protocol.")
 @results_option
 @json_option
 def command(

@@ -16,7 +16,7 @@ from rich.text import Text
 from assigners.registry import catalogue, find
 from assigners.registry.bibliography import cited, papers
 from assigners.registry.description import describe
-from harness.cli.console.options import json_option, results_option
+from harness.cli.console.options import json_option, option, results_option
 from harness.cli.console.output import console, emit, new_table, points, say, say_left_out
 from harness.core.errors import UserError, did_you_mean
 from harness.data.sources import sources
@@ -28,7 +28,7 @@ Rows = list[dict[str, Any]]
 
 @click.command("ls")
 @click.argument("what", nargs=-1, metavar="[assigners|protocols|data|runs|NAME]...")
-@click.option("--bibtex", is_flag=True, help="The papers of the assigners called NAME, or of all, as BibTeX.")
+@option("--bibtex", is_flag=True, help="The papers of the assigners called NAME, or of all, as BibTeX.")
 @results_option
 @json_option
 def command(what: tuple[str, ...], bibtex: bool, results: Path, as_json: bool) -> None:

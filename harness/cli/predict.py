@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.console.options import FOLDER, device_option, json_option, results_option
+from harness.cli.console.options import FOLDER, device_option, json_option, option, results_option
 from harness.cli.console.output import console, emit, new_table, points, say
 from harness.core.errors import UserError, shorten
 from harness.core.files import dump, write_atomically
@@ -27,14 +27,12 @@ JSON_FILE = "predictions.json"
 
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--run", "run_id", metavar="ID", help="A run, or the beginning of its id.  [default: the newest]")
-@click.option(
+@option("--run", "run_id", metavar="ID", help="A run, or the beginning of its id.  [default: the newest]")
+@option(
     "--output", type=FOLDER, default=Path("predictions"), show_default="./predictions",
     help="Folder of the pictures and predictions.json.",
 )  # fmt: skip
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score that is shown."
-)
+@option("--threshold", type=click.FloatRange(0, 1), default=0.5, help="Least score that is shown.")
 @device_option
 @results_option
 @json_option

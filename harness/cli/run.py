@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from harness.cli.console.options import json_option, machine_options, results_option, set_option
+from harness.cli.console.options import json_option, machine_options, option, results_option, set_option
 from harness.cli.console.output import console, emit, say
 from harness.cli.console.requests import Place, choose_protocol, chosen_assigner
 from harness.cli.console.tables import show_metrics
@@ -21,21 +21,19 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.option("-a", "--assigner", required=True, metavar="NAME[K=V,...]", help="Which one, with options in brackets.")
-@click.option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
-@click.option(
-    "--data", default=EMBEDDED, show_default=True, metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR."
-)
-@click.option("--train-split", metavar="NAME", help="Split to train on; the data set's own by default.")
-@click.option("--val-split", metavar="NAME", help="Split to evaluate on; the data set's own by default.")
-@click.option(
+@option("-a", "--assigner", required=True, metavar="NAME[K=V,...]", help="Which one, with options in brackets.")
+@option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
+@option("--data", default=EMBEDDED, metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.")
+@option("--train-split", metavar="NAME", help="Split to train on; the data set's own by default.")
+@option("--val-split", metavar="NAME", help="Split to evaluate on; the data set's own by default.")
+@option(
     "--protocol", "protocol_name", metavar="NAME|FILE.toml", help="[default: shapes-cpu for shapes, small otherwise]"
 )
 @set_option("schedule.steps=100")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
+@option("--seed", type=click.IntRange(min=0), default=0, help="Of everything random.")
 @machine_options
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run, if there is one.")
-@click.option("--restart", is_flag=True, help="Train from the first step, whatever lies here.")
+@option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run, if there is one.")
+@option("--restart", is_flag=True, help="Train from the first step, whatever lies here.")
 @results_option
 @json_option
 def command(

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from harness.cli.console.options import json_option, machine_options, results_option, set_option
+from harness.cli.console.options import json_option, machine_options, option, results_option, set_option
 from harness.cli.console.output import console, emit, say, say_left_out
 from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds, repeating
 from harness.cli.console.requests import Place
@@ -27,17 +27,15 @@ from harness.sweeps.request import read_sweep, sweep_request
 
 @click.command("sweep")
 @click.argument("file", required=False, metavar="[FILE.toml]", type=click.Path(path_type=Path))
-@click.option("-a", "--assigners", multiple=True, metavar="LIST", help="atss,iqdet[positives=8,12]; may be repeated.")
-@click.option("--seeds", metavar="N|S,S,...", help="How many, or which.  [default: 3]")
-@click.option("-p", "--protocol", metavar="NAME|FILE.toml", help="[default: shapes-cpu for shapes, small otherwise]")
-@click.option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
+@option("-a", "--assigners", multiple=True, metavar="LIST", help="atss,iqdet[positives=8,12]; may be repeated.")
+@option("--seeds", metavar="N|S,S,...", help="How many, or which.  [default: 3]")
+@option("-p", "--protocol", metavar="NAME|FILE.toml", help="[default: shapes-cpu for shapes, small otherwise]")
+@option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
 @set_option("schedule.steps=100")
-@click.option("--tune", multiple=True, metavar="KEY=F,F,...", help="Multiply a number: lr=0.5,1,2; may be repeated.")
-@click.option("--rerun", metavar="never|failed|always", help="Which runs that ended are run again.  [default: never]")
-@click.option(
-    "--gap", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="AP to resolve (--dry-run)."
-)
-@click.option("--dry-run", is_flag=True, help="Show what there is, what is missing and what it takes; run nothing.")
+@option("--tune", multiple=True, metavar="KEY=F,F,...", help="Multiply a number: lr=0.5,1,2; may be repeated.")
+@option("--rerun", metavar="never|failed|always", help="Which runs that ended are run again.  [default: never]")
+@option("--gap", type=click.FloatRange(0, min_open=True), default=1.0, help="AP to resolve (--dry-run).")
+@option("--dry-run", is_flag=True, help="Show what there is, what is missing and what it takes; run nothing.")
 @machine_options
 @results_option
 @json_option

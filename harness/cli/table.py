@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from harness.cli.console.options import json_option, machine_options, results_option
+from harness.cli.console.options import json_option, machine_options, option, results_option
 from harness.cli.console.output import console, emit, say, say_left_out
 from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds, repeating
 from harness.cli.console.requests import Place as Runner
@@ -30,17 +30,17 @@ from harness.sweeps.request import sweep_request
 
 @click.command("table")
 @click.argument("number", metavar="N")
-@click.option("--scale", "scale_name", default="cpu", show_default=True, metavar="|".join(SCALES), help="Its size.")
-@click.option("--seeds", default="3", show_default=True, metavar="N|S,S,...", help="How many, or which.")
-@click.option("--only", multiple=True, metavar="ROW,...", help="Run these rows alone; may be repeated.")
-@click.option(
+@option("--scale", "scale_name", default="cpu", metavar="|".join(SCALES), help="Its size.")
+@option("--seeds", default="3", metavar="N|S,S,...", help="How many, or which.")
+@option("--only", multiple=True, metavar="ROW,...", help="Run these rows alone; may be repeated.")
+@option(
     "--data", "sources", multiple=True, metavar="SPEC",
     help="coco:DIR, voc:DIR or wider:DIR; once for each kind.  [default: shapes, but for paper and Table 8]",
 )  # fmt: skip
-@click.option("--weights", metavar="FILE", help="Where the weights lie that the scale's protocol starts from.")
-@click.option("--rerun", metavar="never|failed|always", default="never", show_default=True, help="As for a sweep.")
-@click.option("--dry-run", is_flag=True, help="Show what there is, what is missing and what it takes; run nothing.")
-@click.option("--probe", is_flag=True, help="Two training steps and one evaluated image for each row.")
+@option("--weights", metavar="FILE", help="Where the weights lie that the scale's protocol starts from.")
+@option("--rerun", metavar="never|failed|always", default="never", help="As for a sweep.")
+@option("--dry-run", is_flag=True, help="Show what there is, what is missing and what it takes; run nothing.")
+@option("--probe", is_flag=True, help="Two training steps and one evaluated image for each row.")
 @machine_options
 @results_option
 @json_option

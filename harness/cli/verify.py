@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from assigners.registry import catalogue
-from harness.cli.console.options import json_option
+from harness.cli.console.options import json_option, option
 from harness.cli.console.output import Stopped, console, emit, say
 from harness.cli.views import verify as tables
 from harness.core.errors import UserError, did_you_mean
@@ -50,13 +50,11 @@ class Finding:
 
 @click.command("verify")
 @click.argument("assigner", required=False, metavar="[NAME|FILE[K=V,...]]")
-@click.option(
+@option(
     "--golden", type=click.Path(path_type=Path), metavar="DIR", help="Compare with the golden cases (*.npz) in there."
 )
-@click.option("--peer", "peers", multiple=True, metavar="PEER", help="Hold it to this peer's answers; may be repeated.")
-@click.option(
-    "--examples", type=click.IntRange(min=1), default=EXAMPLES, show_default=True, help="Scenes that most checks see."
-)
+@option("--peer", "peers", multiple=True, metavar="PEER", help="Hold it to this peer's answers; may be repeated.")
+@option("--examples", type=click.IntRange(min=1), default=EXAMPLES, help="Scenes that most checks see.")
 @json_option
 def command(assigner: str | None, golden: Path | None, peers: tuple[str, ...], examples: int, as_json: bool) -> None:
     """Ask an assigner every question of the contract, and compare it with published implementations.

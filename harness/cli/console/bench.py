@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console.options import Decorated, Decorator, json_option, results_option
+from harness.cli.console.options import Decorated, Decorator, json_option, option, results_option
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 DEVICES, COUNT = click.Choice(["auto", "cpu", "cuda"]), click.IntRange(min=1)
 
-images_option = click.option("--images", type=COUNT, default=2, show_default=True, help="In the batch.")
-boxes_option = click.option("--boxes", type=COUNT, default=7, show_default=True, help="In each image.")
-classes_option = click.option("--classes", type=COUNT, default=80, show_default=True, help="Of the detector.")
+images_option = option("--images", type=COUNT, default=2, help="In the batch.")
+boxes_option = option("--boxes", type=COUNT, default=7, help="In each image.")
+classes_option = option("--classes", type=COUNT, default=80, help="Of the detector.")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def setting_options(size: str) -> Decorator:
         for add in (
             json_option,
             results_option,
-            click.option("--threads", type=COUNT, default=1, show_default=True, help="Of the CPU."),
-            click.option("--device", type=DEVICES, default="cpu", show_default=True, help="Where."),
+            option("--threads", type=COUNT, default=1, help="Of the CPU."),
+            option("--device", type=DEVICES, default="cpu", help="Where."),
             size_option(size),
         ):  # the last one added is listed first
             complete = add(complete)
@@ -74,7 +74,7 @@ def setting_options(size: str) -> Decorator:
 
 def size_option(default: str) -> Decorator:
     """``--size``, height and width of the images."""
-    return click.option("--size", callback=_size, default=default, show_default=True, metavar="HxW", help="In px.")
+    return option("--size", callback=_size, default=default, metavar="HxW", help="In px.")
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
