@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from assigners import registry
-from assigners.contract import Assigner, Assignment, Predictions, Step, Targets
-from assigners.grid import Grid
+from assigners.contract import Assigner, Assignment, Step
 from assigners.registry import AssignerSpec
 from detector import FCOS
 from harness.analysis.measures import (
@@ -40,7 +39,7 @@ from harness.analysis.one_image import as_many_classes
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
 from harness.evaluation.coco_metrics import BINS
-from harness.inspection.forward import forward
+from harness.inspection.forward import ForwardPass, forward
 from harness.protocol.protocol import Protocol
 from harness.records.schema import RunRecord
 from harness.runs.trained import TrainedRun
@@ -52,19 +51,15 @@ STEP = Step(seed=SEED, index=0, progress=1.0)  # schedules stand at their end
 
 
 @dataclass(frozen=True)
-class FrozenBatch:
+class FrozenBatch(ForwardPass):
     """One batch as every assigner meets it, B images with G boxes.
 
     Attributes:
-        grid, predictions, targets: on the detector's device.
         area: ``[G]`` square pixels in the original image.
         attributes: ``[G]`` each, those that all of the images have.
         image_ids: ``[B]``.
     """
 
-    grid: Grid
-    predictions: Predictions
-    targets: Targets
     area: Floats
     attributes: dict[str, Floats]
     image_ids: tuple[int, ...]
@@ -152,9 +147,7 @@ def freeze(model: FCOS, images: ImageSet, count: int, protocol: Protocol, *, gra
 
     names = set.intersection(*(set(each.attributes) for each in batch.objects))
     return FrozenBatch(
-        grid=batch.grid,
-        predictions=batch.predictions,
-        targets=batch.targets,
+        **vars(batch),
         area=of_boxes(each.area for each in batch.objects),
         attributes={name: of_boxes(each.attributes[name] for each in batch.objects) for name in names},
         image_ids=tuple(images.image_id(index) for index in indices),

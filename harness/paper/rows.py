@@ -119,9 +119,7 @@ TABLES = {
             (
                 PaperRow("1", "center", "1", _CENTERNESS, note="the center region is FCOS with centerness"),
                 PaperRow("2", "fixed_qd", "1", note="nothing learned; the paper does not print the fixed values"),
-                PaperRow("3", "iqdet[learn=mu]", "1"),
-                PaperRow("4", "iqdet[learn=mu_sigma]", "1"),
-                PaperRow("5", "iqdet", "1"),
+                *_each("1", "iqdet[learn=mu]", "iqdet[learn=mu_sigma]", "iqdet", first=3),
             ),
         ),
         Table(
@@ -132,10 +130,7 @@ TABLES = {
                 PaperRow(
                     "2", "iqdet[extractor=roi_align_mean]", "3", note="pooled: the mean over the bins of RoIAlign"
                 ),
-                PaperRow("3", "iqdet", "3"),
-                PaperRow("4", "iqdet[roi=3]", "3"),
-                PaperRow("5", "iqdet", "3"),
-                PaperRow("6", "iqdet[roi=14]", "3"),
+                *_each("3", "iqdet", "iqdet[roi=3]", "iqdet", "iqdet[roi=14]", first=3),
             ),
         ),
         Table(4, "sampling strategies", _each("1", "uniform", "qd", "iqdet")),

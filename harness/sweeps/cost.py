@@ -83,36 +83,26 @@ class Costs:
         """Medians over runs of the same work: of this assigner on this device if there are any, else of others.
 
         Where nothing has done that work, over runs that did the same to fewer or more images, scaled; and where nothing
-        was ever evaluated so, of training alone.
+        was ever evaluated so, of training alone, or, of a run that is only evaluated, by the pixels that it tests.
         """
-        if run.weights_of is not None:
-            return self._evaluation(run)
-        content = run.spec.protocol.content()
-        trained = content["schedule"]["steps"] * content["schedule"]["batch_size"]  # images
-        evaluated = _evaluations(content) * run.spec.data.val.images
-        if chosen := self._closest(run, "work"):
+        content, alone = run.spec.protocol.content(), run.weights_of is not None
+        trained = 0 if alone else content["schedule"]["steps"] * content["schedule"]["batch_size"]  # images
+        evaluated = (1 if alone else _evaluations(content)) * run.spec.data.val.images
+        if not alone and (chosen := self._closest(run, "work")):
             memory = [known.memory_mb for known in chosen if known.memory_mb is not None]
             seconds = median(known.seconds for known in chosen)
             return Cost(seconds, median(memory) if memory else None, self._basis(chosen, run))
         if chosen := self._closest(run, "kind"):
             basis = f"per image as in {self._basis(chosen, run)}"
             return Cost(median(trained * k.train_image_s + evaluated * k.eval_image_s for k in chosen), None, basis)
-        if chosen := self._closest(run, "training"):
-            basis = f"training alone, per image as in {self._basis(chosen, run)}"
-            return Cost(median(trained * known.train_image_s for known in chosen), None, basis)
-        return None
-
-    def _evaluation(self, run: PlannedRun) -> Cost | None:
-        """Of the evaluation alone: by image, and by pixel where nothing of that training was ever evaluated so."""
-        images = run.spec.data.val.images
-        if chosen := self._closest(run, "kind"):
-            basis = f"per image as in {self._basis(chosen, run)}"
-            return Cost(images * median(known.eval_image_s for known in chosen), None, basis)
-        if chosen := self._closest(run, "training"):
-            pixels = _tested_pixels(run.spec.protocol.content())
+        if not (chosen := self._closest(run, "training")):
+            return None
+        if alone:
+            pixels = _tested_pixels(content)
             image_s = median(known.eval_image_s * pixels / _tested_pixels(known.traits["kind"]) for known in chosen)
-            return Cost(images * image_s, None, f"per tested pixel as in {self._basis(chosen, run)}")
-        return None
+            return Cost(evaluated * image_s, None, f"per tested pixel as in {self._basis(chosen, run)}")
+        basis = f"training alone, per image as in {self._basis(chosen, run)}"
+        return Cost(median(trained * known.train_image_s for known in chosen), None, basis)
 
     def _closest(self, run: PlannedRun, trait: Trait) -> list[_Known]:
         """Of those of a trait the ones on this device, if there are any; of these likewise those of the assigner."""

@@ -15,7 +15,7 @@ from assigners.registry import row_name
 from harness.verify.published import agreement
 from harness.verify.published.agreement import Agreement, Count
 from harness.verify.published.cases import Case, PeerAnswer, hard_assignment, soft_labels
-from harness.verify.published.imitation import OracleInput, Peer, load_oracle, oracle_points
+from harness.verify.published.imitation import OracleInput, Peer, load_oracle
 from harness.verify.published.peers import PEERS, ZOO
 from harness.verify.subject import Subject
 
@@ -190,7 +190,7 @@ class _Context:
     @cached_property
     def input(self) -> OracleInput:
         """The case as oracles take it, with the options of the assigner."""
-        return OracleInput(self.case, self.subject.options, oracle_points(self.case))
+        return OracleInput(self.case, self.subject.options)
 
     @cached_property
     def by_boxes(self) -> bool:

@@ -26,7 +26,12 @@ class OracleInput:
 
     case: Case
     options: Options
-    points: Points
+
+    @cached_property
+    def points(self) -> Points:
+        """The locations of the case."""
+        grid = self.case.grid
+        return make_points(grid.shapes, grid.strides, grid.offset)
 
     @property
     def boxes(self) -> FloatArray:
@@ -43,22 +48,10 @@ class OracleInput:
         """Number L of pyramid levels."""
         return self.case.grid.num_levels
 
-    @cached_property
-    def logits(self) -> FloatArray:
-        """Class logits ``[R, C]``."""
-        return self._map("logits")
-
-    @cached_property
-    def predicted(self) -> FloatArray:
-        """Decoded boxes ``[R, 4]``."""
-        return self._map("boxes")
-
-    @cached_property
-    def quality(self) -> FloatArray:
-        """``[R]`` logits of the auxiliary branch, the peers' objectness or centerness."""
-        return self._map("quality")
-
-    def _map(self, name: str) -> FloatArray:
+    def map(self, name: str) -> FloatArray:
+        """What a detector predicts: ``logits`` of the classes ``[R, C]``, decoded ``boxes`` ``[R, 4]``, ``quality``
+        logits ``[R]`` of the auxiliary branch, the peers' objectness or centerness.
+        """
         if self.case.predictions is None:  # such cases are sorted out before
             raise ValueError(f"case {self.case.name} has no predictions")
         values: FloatArray = getattr(self.case.predictions, name)[0].double().numpy()
@@ -128,8 +121,3 @@ def load_oracle(module: str) -> ModuleType | None:
     """One oracle, or None where there is none of that name."""
     name = f"{oracles.__name__}.{module}"
     return import_module(name) if find_spec(name) is not None else None
-
-
-def oracle_points(case: Case) -> Points:
-    """The locations of a case as oracles take them."""
-    return make_points(case.grid.shapes, case.grid.strides, case.grid.offset)

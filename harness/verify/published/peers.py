@@ -44,11 +44,11 @@ def _ask(
 
     Args:
         theirs: the peer's arrays, in whose order the oracle writes its own.
-        maps: of `OracleInput`, in the order in which the function takes them.
+        maps: names for `OracleInput.map`, in the order in which the function takes them.
         options: those of the assigner that it takes, by its names for them; `convention` overrides them.
     """
     taken = {name: x.options[option] for name, option in options.items()}
-    arrays = [getattr(x, name) for name in maps]
+    arrays = [x.map(name) for name in maps]
     return getattr(oracle, function)(x.points, x.boxes, *arrays, *theirs, **{"labels": x.labels, **taken, **convention})
 
 
@@ -62,7 +62,7 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-DENSE, SCORED = ("logits", "predicted"), ("logits", "quality", "predicted")
+DENSE, SCORED = ("logits", "boxes"), ("logits", "quality", "boxes")
 
 _atss = partial(_ask, "assign", maps=(), options=_same("topk", "fallback_max"))
 _max_iou = partial(_ask, "assign", maps=(), options={"pos": "pos_iou", "neg": "neg_iou", "low_quality": "low_quality"})
@@ -102,7 +102,7 @@ _official_fcos = partial(_mmdet_fcos, plus_one=True)
 def _cascade(oracle: ModuleType, x: OracleInput) -> Any:
     """At the end of training, where cases are asked."""
     last = float(x.options["thresholds"].split(":")[-1])
-    return _ask("examine", oracle, x, maps=("predicted",), options=_same("fallback", "radius"), threshold=last)
+    return _ask("examine", oracle, x, maps=("boxes",), options=_same("fallback", "radius"), threshold=last)
 
 
 def _torchvision(oracle: ModuleType, x: OracleInput) -> Any:

@@ -21,11 +21,7 @@ ENDS = tuple(64.0 * 2**level for level in range(16))  # FCOS's 64 to 512, and on
 
 
 def in_range(
-    reach: float,
-    level: int,
-    num_levels: int,
-    convention: Convention = "half_open",
-    ends: Sequence[float] = ENDS,
+    reach: float, level: int, num_levels: int, convention: Convention = "half_open", ends: Sequence[float] = ENDS
 ) -> bool:
     """Does a box reaching `reach` px from the point belong to the level?"""
     low = ends[level - 1] if level > 0 else (0.0 if convention == "strict" else -1.0)

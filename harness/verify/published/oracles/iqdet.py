@@ -41,6 +41,11 @@ def _mass(low: float, high: float, mu: float, sigma: float) -> float:
     return sigma * sqrt(2 * np.pi) * (_normal_cdf((high - mu) / sigma) - _normal_cdf((low - mu) / sigma))
 
 
+def box_mass(part: Sequence[float], mu: Sequence[float], sigma: Sequence[float]) -> float:
+    """Integral of a Gaussian of peak 1 over a part (x1, y1, x2, y2) of the box."""
+    return _mass(part[0], part[2], mu[0], sigma[0]) * _mass(part[1], part[3], mu[1], sigma[1])
+
+
 def bin_probabilities(mu: Array, sigma: Array, pi: Sequence[float], bins: int = 10) -> Array:
     """Share of Q's integral over the box in each of ``bins x bins`` equal cells, ``[x, y]``."""
     edges = np.linspace(-1, 1, bins + 1)
@@ -54,18 +59,14 @@ def bin_probabilities(mu: Array, sigma: Array, pi: Sequence[float], bins: int = 
 
 def component_shares(mu: Array, sigma: Array, pi: Sequence[float]) -> Array:
     """Share of each component in Q's integral over the box ``[K]``."""
-    mass = np.array(
-        [pi[k] * _mass(-1, 1, mu[k][0], sigma[k][0]) * _mass(-1, 1, mu[k][1], sigma[k][1]) for k in range(len(pi))]
-    )
+    mass = np.array([pi[k] * box_mass((-1, -1, 1, 1), mu[k], sigma[k]) for k in range(len(pi))])
     return mass / mass.sum()
 
 
 def allowed_levels(
-    points: Points,
-    box: Sequence[float],
-    num_levels: int,
+    points: Points, box: Sequence[float], num_levels: int,
     gate: Literal["contains_grid", "contains_cell", "none", "fcos_range"],
-) -> list[bool]:
+) -> list[bool]:  # fmt: skip
     """Which levels may serve a box."""
     if gate == "none":
         return [True] * num_levels

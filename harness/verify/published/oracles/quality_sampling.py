@@ -10,7 +10,7 @@ from math import exp
 from typing import Literal, NamedTuple
 
 from harness.verify.published.oracles.geometry import Array, Points, center, sides
-from harness.verify.published.oracles.iqdet import _mass, allowed_levels
+from harness.verify.published.oracles.iqdet import allowed_levels, box_mass, box_position
 
 Unit = Literal["box", "stride", "box_over_ratio"]
 
@@ -91,14 +91,10 @@ def overlap_share(region: Sequence[float], cell: Cell, strides: Sequence[int], o
 
 def mass_share(box: Sequence[float], part: Sequence[float], mu: Array, sigma: Array, pi: Sequence[float]) -> float:
     """Share of the mixture's integral over the box that lies in a part of it; all in pixels but mu and sigma."""
-    whole = inside = 0.0
-    for k in range(len(pi)):
-        total, within = pi[k], pi[k]
-        for axis in (0, 1):
-            middle, half = center(box)[axis], (box[axis + 2] - box[axis]) / 2
-            low = max((part[axis] - middle) / half, -1.0)
-            high = min((part[axis + 2] - middle) / half, 1.0)
-            total *= _mass(-1, 1, mu[k][axis], sigma[k][axis])
-            within *= _mass(low, high, mu[k][axis], sigma[k][axis]) if high > low else 0.0
-        whole, inside = whole + total, inside + within
+    corners = (*box_position(part[:2], box), *box_position(part[2:], box))
+    x1, y1, x2, y2 = (min(max(value, -1.0), 1.0) for value in corners)  # what lies beside the box has no width here
+    whole, inside = (
+        sum(peak * box_mass(area, *shape) for peak, *shape in zip(pi, mu, sigma, strict=True))
+        for area in ((-1, -1, 1, 1), (x1, y1, x2, y2))
+    )
     return inside / whole
