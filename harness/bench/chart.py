@@ -25,7 +25,9 @@ Points = list[tuple[float, float]]
 @styled
 def draw(lines: Sequence[Line], title: str) -> Figure:
     """All panels that have something to show, names from dear to cheap; `lines` are of one machine."""
-    names = sorted({each["assigner"] for each in lines}, key=lambda name: (-_most(lines, name), name))
+    # By the time where it had most boxes, at which an assigner's line ends in the first panel.
+    times = {each["assigner"]: series(lines, each["assigner"], "ms", "boxes") for each in lines}
+    names = sorted(times, key=lambda name: (-max(times[name], default=(0.0, 0.0))[1], name))
     figure = new_figure(12.5, 10.5, title)
     grid = figure.add_gridspec(3, 3)
     for index, (measure, axis) in enumerate(PANELS):
@@ -46,11 +48,6 @@ def draw(lines: Sequence[Line], title: str) -> Figure:
         key.plot([], label=name, **line(number))
     key.legend(loc="upper left", ncols=3, fontsize=10, labelspacing=0.8)
     return figure
-
-
-def _most(lines: Sequence[Line], name: str) -> float:
-    """Time of an assigner where it had most boxes, by which its line is found in the first panel."""
-    return max(series(lines, name, "ms", "boxes"), default=(0.0, 0.0))[1]
 
 
 def series(lines: Sequence[Line], name: str, measure: str, axis: str) -> Points:

@@ -22,7 +22,7 @@ from detector.postprocess import postprocess
 from harness.bench.batches import size_text
 from harness.bench.measure import Call, alternate, now
 from harness.bench.scene import STEP, BenchScene, make_scene
-from harness.bench.step import StepRequest, Subject, Training
+from harness.bench.step import StepRequest, BenchDetector, Training
 from harness.core.errors import UserError
 from harness.protocol.protocol import load_protocol
 from harness.training.step import descend, precision
@@ -129,7 +129,7 @@ class Duel:
         return {part: float(np.median([step[part] for step in steps])) for part in steps[0]}
 
 
-class _Peer(Subject):
+class _Peer(BenchDetector):
     """torchvision's FCOS with the settings, the batch and the optimiser of ours."""
 
     model: FCOS

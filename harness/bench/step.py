@@ -105,7 +105,7 @@ def measure_share(request: StepRequest, device: torch.device) -> Share:
     )  # fmt: skip
 
 
-class Subject:
+class BenchDetector:
     """A detector that is trained, with an optimiser that moves nothing: every step is like the first."""
 
     def __init__(self, model: nn.Module, schedule: ScheduleSection, device: torch.device) -> None:
@@ -131,7 +131,7 @@ class Subject:
         return found
 
 
-class Training(Subject):
+class Training(BenchDetector):
     """Our detector and one batch."""
 
     model: FCOS

@@ -30,11 +30,6 @@ METRIC = "AP"  # that boards are ordered and compared by
 ALPHA = 0.05  # for the whole family of a board's pairs (Holm)
 
 
-def kind_of(record: RunRecord) -> Kind:
-    """Which board a run stands on."""
-    return "extended" if record.declares.changes else "fair"
-
-
 @dataclass(frozen=True)
 class BoardEntry:
     """One assigner with its options: a run per seed, by seed."""
@@ -168,7 +163,8 @@ def boards(records: Iterable[RunRecord], details: Mapping[str, Details]) -> list
         options = changed_options(record, defaults)
         name = row_name(record.assigner, options)
         changed[name] = options
-        rows.setdefault((asked, kind_of(record)), {}).setdefault(name, []).append(record)
+        kind: Kind = "extended" if record.declares.changes else "fair"
+        rows.setdefault((asked, kind), {}).setdefault(name, []).append(record)
     every = []
     for (question, kind), named in sorted(rows.items(), key=lambda row: (row[0][0], row[0][1] != "fair")):
         entries = [_entry(name, changed[name], runs, details) for name, runs in named.items()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.comparison.board import METRIC, Board
-from harness.comparison.intervals import Gap, smallest_gap
+from harness.comparison.intervals import smallest_gap
 
 FEWEST = 3  # seeds of which a standard deviation is told
 
@@ -48,13 +48,8 @@ def noise(board: Board) -> Noise | None:
     return Noise(
         single=float(np.median(list(known.values()))),
         longest=(most, len(values[most]), known[most]),
-        paired=float(np.median([_sd(gap) for gap in pairs])) if pairs else None,
+        paired=float(np.median([(gap.se_seed or 0.0) * math.sqrt(gap.seeds) for gap in pairs])) if pairs else None,
         half=float(np.median(halves)) if halves else None,
         widest=max(halves, default=None),
         smallest=smallest_gap(pairs),
     )
-
-
-def _sd(gap: Gap) -> float:
-    assert gap.se_seed is not None  # of two seeds and more
-    return gap.se_seed * math.sqrt(gap.seeds)

@@ -150,11 +150,11 @@ def _window(view: View, row: int) -> tuple[int, int, int, int]:
 def _legend(view: View, drawn: ImageAssignment, quality: bool, explanation: Explanation | None) -> list[LegendEntry]:
     closely = explanation is not None and explanation.box in view.rows
     entries = [
-        LegendEntry(partial(_dot, level=level, label=1.0), f"P{FIRST_LEVEL + level}, stride {view.grid.strides[level]}")
-        for level in sorted(set(drawn.level.tolist()))
+        LegendEntry(partial(Pen.dot, level=at, label=1.0), f"P{FIRST_LEVEL + at}, stride {view.grid.strides[at]}")
+        for at in sorted(set(drawn.level.tolist()))
     ]
     if len(drawn.box):
-        entries += [LegendEntry(partial(_dot, level=0, label=label), f"label {label:g}") for label in (0.0, 0.5, 1.0)]
+        entries += [LegendEntry(partial(Pen.dot, level=0, label=of), f"label {of:g}") for of in (0.0, 0.5, 1.0)]
     if not drawn.positive.all():
         entries.append(LegendEntry(lambda pen, x, y: pen.cross(x, y, 0), "sample, not positive"))
     if view.ignored:
@@ -168,10 +168,6 @@ def _legend(view: View, drawn: ImageAssignment, quality: bool, explanation: Expl
             entries.append(LegendEntry(lambda pen, x, y: pen.ring(x, y, 0), "positive if it were alone"))
         entries.append(LegendEntry(lambda pen, x, y: pen.dot(x, y, 0, 1.0, foreign=True), "positive of another box"))
     return entries
-
-
-def _dot(pen: Pen, x: float, y: float, *, level: int, label: float) -> None:
-    pen.dot(x, y, level, label)
 
 
 def _ellipses(pen: Pen, x: float, y: float) -> None:

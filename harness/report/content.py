@@ -142,10 +142,12 @@ def _section(
         for entry in board.entries
         for record in entry.records
     )
+    words = ["extended board"] * (board.kind == "extended") + ["variants"] * (board.part == "variants")
+    which = f" ({', '.join(words)})" if words else ""
     machines = {f"{run.record.environment.device}: {run.versions}" for run in runs}
     return Section(
         anchor=anchor,
-        title=f"{question.data}, protocol {question.protocol}{_which(board)}",
+        title=f"{question.data}, protocol {question.protocol}{which}",
         kind=board.kind,
         facts=_facts(board),
         headline=headline(board),
@@ -163,11 +165,6 @@ def _section(
         machine=machines.pop() if len(machines) == 1 else "",
         repeat=repeat_command(board),
     )
-
-
-def _which(board: Board) -> str:
-    words = ["extended board"] * (board.kind == "extended") + ["variants"] * (board.part == "variants")
-    return f" ({', '.join(words)})" if words else ""
 
 
 def _facts(board: Board) -> tuple[tuple[str, str], ...]:

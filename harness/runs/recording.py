@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -72,7 +73,8 @@ def declared(assigner: Assigner | None) -> dict[str, Any]:
 
 def _cost(trainer: Trainer, device: torch.device) -> dict[str, float]:
     """What training cost, in a record's terms."""
-    step_seconds, batch_size = trainer.median_step_seconds, trainer.protocol.schedule.batch_size
+    step_seconds = median(trainer.step_seconds) if trainer.step_seconds else 0.0  # of wall time, loading included
+    batch_size = trainer.protocol.schedule.batch_size
     sizes = {name: parameter.numel() for name, parameter in trainer.model.named_parameters()}
     assigner = sum(size for name, size in sizes.items() if name.startswith("assigner."))
     return {

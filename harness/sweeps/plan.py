@@ -210,7 +210,9 @@ class Situation:
         """
         key = data, tuning.protocol.data
         if key not in self._data:
-            self._data[key] = identify(data, tuning.protocol)
+            from harness.data.splits import open_splits
+
+            self._data[key] = data_identity(data.partition(":")[0], *open_splits(data, tuning.protocol))
         spec = RunSpec(tuning.protocol, self._data[key], choice.assigner, choice.options, seed)
         record = self._recorded.answer(spec)
         answer = record.run_id if record is not None else None
@@ -238,17 +240,6 @@ def marks(store: ResultsStore, run_id: str) -> Marks:
     """What tells whether a run ended between two looks: its records and its failure, with their times."""
     paths = (*store.record_files(run_id), failure_path(store, run_id))
     return frozenset((p.parent.name, p.name, p.stat().st_mtime_ns) for p in paths if p.exists())
-
-
-def identify(source: str, protocol: Protocol) -> DataIdentity:
-    """Open the data that the protocol trains and evaluates on, and say which it is (`data_identity`).
-
-    Raises:
-        UserError: for data that cannot be read.
-    """
-    from harness.data.splits import open_splits
-
-    return data_identity(source.partition(":")[0], *open_splits(source, protocol))
 
 
 def _scaled(key: str, value: int | float, factor: float) -> int | float:

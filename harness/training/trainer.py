@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -108,11 +107,6 @@ class Trainer:
             assert isinstance(self.ema.module, FCOS)
             return self.ema.module
         return self.model
-
-    @property
-    def median_step_seconds(self) -> float:
-        """Wall time of a step, loading included."""
-        return median(self.step_seconds) if self.step_seconds else 0.0
 
     def resume(self) -> bool:
         """Go back to the last checkpoint, if there is one."""

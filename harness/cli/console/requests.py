@@ -42,7 +42,8 @@ class Place:
 
     def command(self, assigner: str, options: Mapping[str, object], overrides: Sequence[str], seed: int) -> str:
         """The line that repeats a run, for anyone: it names nothing of this machine."""
-        words = ["--data", portable(self.data), "--protocol", portable_protocol(self.origin)]
+        origin = _portable_path(self.origin) if self.origin.endswith(".toml") else self.origin
+        words = ["--data", portable(self.data), "--protocol", origin]
         return command_line(assigner, options, [*words, *map(portable_override, self._words(overrides, seed))])
 
     def command_here(
@@ -98,11 +99,6 @@ def portable(spec: str) -> str:
 def _portable_path(where: str) -> str:
     path = Path(os.path.abspath(where))  # symbolic links stay: what the user sees is what the command names
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.name
-
-
-def portable_protocol(origin: str) -> str:
-    """The name or file of a protocol, likewise."""
-    return _portable_path(origin) if origin.endswith(".toml") else origin
 
 
 def choose_protocol(

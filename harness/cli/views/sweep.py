@@ -187,20 +187,10 @@ def _run_json(run: PlannedRun) -> dict[str, Any]:
 
 
 def _search_json(search: Search) -> dict[str, Any]:
-    return {
-        "keys": search.keys,
-        "protocol": search.protocol,
-        "data": search.data,
-        "points": search.points,
-        "assigners": [
-            {
-                "name": curve.name,
-                "options": curve.options,
-                "AP": [curve.mean(point) for point in search.points],
-                "best": curve.best,
-                "spread": curve.spread,
-                "at_edge": search.at_edge(curve),
-            }
-            for curve in search.curves
-        ],
-    }
+    said = {name: getattr(search, name) for name in ("keys", "protocol", "data", "points")}
+    return said | {"assigners": [_curve_json(search, curve) for curve in search.curves]}
+
+
+def _curve_json(search: Search, curve: SearchCurve) -> dict[str, Any]:
+    said = {name: getattr(curve, name) for name in ("name", "options", "best", "spread")}
+    return said | {"AP": [curve.mean(point) for point in search.points], "at_edge": search.at_edge(curve)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from harness.verify.published.compare import Verdict
     from harness.verify.subject import Subject
 
+AS_JSON = {"zoo": "own_conventions", "oracle": "oracle_and_peer", "product": "oracle_and_assigner"}  # of a `Verdict`
 MARKS = {"passed": "green", "agrees": "green", "failed": "bold red", "differs": "bold red"}
 
 
@@ -122,23 +124,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """One comparison with a peer as JSON values."""
-
-    def count(value: Count | None) -> dict[str, int] | None:
-        return None if value is None else {"compared": value.compared, "equal": value.equal}
-
-    return {
-        "case": verdict.case,
-        "peer": verdict.peer,
-        "assigner": verdict.assigner,
-        "status": verdict.status,
-        "points": verdict.points,
-        "own_conventions": count(verdict.zoo),
-        "oracle_and_peer": count(verdict.oracle),
-        "oracle_and_assigner": count(verdict.product),
-        "further": {name: count(value) for name, value in verdict.further.items()},
-        "losses": count(verdict.losses),
-        "reason": verdict.reason,
-    }
+    return {AS_JSON.get(name, name): value for name, value in asdict(verdict).items()}
 
 
 def peers_json(verdicts: Iterable[Verdict]) -> dict[str, dict[str, int]]:
