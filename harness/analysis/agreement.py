@@ -21,20 +21,8 @@ from assigners import registry
 from assigners.contract import Assigner, Assignment, Step
 from assigners.registry import AssignerSpec
 from detector import FCOS
-from harness.analysis.measures import (
-    Floats,
-    Footprint,
-    Strata,
-    ambiguous,
-    footprint,
-    level_shares,
-    outside,
-    overlaps,
-    per_box,
-    positives_of,
-    quality,
-    strata,
-)
+from harness.analysis import measures
+from harness.analysis.measures import Floats, Footprint, Strata
 from harness.analysis.one_image import as_many_classes
 from harness.core.errors import UserError
 from harness.data.base import ImageSet
@@ -195,7 +183,7 @@ def compare(trained: TrainedRun, images: ImageSet, count: int, subjects: Sequenc
     grads = any(registry.load(subject.assigner).needs.grads for subject in subjects)
     frozen = freeze(model, images, count, trained.protocol, grads=grads)
     boxes = frozen.targets.boxes.cpu().numpy().astype(np.float64)
-    bins = strata(boxes, frozen.area, frozen.attributes, BINS)
+    bins = measures.strata(boxes, frozen.area, frozen.attributes, BINS)
     rows, footprints = [], []
     for subject in subjects:
         assignment, parameters = ask(model, frozen, subject, learnt)
@@ -207,7 +195,7 @@ def compare(trained: TrainedRun, images: ImageSet, count: int, subjects: Sequenc
         measured, read_cells = _measure(frozen, assignment, bins)
         rows.append(about | {"parameters": parameters} | measured)
         footprints.append(read_cells)
-    mass, cells = overlaps(footprints, len(boxes))
+    mass, cells = measures.overlaps(footprints, len(boxes))
     agreement = {
         name: {"boxes": int(inside.sum()), "mass": _plain(mass.jaccard(inside)), "cells": _plain(cells.jaccard(inside))}
         for name, inside in {"all": np.ones(len(boxes), dtype=bool), **bins["size"]}.items()
@@ -218,16 +206,19 @@ def compare(trained: TrainedRun, images: ImageSet, count: int, subjects: Sequenc
 def _measure(frozen: FrozenBatch, assignment: Assignment, bins: Strata) -> tuple[dict[str, Any], Footprint]:
     """What `Insight` says of one assigner, and which cells its positives read."""
     grid, targets, samples = frozen.grid, frozen.targets, assignment.samples
-    positives = positives_of(grid, targets, samples, frozen.predictions.distances)
-    cells = footprint(grid, targets, samples)
+    positives = measures.positives_of(grid, targets, samples, frozen.predictions.distances)
+    cells = measures.footprint(grid, targets, samples)
     measured: dict[str, Any] = {
         "positives": len(positives.box),
-        "per_box": per_box(positives, np.ones(targets.num_boxes, dtype=bool)),
-        "by": {name: {bin_: per_box(positives, rows) for bin_, rows in each.items()} for name, each in bins.items()},
-        "ambiguous": ambiguous(cells),
-        "outside": outside(positives),
-        "levels": level_shares(positives, grid.num_levels),
-        "quality": quality(positives),
+        "per_box": measures.per_box(positives, np.ones(targets.num_boxes, dtype=bool)),
+        "by": {
+            name: {bin_: measures.per_box(positives, rows) for bin_, rows in each.items()}
+            for name, each in bins.items()
+        },
+        "ambiguous": measures.ambiguous(cells),
+        "outside": measures.outside(positives),
+        "levels": measures.level_shares(positives, grid.num_levels),
+        "quality": measures.quality(positives),
     }
     return measured, cells
 

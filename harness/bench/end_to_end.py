@@ -22,7 +22,7 @@ from detector.postprocess import postprocess
 from harness.bench.batches import size_text
 from harness.bench.measure import Call, alternate, now
 from harness.bench.scene import STEP, BenchScene, make_scene
-from harness.bench.step import StepRequest, BenchDetector, Training
+from harness.bench.step import BenchDetector, StepRequest, Training
 from harness.core.errors import UserError
 from harness.protocol.protocol import load_protocol
 from harness.training.step import descend, precision

@@ -216,7 +216,8 @@ class Situation:
         spec = RunSpec(tuning.protocol, self._data[key], choice.assigner, choice.options, seed)
         record = self._recorded.answer(spec)
         answer = record.run_id if record is not None else None
-        state = "done" if answer is not None else self._unanswered(spec.run_id)
+        begun: State = "interrupted" if self._store.folder(spec.run_id).state else "missing"
+        state = "done" if answer is not None else "failed" if spec.run_id in self._failed else begun
         twin = self._twin(spec) if state != "interrupted" else None  # what has a checkpoint goes on from there
         return PlannedRun(choice, tuning, spec, command, state, marks(self._store, spec.run_id), answer, twin)
 
@@ -229,11 +230,6 @@ class Situation:
         from harness.runs.reuse import adoptable
 
         return next((record.run_id for record in reversed(twins) if adoptable(self._store, record)), None)
-
-    def _unanswered(self, run_id: str) -> State:
-        if run_id in self._failed:
-            return "failed"
-        return "interrupted" if self._store.folder(run_id).state else "missing"
 
 
 def marks(store: ResultsStore, run_id: str) -> Marks:
