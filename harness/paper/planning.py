@@ -12,7 +12,7 @@ from harness.paper.scales import Scale
 from harness.protocol.protocol import Protocol, load_protocol
 from harness.records.identity import UNKNOWN, RunSpec
 from harness.records.store import ResultsStore
-from harness.sweeps.plan import Choice, Plan, PlannedRun, Situation, Tuning, choose, share_training, wanted
+from harness.sweeps.plan import Choice, Plan, PlannedRun, Situation, Tuning, choose, share_training
 from harness.sweeps.request import Rerun
 
 CommandOf = Callable[["Place", Choice, Tuning, int], str]
@@ -73,7 +73,7 @@ class TablePlan:
 
     def wants(self, run: PlannedRun) -> bool:
         """Whether a run of a wanted row is to be run."""
-        return wanted(run, self.rerun)
+        return run.wanted(self.rerun)
 
 
 def plan_table(

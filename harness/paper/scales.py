@@ -63,6 +63,9 @@ class Scale:
         return tuple(changes)
 
 
+_SMALL: Mapping[Backbone, str] = {"resnet101": "resnet26", "resnext101_64x4d": "resnext50_32x4d"}
+_FROM_SCRATCH = "ResNet-26 and ResNeXt-50 32x4d, from scratch, stand for the paper's backbones of 101 layers."
+
 SCALES = {
     scale.name: scale
     for scale in (
@@ -85,16 +88,10 @@ SCALES = {
             "cpu",
             {"shapes": "shapes-cpu", "coco": "small", "voc": "small", "wider": "small"},
             "shapes",
-            {"resnet101": "resnet26", "resnext101_64x4d": "resnext50_32x4d"},
-            note="ResNet-26 and ResNeXt-50 32x4d, from scratch, stand for the paper's backbones of 101 layers.",
+            _SMALL,
+            note=_FROM_SCRATCH,
         ),
-        Scale(
-            "board",
-            {"shapes": "shapes-board"},
-            "shapes",
-            {"resnet101": "resnet26", "resnext101_64x4d": "resnext50_32x4d"},
-            note="ResNet-26 and ResNeXt-50 32x4d, from scratch, stand for the paper's backbones of 101 layers.",
-        ),
+        Scale("board", {"shapes": "shapes-board"}, "shapes", _SMALL, note=_FROM_SCRATCH),
         Scale(
             "real",
             dict.fromkeys(("coco", "voc", "wider"), "real-cpu"),

@@ -38,17 +38,8 @@ from harness.records.identity import RunSpec, data_record, split_record, trained
 from harness.records.pending import Pending, clear_pending, completing, load_pending, save_pending
 from harness.records.store import ResultsStore
 from harness.records.unfinished import nearest, siblings
-from harness.runs.completion import (
-    RunOutcome,
-    complete,
-    evaluated_on,
-    free,
-    relocate,
-    renamed,
-    restore_pending,
-    training_kept,
-    weights_header,
-)
+from harness.runs import completion
+from harness.runs.completion import RunOutcome
 from harness.runs.evaluate import evaluate_run
 from harness.runs.recording import unfinished_record
 from harness.runs.reuse import adopt, find_twin
@@ -158,10 +149,10 @@ class _Job:
         if self.group.main and not self.folder.trained.is_file() and self.folder.state is None:
             others = siblings(store, spec)
             alike = [run.run_id for run in others if run.step is None and trained_alike(run.question, spec.question)]
-            if alike and free(store, spec.run_id):
+            if alike and completion.free(store, spec.run_id):
                 with store.lock(alike[0]):
-                    relocate(store, load_pending(store, alike[0]), split_record(self.val))
-                self._say(renamed(alike[0], spec.run_id))
+                    completion.relocate(store, load_pending(store, alike[0]), split_record(self.val))
+                self._say(completion.renamed(alike[0], spec.run_id))
             elif other := nearest(others, spec):
                 self._say(f"begins at step 1; {other.run_id} ({other.stands}) is another run: {other.differs(spec)}")
         self.group.wait()
@@ -171,7 +162,7 @@ class _Job:
         pending = load_pending(self.store, self.spec.run_id)
         self._say("trained already; its record is to be completed")
         self._tell_earlier(pending.trained_by, source)
-        return restore_pending(self.store, pending, self.device).model.to(memory_format=torch.channels_last)
+        return completion.restore_pending(self.store, pending, self.device).model.to(memory_format=torch.channels_last)
 
     def prepare(self, source: dict[str, Any]) -> Trainer:
         """The detector with its assigner, at the first step or where the last checkpoint left it."""
@@ -233,7 +224,7 @@ class _Job:
         if not self.group.main:
             return
         spec, model = self.spec, trainer.evaluated
-        about = weights_header(spec, self.train.classes)
+        about = completion.weights_header(spec, self.train.classes)
         save_network(self.folder.network, model.network_state(), about)
         if model.assigner is not None and (learnt := model.assigner.state_dict()):
             save_network(self.folder.assigner, learnt, about)
@@ -248,17 +239,17 @@ class _Job:
         """
         self._say(f"evaluating {counted(len(self.val), 'image')}")
         command = completing(self.spec.run_id, self.request.data, self.request.results)
-        with training_kept(self.folder, command, self.go_on):
+        with completion.training_kept(self.folder, command, self.go_on):
             detections, milliseconds = self.detect(model)
             if not self.group.main:
                 return None
             measured = {"eval_ms_per_image": milliseconds}
             pending = load_pending(self.store, self.spec.run_id)
             if again:
-                pending = evaluated_on(pending, self.device)
+                pending = completion.evaluated_on(pending, self.device)
             else:
                 measured["peak_memory_mb"] = peak_memory_mb(self.device)  # of training and evaluation
-            return complete(self.store, pending, model, self.val, detections, measured, source, again=again)
+            return completion.complete(self.store, pending, model, self.val, detections, measured, source, again=again)
 
     def detect(self, model: FCOS) -> tuple[list[Detections], float]:
         """Detections (on the main process) and milliseconds per image; progress is shown where there is a console."""

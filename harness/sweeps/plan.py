@@ -68,6 +68,10 @@ class PlannedRun:
         """For people: assigner, tuning, seed."""
         return " ".join(filter(None, (self.choice.name, self.tuning.name, f"seed {self.spec.seed}")))
 
+    def wanted(self, rerun: Rerun) -> bool:
+        """Whether it is to be run where `rerun` says which of those that ended are run again."""
+        return self.state not in {"never": ("done", "failed"), "failed": ("done",), "always": ()}[rerun]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -81,18 +85,12 @@ class Plan:
 
     def wants(self, run: PlannedRun) -> bool:
         """Whether a run is to be run."""
-        return wanted(run, self.rerun)
+        return run.wanted(self.rerun)
 
     @property
     def todo(self) -> tuple[PlannedRun, ...]:
         """The runs that are to be run."""
         return tuple(run for run in self.runs if self.wants(run))
-
-
-def wanted(run: PlannedRun, rerun: Rerun) -> bool:
-    """Whether a run is to be run where `rerun` says which of those that ended are run again."""
-    ended = {"never": ("done", "failed"), "failed": ("done",), "always": ()}
-    return run.state not in ended[rerun]
 
 
 def by_state(runs: Sequence[PlannedRun]) -> dict[State, int]:
@@ -186,7 +184,7 @@ def share_training(runs: Sequence[PlannedRun], rerun: Rerun) -> tuple[PlannedRun
         giver, trains = first.get(key), run.weights_of is None and run.state != "interrupted"
         takes = trains and giver is not None and giver.protocol.evaluation != spec.protocol.evaluation
         shared.append(replace(run, weights_of=giver.run_id) if takes and giver is not None else run)
-        if wanted(run, rerun):
+        if run.wanted(rerun):
             first.setdefault(key, spec)
     return tuple(shared)
 
