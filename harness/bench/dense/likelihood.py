@@ -11,12 +11,6 @@ from harness.bench.dense.picture import Picture
 Losses = dict[str, Tensor]  # sums over the image
 
 
-def box_likelihood(picture: Picture, locations: Tensor, boxes: Tensor, beta: float) -> Tensor:
-    """exp(-beta * (1 - GIoU)) of predictions at locations [K] for boxes [K, 4]."""
-    loss: Tensor = generalized_box_iou_loss(picture.predicted[locations], boxes)
-    return (-beta * loss).exp()
-
-
 def largest_per_class(values: Tensor, picture: Picture) -> Tensor:
     """[R, C] from [n, R], 0 where a class has no box."""
     channel = picture.labels[:, None].expand_as(values)
@@ -38,7 +32,8 @@ def free_anchor(
     best, chosen = overlap.topk(min(bag, len(scores)), dim=1)  # [n, bag]
     member = best >= 0
     boxes = picture.boxes[:, None].expand(*chosen.shape, 4)
-    likelihood = scores[chosen, picture.labels[:, None]] * box_likelihood(picture, chosen, boxes, beta)
+    overlap_loss = generalized_box_iou_loss(picture.predicted[chosen], boxes)
+    likelihood = scores[chosen, picture.labels[:, None]] * (-beta * overlap_loss).exp()
     weight = member / (1 - likelihood).clamp(min=1e-12)
     mean_max = (weight * likelihood).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-12)
     positive = torch.where(member.any(dim=1), -mean_max.clamp(min=1e-12).log(), 0).sum()

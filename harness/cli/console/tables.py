@@ -30,9 +30,10 @@ def show(screen: Console, table: Table, spare: Sequence[str] = (), whole: str = 
     left_out: list[str] = []
     if not fits(screen, table):
         for name in spare:
-            if _least(screen, table) <= screen.width:
+            if 1 + sum(_least_of(screen, column) + PADDING for column in table.columns) <= screen.width:
                 break
-            table = _without(table, name)
+            table = copy(table)
+            table.columns = [column for column in table.columns if str(column.header) != name]
             left_out.append(name)
         for column in table.columns:
             if column.justify == "right":
@@ -70,20 +71,9 @@ def _widest(screen: Console, shown: RenderableType) -> int:
     return Measurement.get(screen, screen.options.update(width=10_000), shown).maximum
 
 
-def _least(screen: Console, table: Table) -> int:
-    return 1 + sum(_least_of(screen, column) + PADDING for column in table.columns)
-
-
 def _least_of(screen: Console, column: Column) -> int:
     """The fewest characters that show it: whole numbers under a wrapped header, or folded words."""
     cells = [_widest(screen, cell) for cell in column.cells]
     if column.justify != "right":
         return min(TEXT_LEAST, max([len(str(column.header)), *cells]))
     return max([*(len(word) for word in str(column.header).split()), *cells])
-
-
-def _without(table: Table, name: str) -> Table:
-    """A copy that lacks a column."""
-    less = copy(table)
-    less.columns = [column for column in table.columns if str(column.header) != name]
-    return less

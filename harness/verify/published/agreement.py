@@ -71,12 +71,8 @@ def array(
     mine = np.asarray(ours)
     if mine.shape != theirs.shape:
         return Agreement(Count(1, 0), f"{name}: the oracle has the shape {mine.shape}, the peer {theirs.shape}")
-    if theirs.dtype.kind in "iub":
-        near = mine == theirs
-    elif relative:
-        near = np.isclose(mine, theirs, rtol=tolerance, atol=FLOOR)
-    else:
-        near = np.isclose(mine, theirs, rtol=0, atol=tolerance)
+    rtol, atol = (tolerance, FLOOR) if relative else (0.0, tolerance)
+    near = mine == theirs if theirs.dtype.kind in "iub" else np.isclose(mine, theirs, rtol=rtol, atol=atol)
     looked = comparable if theirs.shape == comparable.shape else np.ones(theirs.shape, np.bool_)
     wrong = np.argwhere(looked & ~near)
     count = Count(int(looked.sum()), int((looked & near).sum()))

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.verify.published.oracles.free_anchor import negative_focal
+from harness.verify.published.oracles.free_anchor import negatives
 from harness.verify.published.oracles.geometry import Array, Points, center, iou, sigmoid
 from harness.verify.published.oracles.loss import giou
 
@@ -93,17 +93,6 @@ def matches(claimed: Claims, places: int, classes: int, stands: Callable[[list[f
     return match
 
 
-def negatives(logits: Array, quality: Array, match: Array, gamma: float = 2.0) -> float:
-    """Sum of the negative term, not weighted."""
-    total = 0.0
-    for r in range(len(logits)):
-        there, absent = sigmoid(quality[r]), sigmoid(-quality[r])
-        for c in range(logits.shape[1]):
-            score = sigmoid(logits[r, c])
-            total += negative_focal(score * there, sigmoid(-logits[r, c]) + score * absent, match[r, c], gamma)
-    return total
-
-
 def examine(
     points: Points, boxes: Array, logits: Array, quality: Array, predicted: Array, *, labels: Sequence[int],
     mu: Array | None = None, sigma: Array | None = None, gamma: float = 2.0, beta: float = 5.0,
@@ -130,7 +119,7 @@ def examine(
         likelihoods.append(float(weight[g] @ promise[g]) if held else float("nan"))
     claimed = claims(points, boxes, predicted, labels, convention)
     match = matches(claimed, len(points), classes, max if convention == "zoo" else itemgetter(-1))
-    return Result(prior, promise, weight, likelihoods, claimed, match, negatives(logits, quality, match, gamma))
+    return Result(prior, promise, weight, likelihoods, claimed, match, negatives(logits, match, gamma, quality))
 
 
 def losses(
@@ -167,7 +156,9 @@ def peer(
             possible = [value for values in result.claims[r].values() for value in values]
             largest[r] = min(possible, key=lambda value: abs(value - told[r]))
         places, classes = logits.shape
-        low, high = (negatives(logits, quality, matches(result.claims, places, classes, of)) for of in (max, min))
+        low, high = (
+            negatives(logits, matches(result.claims, places, classes, of), quality=quality) for of in (max, min)
+        )
         negative = min(max(float(theirs["loss_neg"]) * max(mass, 1.0) / 0.75, low), high)
     bags = [HOPELESS if np.isnan(value) else min(-log(value), HOPELESS) for value in result.likelihoods]
     return {

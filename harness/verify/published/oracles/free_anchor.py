@@ -113,6 +113,17 @@ def negative_focal(score: float, rest: float, match: float, gamma: float) -> flo
     return u**gamma * -(log(unmatched) if unmatched < 0.5 else log1p(-u))
 
 
+def negatives(logits: Array, match: Array, gamma: float = 2.0, quality: Array | None = None) -> float:
+    """Sum of the negative term over locations and classes, not weighted; with a quality each score is a product."""
+    total = 0.0
+    for r in range(len(logits)):
+        there, absent = (1.0, 0.0) if quality is None else (sigmoid(quality[r]), sigmoid(-quality[r]))
+        for c in range(logits.shape[1]):
+            score = sigmoid(logits[r, c])
+            total += negative_focal(score * there, sigmoid(-logits[r, c]) + score * absent, match[r, c], gamma)
+    return total
+
+
 def examine(
     points: Points, boxes: Array, logits: Array, predicted: Array, *, labels: Sequence[int], bag: int = 50,
     threshold: float = 0.6, gamma: float = 2.0, beta: float = 0.75, convention: Convention = "zoo",
@@ -135,12 +146,7 @@ def examine(
         products.append(x)
         likelihoods.append(mean_max(x, rest) if members else float("nan"))
     match = matches(points, boxes, predicted, labels, logits.shape[1], threshold, convention)
-    negative = 0.0
-    for r in range(len(points)):
-        for c in range(logits.shape[1]):
-            z = float(logits[r, c])
-            negative += negative_focal(sigmoid(z), sigmoid(-z), match[r, c], gamma)
-    return Result(chosen, products, likelihoods, match, negative)
+    return Result(chosen, products, likelihoods, match, negatives(logits, match, gamma))
 
 
 def losses(

@@ -6,13 +6,14 @@ authors  locations outside cost 1e3 more; a contested one goes to the cheapest b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from harness.verify.published.oracles.geometry import BACKGROUND, Array, Indices, Points, ranks
+from harness.verify.published.oracles.geometry import Array, Indices, Points, ranks, winners
 from harness.verify.published.oracles.ota import LEAST_IOU, focal, overlaps
 
 Convention = Literal["zoo", "authors"]
@@ -57,13 +58,12 @@ def choose(cost: Array, boxes: Array, labels: Sequence[int], topk: int, conventi
     for row in cost:
         order = sorted(np.flatnonzero(np.isfinite(row)).tolist(), key=lambda r: (np.float32(row[r]), r))
         taken.append(order[:topk])
-    assigned, rank = np.full(cost.shape[1], BACKGROUND, dtype=np.int64), ranks(boxes, labels)
-    for r in range(cost.shape[1]):
-        takers = [g for g in range(len(boxes)) if r in taken[g]]
-        if len(takers) > 1 and convention == "authors":
-            assigned[r] = int(np.argmin(cost[:, r]))
-        elif takers:
-            assigned[r] = min(takers, key=lambda g: (np.float32(cost[g, r]), rank[g]))
+    rank = ranks(boxes, labels)
+    claims = [(r, (np.float32(cost[g, r]), *rank[g]), g) for g, mine in enumerate(taken) for r in mine]
+    assigned = winners(claims, cost.shape[1])
+    if convention == "authors":
+        contested = [r for r, takers in Counter(r for r, *_ in claims).items() if takers > 1]
+        assigned[contested] = cost[:, contested].argmin(axis=0)
     return Result(cost, taken, assigned)
 
 
