@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.verify.published.oracles.geometry import BACKGROUND, Array, Flags, Indices, Points, iou, ranks
+from harness.verify.published.oracles.geometry import BACKGROUND, Array, Flags, Indices, Points, area, ranks
 
 Convention = Literal["zoo", "megvii"]
 
@@ -36,8 +36,15 @@ def focal(logits: Array, one_hot: Array) -> Array:
 
 def overlaps(boxes: Array, predicted: Array) -> Array:
     """IoU ``[G, R]`` of every box with what every location predicts, 0 where that is not a box."""
-    guesses = np.where(np.isfinite(predicted).all(axis=1, keepdims=True), predicted, 0).tolist()
-    return np.array([[iou(guess, box) for guess in guesses] for box in boxes.tolist()]).reshape(-1, len(guesses))
+    table = np.zeros((len(boxes), len(predicted)))
+    x1, y1, x2, y2 = np.where(np.isfinite(predicted).all(axis=1, keepdims=True), predicted, 0).T
+    for g, box in enumerate(boxes):
+        width = np.minimum(x2, box[2]) - np.maximum(x1, box[0])
+        height = np.minimum(y2, box[3]) - np.maximum(y1, box[1])
+        common = np.where((width > 0) & (height > 0), width * height, 0)
+        union = area(box) + np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0) - common
+        table[g] = common / np.maximum(union, 1e-9)
+    return table
 
 
 def sinkhorn(cost: Array, supply: Array, eps: float, iterations: int, dtype: type = np.float64) -> Array:
