@@ -1,24 +1,20 @@
-"""COCO instances: ``annotations/instances_SPLIT.json`` and images in ``SPLIT/``; or ``image_info_SPLIT.json``."""
+"""COCO instances, wherever their files lie (`coco_layouts`), or a list of images, ``image_info_SPLIT.json``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.core.errors import UserError, did_you_mean
 from harness.data.default_splits import Pair, Role, default_split, undecided
+from harness.data.readers.coco_layouts import LAYOUT, Split, find_splits
 from harness.data.readers.coco_reader import Reader
 from harness.data.readers.coco_values import Key, identity
 from harness.data.readers.folder import FolderSet
-from harness.data.readers.reading import names_in, open_folder, read_bytes
+from harness.data.readers.reading import open_folder, read_bytes
 from harness.data.sources import Opening
-
-LAYOUT = "annotations/instances_SPLIT.json and images in SPLIT/"
-
-INSTANCES, IMAGE_INFO = "instances_", "image_info_"
 
 PAIRS = (
     Pair(("train2017",), ("val2017",)),
@@ -68,8 +64,7 @@ def open_source(asked: Opening) -> CocoSet:
         UserError: if something is missing or wrong; the line names the file and the entry.
     """
     root = open_folder(asked.folder, LAYOUT)
-    path, split = _find_split(root, asked.split, asked.role, asked.other)
-    listed = path.name.startswith(IMAGE_INFO)
+    split, (path, images, listed) = _find_split(root, asked.split, asked.role, asked.other)
     if listed and asked.annotated:
         raise UserError(
             f"split {split!r} of {root} has no annotations ({path.name}); `harness eval RUN --results-json FILE` "
@@ -84,7 +79,6 @@ def open_source(asked: Opening) -> CocoSet:
         raise UserError(f"annotation file {path} is nested too deeply to be COCO instances") from error
     if listed and isinstance(document, dict):
         document["annotations"] = []
-    images = split if not listed or os.path.isdir(root / split) else split.replace("-dev", "")
     reader = Reader(path, document, root, images)
     files = reader.files(asked.limit)
     digest = hashlib.sha256(content).hexdigest()
@@ -94,25 +88,20 @@ def open_source(asked: Opening) -> CocoSet:
     return result
 
 
-def _find_split(root: Path, split: str | None, role: Role, other: str | None) -> tuple[Path, str]:
-    """The file and the name of a split; a list of images alone is taken only by its name."""
-    names = [name.removesuffix(".json") for name in names_in(root / "annotations") if name.endswith(".json")]
-    splits, listed = (
-        [name.removeprefix(kind) for name in names if name.startswith(kind)] for kind in (INSTANCES, IMAGE_INFO)
-    )
-    shown = ", ".join([*splits, *(f"{name} (no annotations)" for name in listed if name not in splits)])
-    if not shown:
-        raise UserError(f"{root} has no annotation file; expected {LAYOUT}")
+def _find_split(root: Path, split: str | None, role: Role, other: str | None) -> tuple[str, Split]:
+    """The name of a split, and where it lies; a list of images alone is taken only by its name."""
+    found = find_splits(root)
+    shown = ", ".join(f"{name} (no annotations)" if found[name].listed else name for name in found)
     if split is None:
+        splits = [name for name in found if not found[name].listed]
         fitting = default_split(role, None if other is None else [other], [*PAIRS, _by_part_of_name(splits)], splits)
         if not fitting:
             beside = "" if other is None else f" beside {other}"
             raise UserError(f"cannot tell the {role} split of {root}{beside}: it has {shown}; {undecided(role)}")
         (split,) = fitting
-    elif split not in (*splits, *listed):
-        hint = did_you_mean(split, (*splits, *listed))
-        raise UserError(f"{root} has no split {split!r}{hint}; it has {shown} ({LAYOUT})")
-    return root / "annotations" / f"{INSTANCES if split in splits else IMAGE_INFO}{split}.json", split
+    elif split not in found:
+        raise UserError(f"{root} has no split {split!r}{did_you_mean(split, found)}; it has {shown} ({LAYOUT})")
+    return split, found[split]
 
 
 def _by_part_of_name(splits: Sequence[str]) -> Pair:

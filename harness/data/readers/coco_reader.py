@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from math import nan
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from harness.data.readers.coco_values import Key, flag, identity, is_finite, key
 from harness.data.readers.folder import (
     MAX_SIDE,
     NO_OBJECTS,
+    SAME_NAME,
     UNKNOWN_SIZE,
     ImageFile,
     header_size,
@@ -26,7 +27,6 @@ from harness.data.readers.folder import (
 )  # fmt: skip
 from harness.data.readers.reading import Listing, stays_inside
 
-SAME_NAME = "categories of a name that another one has, read as one class"
 GROUPS = "categories that only group others, left out"
 NO_SIZE = "images without a size in the annotation file, which was read from the image"
 OTHER_SPELLING = "file names that fit an image only in letters of another case or with other slashes"
@@ -159,8 +159,9 @@ class Reader:
         below = name.removeprefix(f"{self._folder}/").replace("\\", "/")
         other = self._listing.find(f"{self._folder}/{below}")
         kind = OTHER_SPELLING
-        if other is None and os.path.exists(self._root / below):
-            other, kind = below, FROM_ROOT
+        if other is None:
+            above = (posixpath.normpath(folder / below) for folder in PurePosixPath(self._folder).parents)
+            other, kind = next((there for there in above if os.path.exists(self._root / there)), None), FROM_ROOT
         if other is None:
             return name
         self.warnings.note(kind, name)

@@ -23,6 +23,7 @@ OUTSIDE = "boxes outside the image dropped"
 CLIPPED = "boxes that stick out of the image by more than a pixel and a hundredth of it, clipped"
 REPEATED_IMAGE = "images named more than once, read once"
 REPEATED_OBJECT = "objects repeated in another copy of their image, read once"
+SAME_NAME = "categories of a name that another one has, read as one class"
 OTHER_CLASSES = "objects of classes that are not chosen, left out"
 
 
