@@ -20,6 +20,7 @@ from harness.cli.console.tables import fits, show
 from harness.core.errors import UserError
 from harness.core.files import dump, write_atomically
 from harness.core.text import counted
+from harness.data.sources import SPECS
 from harness.records.inputs import data_spec
 from harness.records.store import ResultsStore
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.command("insight")
 @option("--run", "run_id", metavar="ID", help="Whose detector.  [default: the newest run with weights]")
 @option("-a", "--assigners", metavar="NAME[K=V,...],...", help="Which ones.  [default: all]")
-@option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR; may be left out for a run on shapes.")
+@option("--data", metavar="SPEC", help=f"{SPECS}; may be left out for a run on shapes.")
 @option("--images", "count", type=click.IntRange(min=1), default=32, help="How many, at once.")
 @device_option
 @option(

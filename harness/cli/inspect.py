@@ -16,7 +16,7 @@ from harness.cli.console.output import console, emit, new_table, say
 from harness.cli.console.requests import choose_protocol, chosen_assigner, parse_pairs
 from harness.cli.console.tables import show
 from harness.core.errors import UserError
-from harness.data.sources import EMBEDDED
+from harness.data.sources import EMBEDDED, SPECS
 from harness.records.store import ResultsStore
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @option("-a", "--assigner", metavar="NAME[K=V,...]", help="Which one; may be left out with --run.")
 @option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
-@option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
+@option("--data", metavar="SPEC", help=f"{SPECS}.  [default: shapes]")
 @option("--split", metavar="NAME", help="Split of the data; the one trained on by default.")
 @option("--image", default="0", metavar="NAME|INDEX", help="Which image of the split.")
 @option("--box", type=click.IntRange(min=0), metavar="K", help="Explain this box, numbered as in the picture.")

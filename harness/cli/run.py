@@ -14,7 +14,7 @@ from harness.cli.console.output import console, emit, say
 from harness.cli.console.requests import Place, choose_protocol, chosen_assigner
 from harness.cli.console.tables import show_metrics
 from harness.core.errors import Interrupted, UserError
-from harness.data.sources import EMBEDDED
+from harness.data.sources import EMBEDDED, SPECS
 
 if TYPE_CHECKING:
     from harness.runs.run import RunOutcome
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @option("-a", "--assigner", required=True, metavar="NAME[K=V,...]", help="Which one, with options in brackets.")
 @option("--option", "options", multiple=True, metavar="K=V", help="An option of the assigner; may be repeated.")
-@option("--data", default=EMBEDDED, metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.")
+@option("--data", default=EMBEDDED, metavar="SPEC", help=f"{SPECS}.")
 @option("--train-split", metavar="NAME", help="Split to train on; the data set's own by default.")
 @option("--val-split", metavar="NAME", help="Split to evaluate on; the data set's own by default.")
 @option(

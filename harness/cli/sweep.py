@@ -16,7 +16,7 @@ from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds, repe
 from harness.cli.console.requests import Place
 from harness.cli.views import sweep as tables
 from harness.core.errors import UserError, shorten
-from harness.data.sources import default_protocol
+from harness.data.sources import SPECS, default_protocol
 from harness.protocol.protocol import load_protocol
 from harness.records.store import ResultsStore
 from harness.sweeps.cost import Costs, needed_seeds, rows
@@ -30,7 +30,7 @@ from harness.sweeps.request import read_sweep, sweep_request
 @option("-a", "--assigners", multiple=True, metavar="LIST", help="atss,iqdet[positives=8,12]; may be repeated.")
 @option("--seeds", metavar="N|S,S,...", help="How many, or which.  [default: 3]")
 @option("-p", "--protocol", metavar="NAME|FILE.toml", help="[default: shapes-cpu for shapes, small otherwise]")
-@option("--data", metavar="SPEC", help="shapes, coco:DIR, voc:DIR or wider:DIR.  [default: shapes]")
+@option("--data", metavar="SPEC", help=f"{SPECS}.  [default: shapes]")
 @set_option("schedule.steps=100")
 @option("--tune", multiple=True, metavar="KEY=F,F,...", help="Multiply a number: lr=0.5,1,2; may be repeated.")
 @option("--rerun", metavar="never|failed|always", help="Which runs that ended are run again.  [default: never]")

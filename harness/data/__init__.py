@@ -17,7 +17,7 @@ def open_data(spec: str, data: DataSection, *, role: Role, annotated: bool = Tru
     """Open one split of a data set.
 
     Args:
-        spec: ``shapes``, ``coco:DIR``, ``voc:DIR``, ``wider:DIR``, or what another package adds (`sources`).
+        spec: ``shapes``, ``coco:DIR``, ``csv:FILE``: one of `sources`, which other packages may add to.
         data: names the split (or leaves it to the source's default) and how many of its images count.
         role: which of the two splits of `data`.
         annotated: refuse images without annotations, which can be neither learnt nor evaluated.

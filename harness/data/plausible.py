@@ -69,15 +69,47 @@ def sides_problem(boxes: Numbers, sizes: Numbers, areas: Numbers, around: Number
 
 def voc_problem(corners: Numbers, sizes: Numbers) -> str | None:
     """Why rows xmin, ymin, xmax, ymax of VOC files cannot be that; arguments and answer as for `sides_problem`."""
-    if shares := _shares(corners, sizes, "VOC's xmin, ymin, xmax, ymax count pixels"):
+    return corners_problem(corners, sizes, "VOC's")
+
+
+def corners_problem(corners: Numbers, sizes: Numbers, whose: str) -> str | None:
+    """Why rows xmin, ymin, xmax, ymax in pixels cannot be that; arguments and answer as for `sides_problem`.
+
+    Args:
+        whose: the format, as a genitive.
+    """
+    if shares := _shares(corners, sizes, f"{whose} xmin, ymin, xmax, ymax count pixels"):
         return shares
     empty = (corners[:, 2:] < corners[:, :2]).any(axis=1)
     if len(corners) < FEW or empty.mean() <= (0.5 if len(corners) < MANY else 0.2):
         return None
     return (
         f"{int(empty.sum())} of {len(corners)} boxes end before they begin, so they are x, y, width, height, or have "
-        "their corners swapped; VOC's are xmin, ymin, xmax, ymax: convert them"
+        f"their corners swapped; {whose} are xmin, ymin, xmax, ymax: convert them"
     )
+
+
+def centre_problem(boxes: Numbers) -> str | None:
+    """Why rows cx, cy, w, h in shares of the image's sides ``[n, 4]`` cannot be that; answer as for `sides_problem`.
+
+    Rows that begin with a corner, read as if with a centre, give boxes that stick out of the image; others
+    seldom do.
+    """
+    begin, end = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
+    out = (np.minimum(begin, 1 - end) < -ROUNDED).any(axis=1)
+    if len(boxes) < FEW or out.mean() <= (0.5 if len(boxes) < MANY else 0.2):
+        return None
+    readings = {
+        "corners x1, y1, x2, y2": (boxes[:, 2:] > boxes[:, :2]).all(axis=1),
+        "x, y, w, h from the upper left corner": (boxes[:, :2] + boxes[:, 2:] <= 1 + ROUNDED).all(axis=1),
+    }
+    for what, fitting in readings.items():
+        if fitting.mean() >= MOST:
+            return (
+                f"boxes look like {what} ({int(out.sum())} of {len(boxes)} stick out of their image, and "
+                f"{int(fitting.sum())} fit as such); YOLO's are the centre and the sides, cx, cy, w, h: convert them"
+            )
+    return None
 
 
 def _share(rows: npt.NDArray[Any] | np.bool_, among: npt.NDArray[Any] | np.bool_) -> float:

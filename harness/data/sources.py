@@ -67,6 +67,7 @@ class Source:
         target: ``module:function``, from an `Opening` to an `ImageSet`.
         folder: whether it reads one; its images are then named by their paths, which no record holds.
         protocol: where none is named.
+        place: what stands behind the colon, where it reads a folder or a file.
     """
 
     name: str
@@ -74,11 +75,12 @@ class Source:
     target: str
     folder: bool = True
     protocol: str = "small"
+    place: str = "DIR"
 
     @property
     def spec(self) -> str:
         """As ``--data`` takes it."""
-        return f"{self.name}:DIR" if self.folder else self.name
+        return f"{self.name}:{self.place}" if self.folder else self.name
 
     def open(self, asked: Opening) -> ImageSet:
         """Import the reader and open a split.
@@ -95,15 +97,26 @@ class Source:
 _BUILTIN = (
     Source("shapes", "procedural shapes, drawn on the fly at data.short_edge px; nothing to download",
            "harness.data.shapes.shapes:open_shapes", folder=False, protocol="shapes-cpu"),
-    Source("coco", "COCO instances: DIR/annotations/instances_SPLIT.json, images in DIR/SPLIT/",
+    Source("coco",
+           "COCO instances: DIR/annotations/instances_SPLIT.json or SPLIT.json, images in DIR/SPLIT/ or "
+           "DIR/images/SPLIT/; or DIR/SPLIT/_annotations.coco.json beside its images (Roboflow)",
            "harness.data.readers.coco:open_source"),
     Source("voc",
            "PASCAL VOC: DIR/Annotations, DIR/JPEGImages, DIR/ImageSets/Main/SPLIT.txt, or folders of these by year",
            "harness.data.readers.voc:open_source"),
     Source("wider", "WIDER FACE: DIR/wider_face_split/wider_face_SPLIT_bbx_gt.txt, DIR/WIDER_SPLIT/images/",
            "harness.data.readers.wider:open_source"),
+    Source("yolo",
+           "YOLO: DIR/data.yaml (Ultralytics) or DIR/*.data (Darknet), or DIR/images/SPLIT/ and DIR/labels/SPLIT/",
+           "harness.data.readers.yolo:open_source"),
+    Source("csv",
+           "table of boxes: path,x1,y1,x2,y2,class_name (RetinaNet) or Open Images' header, val.csv beside train.csv",
+           "harness.data.readers.csv_tables:open_source", place="FILE"),
 )
 # fmt: on
+
+
+SPECS = " or ".join(", ".join(source.spec for source in _BUILTIN).rsplit(", ", 1))  # for helps: without plugins
 
 
 def sources() -> list[Source]:
@@ -134,6 +147,11 @@ def default_protocol(spec: str) -> str:
     """The protocol for a source where none is named; what cannot be opened is told when it is."""
     name = spec.partition(":")[0]
     return next((source.protocol for source in sources() if source.name == name), Source.protocol)
+
+
+def spec_of(kind: str) -> str:
+    """How ``--data`` names data of a record's kind."""
+    return next((source.spec for source in sources() if source.name == kind), f"{kind}:DIR")
 
 
 def needs_folder(kind: str) -> bool:

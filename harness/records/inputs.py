@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.core.again import DEFAULT_RESULTS, aimed_at
 from harness.core.errors import UserError
-from harness.data.sources import needs_folder
+from harness.data.sources import needs_folder, spec_of
 from harness.protocol.protocol import Protocol, protocol_of
 from harness.records.schema import RunRecord
 
@@ -36,6 +36,6 @@ def data_spec(record: RunRecord, given: str | None) -> str:
     kind = record.data.kind
     if given is None and needs_folder(kind):
         raise UserError(
-            f"run {record.run_id} used {record.data.title}, and records hold no paths; give --data {kind}:DIR"
+            f"run {record.run_id} used {record.data.title}, and records hold no paths; give --data {spec_of(kind)}"
         )
     return given or kind

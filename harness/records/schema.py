@@ -60,7 +60,7 @@ class SplitPart(SplitIdentity):
 class DataIdentity(Part):
     """Which data a run has, as far as its id and its plan ask: by title and checksums, never by path."""
 
-    kind: str  # the reader: shapes, coco, voc, wider or a plugin's
+    kind: str  # the reader: shapes, coco, voc, wider, yolo, csv or a plugin's
     title: str
     classes: list[str]
     train: SplitIdentity

@@ -56,7 +56,7 @@ class RunRequest:
 
     assigner: str
     options: dict[str, Any]  # as text or values
-    data: str  # ``shapes``, ``coco:DIR``, ``voc:DIR`` or ``wider:DIR``
+    data: str  # as ``--data`` takes it: ``shapes``, ``coco:DIR``
     protocol: Protocol  # what is equal across assigners
     seed: int = 0  # of everything random
     device: str = "auto"  # or ``cpu``, ``cuda``

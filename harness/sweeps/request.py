@@ -29,7 +29,7 @@ class SweepRequest(BaseModel):
     assigners: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]  # texts as `expand` reads them
     seeds: tuple[int, ...] = (0, 1, 2)  # a count ``n`` stands for ``0..n-1``
     protocol: str | None = None  # built-in name or TOML file; None is the default for the data
-    data: str = EMBEDDED  # or ``coco:DIR``, ``voc:DIR``, ``wider:DIR``
+    data: str = EMBEDDED  # or as ``--data`` takes it: ``coco:DIR``
     overrides: tuple[str, ...] = Field(default=(), alias="set")  # ``section.key=value``; in TOML a table or a list
     tune: dict[str, tuple[float, ...]] = {}  # factors for numeric keys of the protocol
     rerun: Rerun = "never"  # which of the runs that ended are run again

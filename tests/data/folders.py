@@ -126,6 +126,29 @@ def write_voc(root: Path, annotations: dict[str, str], splits: dict[str, str]) -
     return root
 
 
+def write_yolo(root: Path, labels: dict[str, str | None], description: str | None = None) -> Path:
+    """Images of 80x60 by name, with label files: ``images/...`` has them in ``labels/...``, others beside them."""
+    for name, text in labels.items():
+        write_image(root / name)
+        if text is not None:
+            path = (root / name.replace("images/", "labels/")).with_suffix(".txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    if description is not None:
+        (root / "data.yaml").write_text(description)
+    return root
+
+
+def write_tables(root: Path, tables: dict[str, str], images: tuple[str, ...] = ()) -> Path:
+    """CSV files by name, and images of 80x60."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, text in tables.items():
+        (root / name).write_text(text)
+    for name in images:
+        write_image(root / name)
+    return root
+
+
 def face(x: Any, y: Any, width: Any, height: Any, invalid: Any = 0) -> str:
     """A row of WIDER FACE as the set has them, with a blank at the end."""
     return f"{x} {y} {width} {height} 2 0 1 {invalid} 1 0 \n"

@@ -9,7 +9,7 @@ import pytest
 
 from harness.core.errors import UserError
 from harness.data import open_data
-from harness.data.readers.reading import MAX_LINE, stays_inside, text_lines
+from harness.data.readers.reading import MAX_LINE, inside, stays_inside, text_lines
 from harness.data.sources import sources
 from harness.protocol.protocol import DataSection
 
@@ -50,16 +50,36 @@ def test_names_outside(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.jpg", "a.jpg"),
+        (" sub\\a.jpg ", "sub/a.jpg"),
+        ("./sub/../a.jpg", "a.jpg"),
+        ("ROOT/sub/a.jpg", "sub/a.jpg"),
+        ("ROOT", "."),
+        *(
+            (name, None)
+            for name in ("", " ", "../a.jpg", "a/../../b", "ROOT/../b", "ROOTS/a", "/etc/a", "c:\\a", "a\0")
+        ),
+    ],
+)
+def test_names_as_those_within_a_folder(tmp_path: Path, name: str, expected: str | None) -> None:
+    assert inside(tmp_path, name.replace("ROOT", str(tmp_path))) == expected
+
+
+@pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("shape", "unknown data source 'shape', did you mean 'shapes'"),
         ("coko:/tmp", "did you mean 'coco'"),
-        ("coco", "use one of shapes, coco:DIR, voc:DIR, wider:DIR"),
+        ("coco", "use one of shapes, coco:DIR, voc:DIR, wider:DIR, yolo:DIR, csv:FILE"),
         ("widder:/tmp", "unknown data source 'widder:/tmp', did you mean 'wider'"),
         ("wider", "unknown data source 'wider'; use one of"),
         ("shapes:/tmp", "unknown data source 'shapes:/tmp'"),
         ("coco:/nowhere/at/all", "data folder /nowhere/at/all does not exist; expected annotations/instances_SPLIT"),
         ("wider:/nowhere/at/all", "data folder /nowhere/at/all does not exist; expected wider_face_split/"),
+        ("yolo:/nowhere/at/all", "data folder /nowhere/at/all does not exist; expected data.yaml"),
+        ("csv:/nowhere/at/all.csv", "data folder /nowhere/at does not exist; expected a table of boxes"),
         ("voc:/nowhere/at/all", "data folder /nowhere/at/all does not exist; expected Annotations/"),
     ],
 )
@@ -78,4 +98,5 @@ def test_shapes_take_size_and_count_from_the_protocol() -> None:
 def test_listing_sources_imports_no_torch() -> None:
     code = "import sys, harness.data; assert not {'torch', 'PIL', 'numpy'} & set(sys.modules), 'imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert [source.spec for source in sources()] == ["shapes", "coco:DIR", "voc:DIR", "wider:DIR"]
+    folders = ["coco:DIR", "voc:DIR", "wider:DIR", "yolo:DIR"]
+    assert [source.spec for source in sources()] == ["shapes", *folders, "csv:FILE"]

@@ -1,1 +1,1 @@
-"""Data sets in folders: COCO, PASCAL VOC, WIDER FACE, images without annotations."""
+"""Data sets in folders: COCO, PASCAL VOC, WIDER FACE, YOLO, tables of boxes, images without annotations."""

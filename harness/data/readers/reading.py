@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import os
+import posixpath
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -165,6 +166,30 @@ def stays_inside(name: str) -> bool:
     """
     path = PureWindowsPath(name)  # takes both kinds of slash
     return bool(name.strip()) and not path.anchor and ".." not in path.parts and "\0" not in name and is_text(name)
+
+
+def inside(root: Path, name: str) -> str | None:
+    """A name from an annotation as one relative to the data folder, with slashes; None for one that leads out of it.
+
+    An absolute name that lies in the folder is taken as well: tools write these, and they lead nowhere else.
+    """
+    plain = name.strip().replace("\\", "/")
+    for resolved in (os.path.abspath, os.path.realpath) if plain.startswith("/") else ():
+        base = Path(resolved(root)).as_posix()
+        if f"{plain}/".startswith(f"{base}/"):
+            plain = plain[len(base) :].lstrip("/") or "."
+            break
+    plain = posixpath.normpath(plain) if plain else ""  # what goes down and up again has not left
+    return plain if stays_inside(plain) else None
+
+
+def find_inside(root: Path, names: Iterable[str]) -> str | None:
+    """The first of several spellings of a name that is there, relative to the data folder; where none is, the first.
+
+    None where all of them lead out of the folder.
+    """
+    found = [name for name in (inside(root, name) for name in names) if name is not None]
+    return next((name for name in found if os.path.exists(root / name)), found[0] if found else None)
 
 
 def file_size(path: Path) -> int:
