@@ -98,8 +98,8 @@ _BUILTIN = (
     Source("shapes", "procedural shapes, drawn on the fly at data.short_edge px; nothing to download",
            "harness.data.shapes.shapes:open_shapes", folder=False, protocol="shapes-cpu"),
     Source("coco",
-           "COCO instances: DIR/annotations/instances_SPLIT.json or SPLIT.json, images in DIR/SPLIT/ or "
-           "DIR/images/SPLIT/; or DIR/SPLIT/_annotations.coco.json beside its images (Roboflow)",
+           "COCO instances: DIR/annotations/[instances_]SPLIT.json, DIR/[images/]SPLIT/; or "
+           "DIR/SPLIT/_annotations.coco.json",
            "harness.data.readers.coco:open_source"),
     Source("voc",
            "PASCAL VOC: DIR/Annotations, DIR/JPEGImages, DIR/ImageSets/Main/SPLIT.txt, or folders of these by year",

@@ -82,6 +82,31 @@ def test_a_recorded_run_says_how_its_source_is_named(tmp_path: Path, monkeypatch
     assert "give --data csv:FILE" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("make", "place", "text", "expected"),
+    [
+        (yolo, "labels/train/b.txt", "0 0.5 0.5 0.5 nan", "label file pets/labels/train/b.txt, line 1 must be a class"),
+        (yolo, "data.yaml", "train: ../../etc", "data.yaml needs 'names'"),
+        (yolo, "labels/val/d.txt", "2 0.5 0.5 0.5 0.5", "labels/val/d.txt, line 1: class 2 is not among the 2"),
+        (retinanet, "train.csv", "train/a.jpg,1,2,3,4\n", "table of boxes pets/train.csv, line 1 must have path,x1,y1"),
+        (retinanet, "val.csv", "../x.jpg,1,2,3,4,dog\n", "pets/val.csv, line 1: image '../x.jpg' must stay inside"),
+        (roboflow, "val/_annotations.coco.json", "{", "pets/val/_annotations.coco.json is not valid JSON"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    tmp_path: Path, monkeypatch: Any, make: Any, place: str, text: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = make(tmp_path / "pets")
+    (tmp_path / "pets" / place).write_text(text)
+    refused = CliRunner().invoke(main, ["run", "-a", "center", "--data", spec, *TINY, "--workers", "0"])
+    assert refused.exit_code == 2, (refused.stderr, refused.exception)
+    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.count("\n") == 1
+    assert expected in refused.stderr
+    assert not list(Path("results").rglob("*.json"))
+
+
 @pytest.mark.parametrize("make", [yolo, retinanet, roboflow])
 def test_a_source_is_surveyed(tmp_path: Path, monkeypatch: Any, make: Any) -> None:
     monkeypatch.chdir(tmp_path)

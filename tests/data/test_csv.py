@@ -15,7 +15,7 @@ from harness.core.errors import UserError
 from harness.data import open_data
 from harness.data.check import checked
 from harness.data.readers.csv_rows import read_table
-from harness.data.readers.folder import CLIPPED, NO_AREA, OUTSIDE
+from harness.data.readers.folder import CLIPPED, NO_AREA, OUTSIDE, REPEATED_IMAGE
 from harness.protocol.protocol import DataSection
 from tests.data.folders import write_image, write_tables
 
@@ -219,6 +219,10 @@ def test_names_of_one_file_in_several_spellings_are_one_image(tmp_path: Path) ->
     rows = f"./img/a.jpg,1,1,9,9,dog\nimg\\a.jpg,2,2,9,9,dog\n{root}/img/a.jpg,3,3,9,9,dog\n"
     images = open_role(retina(root, rows))
     assert (len(images), images.name(0), len(images.annotations(0))) == (1, "img/a.jpg", 3)
+    assert images.warnings == {}
+    images = open_role(retina(root, f"img/A.jpg,4,4,9,9,dog\nimg/a.JPG,3,3,9,9,dog\n{TRAIN}"))
+    assert [images.name(0), images.name(1)] == ["img/a.jpg", "img/b.jpg"]
+    assert (len(images), images.warnings) == (2, {REPEATED_IMAGE: 2})
 
 
 def test_shares_and_sides_in_place_of_corners_are_refused(tmp_path: Path) -> None:

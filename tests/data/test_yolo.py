@@ -69,6 +69,15 @@ def test_a_line_is_a_box_or_an_outline(tmp_path: Path, line: str, box: list[int]
     np.testing.assert_allclose(images.annotations(0).boxes, [box], atol=1e-4)
 
 
+def test_labels_lie_in_place_of_the_last_images_or_else_beside(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path, {"images/set/images/a.jpg": None}, "train: images\nval: images\nnames: [cat, dog]\n")
+    places = ["images/set/images/a.txt", "images/set/labels/a.txt"]  # the second one counts where both are there
+    for label, place in enumerate(places):
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / place).write_text(f"{label} 0.5 0.5 0.5 0.5\n")
+        assert open_role(root).annotations(0).labels.tolist() == [label]
+
+
 def test_keypoints_stand_behind_the_box(tmp_path: Path) -> None:
     line = "1 0.5 0.5 0.25 0.5 0.9 0.9 2 0 0 0\n"
     root = write_yolo(tmp_path, {**FILES, "images/train/a.jpg": line}, f"{YAML}kpt_shape: [2, 3]\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from harness.data.default_splits import Role, undecided
 from harness.data.plausible import corners_problem
 from harness.data.readers.coco_values import identity
 from harness.data.readers.csv_rows import BoxTable, csv_rows, read_table
-from harness.data.readers.folder import NO_OBJECTS, UNKNOWN_SIZE, FolderSet, ImageFile, header_size, keep_boxes
+from harness.data.readers.folder import NO_OBJECTS, UNKNOWN_SIZE, FolderSet, ImageFile, header_size, joined, keep_boxes
 from harness.data.readers.reading import IMAGE_SUFFIXES, Listing, inside, names_in, open_folder
 from harness.data.sources import Opening
 
@@ -58,7 +59,8 @@ def open_source(asked: Opening) -> FolderSet:
         _image_file(root, images.file(name, folders), table, name, label_of, counted)
         for name in list(table.images)[: asked.limit]
     ]
-    return FolderSet(root, path.stem, classes, files, digest.hexdigest(), counted, _problem(table, files))
+    problem = _problem(table, files)
+    return FolderSet(root, path.stem, classes, _each_once(files, counted), digest.hexdigest(), counted, problem)
 
 
 def _table(named: Path, asked: Opening) -> Path:
@@ -187,6 +189,17 @@ def _image_file(
     labels = np.array([label_of[row.label] for row in rows], dtype=np.int64)
     crowd = np.array([row.crowd for row in rows], dtype=np.bool_)
     return ImageFile(image_id, file, size, Annotations.plain(boxes[keep], labels[keep], crowd=crowd[keep]))
+
+
+def _each_once(files: Iterable[ImageFile], counted: Oddities) -> list[ImageFile]:
+    """The images, of which some may stand in the table in letters of another case as well."""
+    by_file: dict[str, list[ImageFile]] = {}
+    for file in files:
+        by_file.setdefault(file.name, []).append(file)
+    return [
+        replace(copies[0], objects=joined([copy.objects for copy in copies], name, counted))
+        for name, copies in by_file.items()
+    ]
 
 
 def _problem(table: BoxTable, files: Iterable[ImageFile]) -> str | None:
