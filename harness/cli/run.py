@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from harness.cli.console.devices import check_devices, together
 from harness.cli.console.options import json_option, machine_options, option, results_option, set_option
 from harness.cli.console.output import console, emit, say
-from harness.cli.console.requests import Place, choose_protocol, chosen_assigner
+from harness.cli.console.requests import Place, again, choose_protocol, chosen_assigner
 from harness.cli.console.tables import show_metrics
 from harness.core.errors import Interrupted, UserError
 from harness.data.sources import EMBEDDED, SPECS
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
 )
 @set_option("schedule.steps=100")
 @option("--seed", type=click.IntRange(min=0), default=0, help="Of everything random.")
+@option("--devices", type=click.IntRange(min=1), metavar="N", help="Processes that share a batch, a GPU each.")
 @machine_options
 @option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run, if there is one.")
 @option("--restart", is_flag=True, help="Train from the first step, whatever lies here.")
 @results_option
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     assigner: str,
     options: tuple[str, ...],
     data: str,
@@ -45,6 +50,7 @@ def command(
     protocol_name: str | None,
     overrides: tuple[str, ...],
     seed: int,
+    devices: int | None,
     device: str,
     threads: int | None,
     workers: int | None,
@@ -62,12 +68,17 @@ def command(
       harness run -a iqdet --option positives=8 --protocol tiny
       harness run -a atss --data voc:VOCdevkit/VOC2007 --set schedule.steps=4000
       harness run -a atss --data coco:data/coco --protocol my.toml --device cuda --resume
+      harness run -a atss --data coco:data/coco --devices 8
     """
     screen = console(as_json, files=True)
     if resume and restart:
         raise UserError("--resume goes on and --restart begins anew; give one of them")
     name, chosen = chosen_assigner(assigner, options)
     protocol, origin = choose_protocol(data, protocol_name, overrides, train_split, val_split)
+    if devices is not None:
+        check_devices(devices, device, protocol)
+        if devices > 1:
+            ctx.exit(together(again(ctx, devices=None), devices))
     why = "" if protocol_name else f", the default for {data.partition(':')[0]}"
     say(screen, f"protocol {protocol.name} ({protocol.digest}{why})")
 

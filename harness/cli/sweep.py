@@ -12,8 +12,8 @@ import click
 
 from harness.cli.console.options import json_option, machine_options, option, results_option, set_option
 from harness.cli.console.output import console, emit, say, say_left_out
-from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds, repeating
-from harness.cli.console.requests import Place
+from harness.cli.console.plans import carry_out_aloud, parsed_seeds, repeating
+from harness.cli.console.requests import Place, again
 from harness.cli.views import sweep as tables
 from harness.core.errors import UserError, shorten
 from harness.data.sources import SPECS, default_protocol
@@ -81,7 +81,7 @@ def command(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(
             "harness sweep runs in one process; start it once for each GPU on one --results directory, "
-            "or a single run on all of them with torchrun"
+            "or a single run on all of them with harness run --devices"
         )
     request = sweep_request(_asked(file, question), f"sweep {file}" if file else "sweep")
     origin = request.protocol or default_protocol(request.data)

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from harness.cli.console.options import json_option, machine_options, option, results_option
 from harness.cli.console.output import console, emit, say, say_left_out
-from harness.cli.console.plans import again, carry_out_aloud, parsed_seeds, repeating
+from harness.cli.console.plans import carry_out_aloud, parsed_seeds, repeating
 from harness.cli.console.requests import Place as Runner
+from harness.cli.console.requests import again
 from harness.cli.console.tables import show
 from harness.cli.views import table as views
 from harness.core.errors import UserError
@@ -82,7 +83,9 @@ def command(
     screen = console(as_json, files=not dry_run)
     table, scale = find_table(number), find_scale(scale_name)
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError("harness table runs in one process; train a single run with torchrun, and make the table after")
+        raise UserError(
+            "harness table runs in one process; train a single run with harness run --devices, and make the table after"
+        )
     typed = {"assigners": ("",), "seeds": parsed_seeds("0," if probe else seeds), "rerun": rerun}
     asked = sweep_request(typed, "table")  # checked as those of a sweep
     store = probe_store(results) if probe else ResultsStore(results)

@@ -1,4 +1,4 @@
-"""One process or many: started by ``torchrun``, or alone."""
+"""One process or many: started by ``torchrun`` or `harness.core.launch`, or alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from harness.core.errors import LOST, RunFailed
+
 T = TypeVar("T")
+
+# In the messages of gloo and NCCL where a process is gone; they have no type for it.
+_LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exit")
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,11 @@ class Processes:
 
 @contextmanager
 def processes(device_type: str) -> Iterator[Processes]:
-    """Join the group that ``torchrun`` describes in the environment, if any, and leave it at the end."""
+    """Join the group that ``torchrun`` or `launch` describes in the environment, if any, and leave it at the end.
+
+    Raises:
+        RunFailed: if another process has left it before.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Processes()
@@ -54,5 +63,9 @@ def processes(device_type: str) -> Iterator[Processes]:
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
         yield Processes(int(os.environ["RANK"]), world, local)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _LOST):
+            raise
+        raise RunFailed(f"{LOST.removeprefix('error: ')}; go on with --resume") from error
     finally:
         dist.destroy_process_group()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.core.stopping import INTERRUPTED
 
+LOST = "error: another process of this run has ended"  # what one says that is not the reason itself
 SET_LOCALE = "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
 
 

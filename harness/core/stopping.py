@@ -71,6 +71,13 @@ def between_steps(active: bool) -> Iterator[Callable[[], int]]:
         yield asked
 
 
+@contextmanager
+def passed_on(send: Callable[[int], None]) -> Iterator[None]:
+    """Within it Ctrl-C and a scheduler's signals are `send`'s to pass on to other processes, and stop nothing here."""
+    with _handled(lambda number, _: send(number), signal.SIGINT):
+        yield
+
+
 def leave_to_the_main_process(_worker: int = 0) -> None:
     """To be called in a loading process: a whole group is asked at once, and the main process still needs its workers.
 

@@ -101,7 +101,7 @@ def tools() -> Iterator[Finding]:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     charts = metadata.version("matplotlib") if find_spec("matplotlib") is not None else None
     for what, detail, missing, advice in (
-        ("torchrun", starter, "not found; runs on several devices start with it",
+        ("torchrun", starter, "not found; runs on several machines start with it",
          "python -m torch.distributed.run does the same"),
         ("browser", browser, "no Chromium; the test that opens the report is skipped", "install the package chromium"),
         ("matplotlib", charts, "not found; charts are drawn by it", "pip install 'assigner-zoo[plots]'"),

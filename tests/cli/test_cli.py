@@ -196,7 +196,8 @@ def test_two_processes_are_part_of_the_command_and_one_speaks(call, engine, monk
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     call("run", "-a", "atss")
-    assert engine.requests[0].command.startswith("torchrun --nproc-per-node=2 -m harness.cli run --assigner atss")
+    assert engine.requests[0].command.startswith("harness run --assigner atss")
+    assert engine.requests[0].command.endswith("--devices 2")
     monkeypatch.setenv("RANK", "1")
     for words in (["run", "-a", "atss"], ["run", "-a", "atss", "--json"], ["run", "-a", "atts"]):
         result = call(*words)

@@ -18,6 +18,7 @@ from rich.text import Text
 from harness.cli.console.streams import Stream
 from harness.core.errors import is_text
 from harness.core.files import dump
+from harness.core.launch import leave_word
 
 PIPED_WIDTH = 200  # columns; a table in a file or a pipe must not be cut to 80
 
@@ -30,8 +31,8 @@ class Stopped(click.ClickException):
         self.exit_code = code  # type: ignore[misc]
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message, once under torchrun."""
-        if first_process():
+        """Print the message, once under torchrun; of a process that another started, that one does."""
+        if not leave_word(self.message) and first_process():
             click.echo(self.message, file=file, err=True)
 
 

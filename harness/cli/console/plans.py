@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from harness.cli.console.output import Stopped, points, say
 from harness.cli.console.requests import Place
@@ -70,20 +67,3 @@ def parsed_seeds(text: str) -> int | list[int]:
     if not numbers or not all(part.isdecimal() and len(part) < 10 for part in numbers):
         raise UserError(f"--seeds {shorten(text)!r} is neither a count such as 3 nor a list of seeds such as 0,1,2")
     return [int(part) for part in numbers] if "," in text else int(numbers[0])
-
-
-def again(ctx: click.Context, **changes: Any) -> str:
-    """The command line as it was typed, with some flags changed."""
-    words = ["harness", ctx.info_name or ""]
-    for parameter in ctx.command.params:
-        name = parameter.name or ""
-        typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        value = changes[name] if name in changes else ctx.params[name] if typed else None
-        if value is None or value is False:
-            continue
-        for entry in value if parameter.multiple else (value,):
-            if isinstance(parameter, click.Argument):
-                words.append(str(entry))
-            else:
-                words += [parameter.opts[-1]] if value is True else [parameter.opts[-1], str(entry)]
-    return shlex.join(words)

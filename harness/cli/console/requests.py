@@ -7,8 +7,10 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from assigners import registry
@@ -82,12 +84,33 @@ class Place:
         return words + (["--device", self.device] if self.device != "auto" else [])
 
 
+def again(ctx: click.Context, **changes: Any) -> str:
+    """The command line as it was typed, with some flags changed."""
+    words = ["harness", ctx.info_name or ""]
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        value = changes[name] if name in changes else ctx.params[name] if typed else None
+        if value is None or value is False:
+            continue
+        for entry in value if parameter.multiple else (value,):
+            if isinstance(parameter, click.Argument):
+                words.append(str(entry))
+            else:
+                words += [parameter.opts[-1]] if value is True else [parameter.opts[-1], str(entry)]
+    return shlex.join(words)
+
+
 def command_line(assigner: str, options: Mapping[str, object], words: Sequence[str]) -> str:
-    """A command that repeats the run, quoted for a shell."""
+    """A command that repeats the run with as many processes, quoted for a shell."""
     chosen = [word for key, value in sorted(options.items()) for word in ("--option", f"{key}={value}")]
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    start = ["harness"] if processes == 1 else ["torchrun", f"--nproc-per-node={processes}", "-m", "harness.cli"]
-    return shlex.join([*start, "run", "--assigner", assigner, *chosen, *words])
+    start, devices = ["harness"], ["--devices", str(processes)] if processes > 1 else []
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if here < processes:  # on several machines
+        start = ["torchrun", f"--nnodes={processes // here}", f"--nproc-per-node={here}", "-m", "harness.cli"]
+        devices = []
+    return shlex.join([*start, "run", "--assigner", assigner, *chosen, *words, *devices])
 
 
 def portable(spec: str) -> str:
