@@ -8,8 +8,10 @@ from difflib import get_close_matches
 
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm  # torch's own would drop the activation that timm's norms hold
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
@@ -75,6 +77,18 @@ class PyramidBackbone(nn.Module):
         for stage in self._frozen:
             stage.eval()
         return self
+
+    @property
+    def trains_statistics(self) -> bool:
+        """Whether batch norms learn the statistics of what they see."""
+        learning = (stage for stage in self.body.children() if stage not in self._frozen)
+        return any(isinstance(part, _BatchNorm) for stage in learning for part in stage.modules())
+
+    def synchronise_statistics(self) -> None:
+        """Let processes share the statistics of each batch, on GPUs; parameters, names and evaluation stay."""
+        for name, stage in list(self.body.named_children()):
+            if stage not in self._frozen:  # their norms keep their statistics, and `train` must find them
+                setattr(self.body, name, convert_sync_batchnorm(stage))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``[B, 3, H, W]`` -> P3-P7, ``[B, D, H_l, W_l]``."""

@@ -48,7 +48,7 @@ def launch(words: Sequence[str], count: int) -> tuple[int, str]:
 
     with TemporaryDirectory(prefix="harness-") as folder:
         # Kept by this process, as torchrun's agent does: a port that is only reserved could be taken meanwhile.
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         group = _Group(Path(folder))
         with passed_on(group.pass_on):
             try:

@@ -43,7 +43,7 @@ from harness.runs.completion import RunOutcome
 from harness.runs.evaluate import evaluate_run
 from harness.runs.recording import unfinished_record
 from harness.runs.reuse import adopt, find_twin
-from harness.training.build import attach_assigner, build_detector, resolve_assigner
+from harness.training.build import attach_assigner, build_detector, resolve_assigner, share_statistics
 from harness.training.checkpoint import clear_checkpoint, earlier_code, note_code, save_network
 from harness.training.trainer import StopRequested, Trainer
 
@@ -170,6 +170,8 @@ class _Job:
         reset_peak_memory(device)
         model = build_detector(spec.protocol, len(self.train.classes), spec.seed)
         attach_assigner(model, spec.assigner, spec.options, spec.seed)
+        if warning := share_statistics(model, self.group.world, device):
+            self._say(f"warning: {warning}")
         model.to(device).to(memory_format=torch.channels_last)  # the layout that convolutions like best, on a CPU too
         trainer = Trainer(
             model, spec.protocol, spec.run_id, spec.seed, device, self.group, self.folder.checkpoint, self.folder.trace,

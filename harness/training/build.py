@@ -67,6 +67,24 @@ def attach_assigner(detector: FCOS, name: str, options: dict[str, Any], seed: in
     return assigner
 
 
+def share_statistics(detector: FCOS, processes: int, device: torch.device) -> str:
+    """Where batch norms train, let processes normalise by the whole batch, as one does.
+
+    Returns:
+        A warning where they cannot, or nothing: torch synchronises batch norms on GPUs alone.
+    """
+    backbone = detector.backbone
+    if processes == 1 or not backbone.trains_statistics:
+        return ""
+    if device.type == "cpu":
+        return (
+            "batch norms see each process's share of a batch alone, as torch synchronises them on GPUs only; "
+            "this is not the training of one process; set model.frozen_bn=true, or train in one"
+        )
+    backbone.synchronise_statistics()
+    return ""
+
+
 def resolve_assigner(name: str, options: Mapping[str, object]) -> AssignerSpec:
     """An assigner with all its options, text as typed or values.
 

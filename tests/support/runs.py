@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,23 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **more}
 
 
+def together(folder: Path, text: str, *words: str, deadline: float = DEADLINE) -> None:
+    """Run a script as two processes in a folder."""
+    script = folder / "shared.py"
+    script.write_text(text)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    group = subprocess.Popen(
+        [*start, str(script), *words], env=environment(), text=True, cwd=folder,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        _, errors = group.communicate(timeout=deadline)
+    finally:
+        group.terminate()  # torchrun ends its processes with itself; where it has ended this does nothing
+    assert group.returncode == 0, errors[-3000:]
+
+
 __all__ = [
-    "DEADLINE", "STEPS", "environment", "files_of", "request", "run", "small_protocol", "trace_of",
+    "DEADLINE", "STEPS", "environment", "files_of", "request", "run", "small_protocol", "together", "trace_of",
     "unshared_protocol", "write_coco",
 ]  # fmt: skip

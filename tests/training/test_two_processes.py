@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from harness.records.store import ResultsStore
-from tests.support.runs import DEADLINE, environment, request, run, trace_of, unshared_protocol, write_coco
+from tests.support.runs import request, run, together, trace_of, unshared_protocol, write_coco
 
 SCRIPT = """
 import sys
@@ -53,22 +51,6 @@ with engine.processes("cpu") as group:
             said = str(failure)
         Path(f"{data}{group.rank}").write_text(said)
 """
-
-
-def together(folder, text, *words):
-    """Run a script as two processes in a folder."""
-    script = folder / "shared.py"
-    script.write_text(text)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    group = subprocess.Popen(
-        [*start, str(script), *words], env=environment(), text=True, cwd=folder,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        _, errors = group.communicate(timeout=DEADLINE)
-    finally:
-        group.terminate()  # torchrun ends its processes with itself; where it has ended this does nothing
-    assert group.returncode == 0, errors[-3000:]
 
 
 def test_two_processes_stop_together_where_neither_has_an_object(tmp_path):
