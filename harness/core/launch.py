@@ -23,6 +23,7 @@ from harness.core.stopping import INTERRUPTED, TRY_AGAIN, passed_on
 # In the environment of such a process: the folder where it leaves its last words. One that has none says them itself.
 FOLDER = "ASSIGNER_ZOO_GROUP"
 
+_PROGRAM = ("-m", "harness.cli")
 _POLL = 0.05  # s
 _GRACE = 10.0  # s that the others have to end by themselves, once one has failed
 _SAVING = 30.0  # s more that the main process has, which may be writing
@@ -52,7 +53,7 @@ def launch(words: Sequence[str], count: int) -> tuple[int, str]:
         group = _Group(Path(folder))
         with passed_on(group.pass_on):
             try:
-                group.start([sys.executable, "-m", "harness.cli", *words], count, store.port)
+                group.start([sys.executable, *_PROGRAM, *words], count, store.port)
                 group.wait()
             finally:
                 group.kill()
@@ -70,6 +71,7 @@ class _Group:
     folder: Path
     members: list[subprocess.Popen[bytes]] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
+    left: set[int] = field(default_factory=set)  # ranks that had not ended when others had failed
 
     def start(self, command: Sequence[str], count: int, port: int) -> None:
         """Start all. In a group of their own, so that they have a terminal's Ctrl-C once: from here."""
@@ -112,6 +114,7 @@ class _Group:
         while any(member.poll() is None for member in self.members):
             if any(member.poll() for member in self.members):
                 self._ended_within(_GRACE)
+                self.left = {rank for rank, member in enumerate(self.members) if member.poll() is None}
                 self.members[0].terminate()
                 self._ended_within(_SAVING, self.members[:1])
                 return
@@ -130,7 +133,7 @@ class _Group:
 
     def ended(self) -> tuple[int, str]:
         """Exit code and message of the process that is the reason: see `launch`."""
-        failed = [rank for rank, member in enumerate(self.members) if member.returncode]
+        failed = [rank for rank, member in enumerate(self.members) if member.returncode and rank not in self.left]
         if not failed:
             return 0, ""
         said = {rank: self._said(rank) for rank in failed}
