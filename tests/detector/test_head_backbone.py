@@ -205,3 +205,31 @@ def test_frozen_stages_keep_their_statistics():
     assert any(changed)
     assert not all(changed)
     assert all(norm.training == moved for norm, moved in zip(norms, changed, strict=True))
+
+
+# test_resnet keeps norm and activation apart, efficientnet_lite0 fuses them into one module of timm's.
+@pytest.mark.parametrize("name", ["test_resnet", "efficientnet_lite0"])
+@pytest.mark.parametrize("frozen_stages", [0, 2])
+def test_synchronised_norms_are_the_same_network_and_leave_frozen_stages_alone(lived_in_norms, name, frozen_stages):
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    alone, shared = (build(name, frozen_stages=frozen_stages) for _ in range(2))
+    parameters, keys = {*map(id, shared.parameters())}, [*shared.state_dict()]
+    assert shared.trains_statistics
+    shared.synchronise_statistics()
+    assert {*map(id, shared.parameters())} == parameters  # an optimiser that has them goes on
+    assert [*shared.state_dict()] == keys
+    with torch.inference_mode():
+        for a, b in zip(alone.eval()(images), shared.eval()(images), strict=True):
+            assert torch.equal(a, b)
+    norms = [m for m in shared.train().body.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kinds = {norm.training: isinstance(norm, nn.SyncBatchNorm) for norm in norms}
+    assert kinds == ({True: True, False: False} if frozen_stages else {True: True})
+    assert all(isinstance(norm, nn.SyncBatchNorm) == norm.training for norm in norms)
+
+
+def test_norms_that_learn_nothing_are_not_synchronised():
+    frozen = build(frozen_bn=True)
+    assert not frozen.trains_statistics
+    frozen.synchronise_statistics()
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in frozen.modules())
+    assert not build(frozen_stages=6).trains_statistics  # all stages of the body
