@@ -1,6 +1,6 @@
 """One run as several processes of this machine: they are started, hear signals, and end as one program.
 
-It is what ``torchrun --nproc-per-node N -m harness.cli`` amounts to, but for the end: torchrun ends with 1 and a page
+It is what ``torchrun --nproc-per-node N`` amounts to, but for the end: torchrun ends with 1 and a page
 of traceback whatever the processes say, where a scheduler needs their exit code and the user their one line.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from harness.core.stopping import INTERRUPTED, TRY_AGAIN, passed_on
 # In the environment of such a process: the folder where it leaves its last words. One that has none says them itself.
 FOLDER = "ASSIGNER_ZOO_GROUP"
 
-_PROGRAM = ("-m", "harness.cli")
 _POLL = 0.05  # s
 _GRACE = 10.0  # s that the others have to end by themselves, once one has failed
 _SAVING = 30.0  # s more that the main process has, which may be writing
@@ -39,8 +37,8 @@ def leave_word(message: str) -> bool:
     return True
 
 
-def launch(words: Sequence[str], count: int) -> tuple[int, str]:
-    """Run ``harness WORDS`` as `count` processes until all have ended; the main one has this process's output.
+def launch(command: Sequence[str], count: int) -> tuple[int, str]:
+    """Run a command as `count` processes until all have ended; the main one has this process's output.
 
     Returns:
         The exit code of the whole, and what is left to say about it.
@@ -53,7 +51,7 @@ def launch(words: Sequence[str], count: int) -> tuple[int, str]:
         group = _Group(Path(folder))
         with passed_on(group.pass_on):
             try:
-                group.start([sys.executable, *_PROGRAM, *words], count, store.port)
+                group.start(command, count, store.port)
                 group.wait()
             finally:
                 group.kill()

@@ -74,7 +74,8 @@ def test_the_processes_have_the_words_as_typed_and_their_end_is_the_end(monkeypa
     assert (result.exit_code, result.stdout, result.stderr.strip()) == (code, "", message)
     [(passed, count)] = asked
     assert count == 2
-    assert sorted(passed) == sorted(["run", *words])
+    assert passed[:4] == [sys.executable, "-m", "harness.cli", "run"]
+    assert sorted(passed[4:]) == sorted(words)
 
 
 def test_stopped_and_resumed_it_is_the_run_of_one_process(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,7 @@ def ended(tmp_path, monkeypatch):
 
     def run(main: str, other: str = "", everybody: str = "both()"):
         script = f"{BEGIN}\n{everybody}\nif rank == 0:\n    {main or 'pass'}\nelse:\n    {other or 'pass'}\n"
-        monkeypatch.setattr(module, "_PROGRAM", ("-c", script))
-        return launch(["words"], 2)
+        return launch([sys.executable, "-c", script, "words"], 2)
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 
 from harness.cli.console.output import Stopped
 from harness.core.errors import UserError
@@ -53,7 +54,7 @@ def together(line: str, count: int) -> int:
     """
     from harness.core.launch import launch
 
-    code, words = launch(shlex.split(line)[1:], count)
+    code, words = launch([sys.executable, "-m", "harness.cli", *shlex.split(line)[1:]], count)
     if words:
         raise Stopped(words, code)
     return code
