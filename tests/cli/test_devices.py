@@ -78,6 +78,7 @@ def test_the_processes_have_the_words_as_typed_and_their_end_is_the_end(monkeypa
     assert sorted(passed[4:]) == sorted(words)
 
 
+@pytest.mark.slow  # six processes load torch
 def test_stopped_and_resumed_it_is_the_run_of_one_process(tmp_path):
     data = f"coco:{write_coco(tmp_path / 'data')}"
     (tmp_path / "small.toml").write_text(PROTOCOL)
