@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from harness.doctor import leftovers
 from harness.doctor.rows import Finding, State, from_error
 from harness.records.failures import Failure, load_failures
 from harness.records.store import ResultsStore
+from harness.records.unfinished import last_state
 
 GIB = 2**30
 LITTLE_DISK = 2 * GIB  # a ResNet-50 and its optimiser's state, twice while a checkpoint takes another's place
@@ -104,22 +104,20 @@ def unfinished(results: Path) -> Iterator[Finding]:
 
 def _interrupted(store: ResultsStore, failed: set[str]) -> Iterator[Finding]:
     for folder in store.folders():
-        path = folder.state
-        if path is None or folder.run_id in failed:
+        if folder.state is None or folder.run_id in failed:
             continue
         if held(folder.lock):
             yield Finding(f"run {folder.run_id}", "ok", "in progress in another process")
             continue
         try:
-            state = json.loads(path.read_text("utf-8"))
-            step, command = int(state["step"]), str(state.get("command") or "")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            detail = f"its checkpoint cannot be read: {path}: {type(error).__name__}: {shorten(reason(error))}"
-            yield Finding(f"run {folder.run_id}", "warning", detail, "begin anew with --restart")
+            state = last_state(folder) or {}
+        except UserError as error:
+            yield from_error(f"run {folder.run_id}", error, "warning")
             continue
         # The folder may have been moved since the checkpoint was written.
+        command = str(state.get("command") or "")
         advice = aimed_at(command, store.root) if command else "the command that began it, with --resume"
-        yield Finding(f"run {folder.run_id}", "warning", f"interrupted after step {step}", advice)
+        yield Finding(f"run {folder.run_id}", "warning", f"interrupted after step {state['step']}", advice)
 
 
 def _failed(failure: Failure, store: ResultsStore) -> Finding:

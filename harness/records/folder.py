@@ -12,7 +12,7 @@ class RunFolder:
         self.path = path
         self.lock = path / "lock"  # held by who works on the run
         self.claim = path / "claim"  # held by the sweep that has it run
-        self.checkpoint = path / "checkpoint"  # a folder; `.new` and `.old` lie beside it while it is replaced
+        self.checkpoint = path / "checkpoint"  # a folder; `.old` beside it is the one before, `.new` is being written
         self.trace = path / "metrics.jsonl"  # a line per logged step
         self.network = path / "network.safetensors"  # the evaluated network alone
         self.assigner = path / "assigner.safetensors"  # the assigner's own parameters, where it has any
@@ -26,8 +26,13 @@ class RunFolder:
         return self.path.name
 
     @property
+    def states(self) -> list[Path]:
+        """The state of the last complete checkpoint and of the one before, as far as they are there."""
+        # `.old` is the last where a kill hit between two renames.
+        places = (self.checkpoint, self.checkpoint.with_name("checkpoint.old"))
+        return [path for place in places if (path := place / "state.json").is_file()]
+
+    @property
     def state(self) -> Path | None:
         """The state of the last complete checkpoint; None for none."""
-        # `.old` is the checkpoint where a kill hit between two renames.
-        places = (self.checkpoint, self.checkpoint.with_name("checkpoint.old"))
-        return next((path for place in places if (path := place / "state.json").is_file()), None)
+        return next(iter(self.states), None)

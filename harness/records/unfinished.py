@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from harness.core.errors import UserError
+from harness.core.errors import UserError, reason, shorten
 from harness.core.files import held
 from harness.core.text import counted
+from harness.records.folder import RunFolder
 from harness.records.identity import RunSpec, differences
 from harness.records.pending import load_pending
 from harness.records.store import ResultsStore
@@ -41,13 +42,28 @@ def unfinished_run(store: ResultsStore, run_id: str) -> Unfinished | None:
     if folder.trained.is_file():
         with suppress(UserError):  # its checkpoint speaks then; doctor and whoever completes it say what is wrong
             return Unfinished(run_id, None, load_pending(store, run_id).spec().question)
-    try:
-        if folder.state is None:
-            return None
-        state = json.loads(folder.state.read_text("utf-8"))
-        return Unfinished(run_id, int(state["step"]), state.get("question"))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return None  # doctor says so
+    with suppress(UserError):  # doctor says so
+        if (state := last_state(folder)) is not None:
+            return Unfinished(run_id, state["step"], state.get("question"))
+    return None
+
+
+def last_state(folder: RunFolder) -> dict[str, Any] | None:
+    """What the last checkpoint says of itself, or the one before where that cannot be read; None for no checkpoint.
+
+    Raises:
+        UserError: if what is there cannot be read.
+    """
+    faults = []
+    for path in folder.states:
+        try:
+            state = json.loads(path.read_text("utf-8"))
+            return {**state, "step": int(state["step"])}
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            faults.append(f"{path}: {type(error).__name__}: {shorten(reason(error))}")
+    if faults:
+        raise UserError(f"its checkpoint cannot be read: {faults[0]}; begin anew with --restart")
+    return None
 
 
 def siblings(store: ResultsStore, spec: RunSpec) -> list[Unfinished]:

@@ -180,7 +180,10 @@ class _Job:
         if not request.resume and self.group.main:
             clear_pending(self.store, spec.run_id, allowed=request.restart)
             clear_checkpoint(trainer.checkpoint_folder, allowed=request.restart)
-        if request.resume and trainer.resume():
+        if request.resume and (restored := trainer.resume()):
+            if restored.damage:
+                before = f"going on from the one before, at step {trainer.state.step}"
+                self._say(f"warning: {restored.damage}; {before}")
             self._say(f"continuing at step {trainer.state.step}")
         elif not request.restart and (twin := find_twin(self.store, spec, trainer.state.initial_weights)):
             adopt(trainer, self.store, twin)

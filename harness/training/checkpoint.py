@@ -1,6 +1,7 @@
-"""Checkpoints: a folder that is there whole or not at all, without pickled code.
+"""Checkpoints: folders that are there whole or not at all, without pickled code.
 
-Weights are safetensors; the optimiser's state is read with ``weights_only``.
+The last two are kept, ``checkpoint`` and ``checkpoint.old``: where the newest cannot be restored, a run goes on from
+the one before. Weights are safetensors; the optimiser's state is read with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -17,9 +19,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
+from harness.core.device import out_of_memory
 from harness.core.errors import UserError, reason, shorten, writing
 from harness.core.files import DAMAGE, sync
 from harness.training.beginning import unseen
@@ -46,39 +49,63 @@ class TrainState:
     latest: dict[str, dict[str, float]] = field(default_factory=dict)  # losses and statistics of the last step
     # What `harness.training.beginning` counts over the first steps; None where it did not from the start.
     beginning: dict[str, float] | None = field(default_factory=unseen)
+    files: dict[str, int] = field(default_factory=dict)  # CRC-32 of the checkpoint's other files, by name
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint that was restored."""
+
+    state: TrainState
+    folder: Path
+    damage: str  # what is wrong with the newest one where this is the one before; empty otherwise
+
+
+class Damaged(UserError):  # noqa: N818
+    """A file of a checkpoint that is missing, cut short or not what was written."""
 
 
 def save_checkpoint(
-    folder: Path, state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None
+    folder: Path,
+    state: TrainState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: nn.Module | None,
+    after: Path | None = None,
 ) -> None:
-    """Write to a neighbour, sync, then put it in place of the last one."""
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    if old.exists() and not folder.exists():
-        old.rename(folder)  # a kill between the renames below left it: the only checkpoint until this one is written
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Write to a neighbour, sync, then put it in place of the last one, which becomes the one before.
+
+    A kill at any moment leaves the last checkpoint whole.
+
+    Args:
+        after: the checkpoint that this training was restored from, at its first save. The one before stays then, and
+            a newer one, which is damaged, makes room.
+    """
+    fresh, old = _beside(folder, ".new"), _beside(folder, ".old")
+    with writing(folder):
+        _discard(fresh)
     with _whole(fresh):
         fresh.mkdir(parents=True)
-        (fresh / "model.safetensors").write_bytes(save(_plain(model.state_dict())))
-        if ema is not None:
-            (fresh / "ema.safetensors").write_bytes(save(_plain(ema.state_dict())))
-        content = BytesIO()  # to a file, torch.save hides a full disk behind an error of its own
-        torch.save(optimizer.state_dict(), content)
-        (fresh / "optimizer.pt").write_bytes(content.getbuffer())
+        state.files = {}
+        for name, content in _contents(model, optimizer, ema):
+            (fresh / name).write_bytes(content)
+            state.files[name] = zlib.crc32(content)
         (fresh / "state.json").write_text(json.dumps(asdict(state)), "utf-8")
         for path in (*fresh.iterdir(), fresh):
             sync(path)
-    if folder.exists():
-        folder.rename(old)  # a kill right here leaves `.old`, which `find_checkpoint` takes
-    fresh.rename(folder)
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with writing(folder):
+        if after == old:
+            _discard(folder)
+        elif folder.exists():
+            _discard(old)
+            folder.rename(old)  # a kill right here leaves `.old` alone, which is taken then
+        fresh.rename(folder)
+        sync(folder.parent)
 
 
 def find_checkpoint(folder: Path) -> Path | None:
     """The last complete checkpoint, if any."""
-    candidates = (folder, folder.with_name(folder.name + ".old"))
-    return next((candidate for candidate in candidates if (candidate / "state.json").exists()), None)
+    return next((place for place in _places(folder) if (place / "state.json").exists()), None)
 
 
 def clear_checkpoint(folder: Path, *, allowed: bool) -> None:
@@ -92,32 +119,55 @@ def clear_checkpoint(folder: Path, *, allowed: bool) -> None:
         raise UserError(
             f"an unfinished run of this very kind lies at {path}: add --resume to go on, or --restart to begin anew"
         )
-    for ending in ("", ".old", ".new"):
-        shutil.rmtree(folder.with_name(folder.name + ending), ignore_errors=True)
+    with writing(folder):
+        for ending in (".new", ".old", ""):  # the newest last: a kill on the way leaves no older one to go on from
+            _discard(_beside(folder, ending))
+
+
+def restore_checkpoint(
+    folder: Path, run_id: str, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None
+) -> Restored | None:
+    """Restore everything in place from the last checkpoint, or the one before where that is damaged; None for none.
+
+    Raises:
+        UserError: if all that there is is damaged, or of another run.
+    """
+    faults: list[str] = []
+    for place in _places(folder) if find_checkpoint(folder) is not None else ():
+        if place.is_dir():
+            try:
+                return Restored(load_checkpoint(place, run_id, model, optimizer, ema), place, " and ".join(faults))
+            except Damaged as error:
+                faults.append(str(error))
+    if faults:
+        raise UserError(f"{' and '.join(faults)}; start the run anew with --restart")
+    return None
 
 
 def load_checkpoint(
     folder: Path, run_id: str, model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None
 ) -> TrainState:
-    """Restore everything in place.
+    """Restore everything in place from this very folder; what is damaged may leave a part restored.
 
     Raises:
-        UserError: for a checkpoint that is damaged or of another run.
+        Damaged: for a file that is missing or not what was written.
+        UserError: for a checkpoint of another run.
     """
-    try:
-        saved = json.loads((folder / "state.json").read_text("utf-8"))
+    with _intact(folder / "state.json") as path:
+        saved = json.loads(path.read_text("utf-8"))
         # A version that took no digest, or counted nothing, leaves its steps unknown.
         state = TrainState(**{"batches": None, "beginning": None, **saved})
-        if state.run_id != run_id:
-            raise UserError(f"checkpoint {folder} is of run {state.run_id}, not {run_id}")
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        if ema is not None:
-            ema.load_state_dict(load_file(folder / "ema.safetensors"))
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
-    except DAMAGE as error:
-        raise UserError(
-            f"checkpoint {folder} cannot be restored ({shorten(reason(error))}); start the run anew with --restart"
-        ) from error
+        known = dict(state.files)
+    if state.run_id != run_id:
+        raise UserError(f"checkpoint {folder} is of run {state.run_id}, not {run_id}")
+    with _intact(folder / "model.safetensors") as path:
+        model.load_state_dict(load(_content(path, known)))
+    if ema is not None:
+        with _intact(folder / "ema.safetensors") as path:
+            ema.load_state_dict(load(_content(path, known)))
+    with _intact(folder / "optimizer.pt") as path:
+        content = BytesIO(_content(path, known))
+        optimizer.load_state_dict(torch.load(content, weights_only=True, map_location="cpu"))
     return state
 
 
@@ -181,6 +231,52 @@ def load_network(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise UserError(f"weights {path} cannot be read ({reason(error)}); train the run again") from error
     return network
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(folder.name + ending)
+
+
+def _places(folder: Path) -> tuple[Path, Path]:
+    """Where the last checkpoint lies, and the one before; the second alone where a kill hit between two renames."""
+    return folder, _beside(folder, ".old")
+
+
+def _discard(folder: Path) -> None:
+    # Without its state it is no checkpoint: a kill on the way leaves none that only seems whole.
+    with suppress(FileNotFoundError, NotADirectoryError):
+        (folder / "state.json").unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[Path]:
+    """Say in one line which file of a checkpoint is damaged."""
+    try:
+        yield path
+    except DAMAGE as error:
+        if out_of_memory(error):
+            raise
+        raise Damaged(f"checkpoint {path} cannot be restored ({shorten(reason(error))})") from error
+
+
+def _content(path: Path, known: Mapping[str, int]) -> bytes:
+    content = path.read_bytes()
+    if known.get(path.name, digest := zlib.crc32(content)) != digest:  # an older version took none
+        raise ValueError("its content is not what was written")
+    return content
+
+
+def _contents(
+    model: nn.Module, optimizer: torch.optim.Optimizer, ema: nn.Module | None
+) -> Iterator[tuple[str, bytes | memoryview]]:
+    """The files of a checkpoint besides its state, one at a time: together they take much memory."""
+    yield "model.safetensors", save(_plain(model.state_dict()))
+    if ema is not None:
+        yield "ema.safetensors", save(_plain(ema.state_dict()))
+    content = BytesIO()  # to a file, torch.save hides a full disk behind an error of its own
+    torch.save(optimizer.state_dict(), content)
+    yield "optimizer.pt", content.getbuffer()
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from harness.data.loader import Batch
 from harness.protocol.protocol import Protocol
 from harness.training.beginning import WATCHED, count, expect_something_to_learn
 from harness.training.build import build_optimizer, derived_seed, ema_decay, learning_rate
-from harness.training.checkpoint import TrainState, find_checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from harness.training.checkpoint import Restored, TrainState, restore_checkpoint, save_checkpoint, weights_digest
 from harness.training.step import descend, precision
 
 TRACE_LINES = 2000  # of steps that are logged, per run, at most
@@ -99,6 +99,7 @@ class Trainer:
         self.learning: nn.Module = _Learning(self.model)
         self.trace_every = max(1, schedule.steps // TRACE_LINES)
         self.step_seconds: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
+        self._restored_from: Path | None = None  # a checkpoint; none is saved since
 
     @property
     def evaluated(self) -> FCOS:
@@ -108,16 +109,16 @@ class Trainer:
             return self.ema.module
         return self.model
 
-    def resume(self) -> bool:
-        """Go back to the last checkpoint, if there is one."""
-        folder = find_checkpoint(self.checkpoint_folder)
-        if folder is None:
-            return False
-        self.state = load_checkpoint(folder, self.run_id, self.model, self.optimizer, self.ema)
-        self.step_seconds.extend(self.state.step_seconds)
-        self.latest = self.state.latest
-        self.state.question = self.question
-        return True
+    def resume(self) -> Restored | None:
+        """Go back to the last checkpoint that can be restored, if there is one."""
+        restored = restore_checkpoint(self.checkpoint_folder, self.run_id, self.model, self.optimizer, self.ema)
+        if restored is not None:
+            self._restored_from = restored.folder
+            self.state = restored.state
+            self.step_seconds.extend(self.state.step_seconds)
+            self.latest = self.state.latest
+            self.state.question = self.question
+        return restored
 
     def fit(
         self, batches: Iterator[Batch], reporter: Reporter, evaluate: Callable[[], dict[str, float | None]]
@@ -257,7 +258,8 @@ class Trainer:
             self.state.trace_bytes = trace.tell()
         self.state.step_seconds = list(self.step_seconds)
         self.state.latest = self.latest
-        save_checkpoint(self.checkpoint_folder, self.state, self.model, self.optimizer, self.ema)
+        after, self._restored_from = self._restored_from, None
+        save_checkpoint(self.checkpoint_folder, self.state, self.model, self.optimizer, self.ema, after)
 
     @contextmanager
     def _parallel(self) -> Iterator[None]:

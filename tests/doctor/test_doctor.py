@@ -299,6 +299,8 @@ def test_interrupted_and_failed_runs_are_shown_with_their_command(store):
     interrupt(store, "c", "{")
     interrupt(store, "d", "[" * 100_000)
     interrupt(store, "e", {"run_id": "e", "step": 1})
+    interrupt(store, "g", "{")
+    interrupt(store, "g", {"run_id": "g", "step": 2}, "checkpoint.old")  # which `--resume` goes on from
     (store.root / "failed").mkdir()
     failure = {
         "schema": 1, "run_id": "e", "assigner": "x", "options": {}, "seed": 0, "protocol": {"name": "p", "hash": "h"},
@@ -324,6 +326,7 @@ def test_interrupted_and_failed_runs_are_shown_with_their_command(store):
         "failed after step 4: loss is nan",
         f"harness run -a y {here}",
     )
+    assert rows["run g"].detail == "interrupted after step 2"
     assert "f.json" in rows["failed run"].detail
 
 
