@@ -60,7 +60,8 @@ def _in_one_line() -> Iterator[None]:
     except (click.UsageError, UserError, RegistryError, RunFailed) as error:
         text = error.format_message() if isinstance(error, click.UsageError) else str(error)
         line = " ".join(text.split("\n")).strip()
-        raise Stopped(f"error: {line}", 1 if isinstance(error, RunFailed) else 2) from error
+        code = 1 if isinstance(error, RunFailed) else 2
+        raise Stopped(f"error: {line}", code, getattr(error, "speaks", None)) from error
     except Interrupted as stop:
         raise Stopped(f"interrupted; checkpoint: {stop.path}\ngo on with: {stop.command}", stop.code) from stop
     except UnicodeEncodeError as error:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from time import sleep
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
-from harness.core.errors import LOST, RunFailed
+from harness.core.errors import LOST, Interrupted, RunFailed, UserError
 
 T = TypeVar("T")
 
 # In the messages of gloo and NCCL where a process is gone; they have no type for it.
-_LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exit")
+_GONE = ("closed by peer", "reset by peer", "Broken pipe", "remote process exit")
+LINGER = 1.0  # s that a process outlives the one that speaks, because torchrun ends all when the first has ended
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,44 @@ def processes(device_type: str) -> Iterator[Processes]:
     local = int(os.environ["LOCAL_RANK"])
     if device_type == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    store, rank, _ = next(rendezvous("env://"))
+    group = PrefixStore("group", store)
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", store=group, rank=rank, world_size=world)
     try:
-        yield Processes(int(os.environ["RANK"]), world, local)
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _LOST):
-            raise
-        raise RunFailed(f"{LOST.removeprefix('error: ')}; go on with --resume") from error
+        with _one_speaks(PrefixStore("errors", store)):
+            yield Processes(rank, world, local)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _one_speaks(store: Store) -> Iterator[None]:
+    """Of errors that end the processes the first is told, by the process that met it, and no other.
+
+    Where one process has ended, those that wait for it break off with an error of torch's: theirs is no news, unless it
+    ended without a word.
+    """
+    try:
+        yield
+    except (UserError, RunFailed) as error:
+        error.speaks = store.add("met", 1) == 1
+        if not error.speaks:
+            _linger()
+        raise
+    except Interrupted:  # of the main process, which speaks
+        store.add("met", 1)
+        raise
+    except RuntimeError as error:
+        told = store.check(["met"])
+        if not told and not any(words in str(error) for words in _GONE):
+            raise
+        failure = RunFailed(f"{LOST.removeprefix('error: ')}; go on with --resume")
+        if told:
+            failure.speaks = False
+            _linger()
+        raise failure from error
+
+
+def _linger() -> None:
+    with suppress(KeyboardInterrupt):  # torchrun's signal
+        sleep(LINGER)

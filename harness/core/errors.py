@@ -17,7 +17,13 @@ SET_LOCALE = "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to type next, in one line: ``what; what to do``."""
+    """What is wrong, where, and what to type next, in one line: ``what; what to do``.
+
+    Attributes:
+        speaks: of several processes, whether this one tells of it; None where the main one does.
+    """
+
+    speaks: bool | None = None
 
     def parts(self) -> tuple[str, str]:
         """What is wrong, and what to do about it; empty where the error knows nothing."""
@@ -34,7 +40,13 @@ class InProgress(UserError):  # noqa: N818
 
 
 class RunFailed(Exception):  # noqa: N818
-    """A run stopped for a reason of its own (a non-finite loss): exit code 1, one line, nothing lost."""
+    """A run stopped for a reason of its own (a non-finite loss): exit code 1, one line, nothing lost.
+
+    Attributes:
+        speaks: as of `UserError`.
+    """
+
+    speaks: bool | None = None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

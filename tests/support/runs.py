@@ -47,6 +47,17 @@ def unshared_protocol() -> Protocol:
     )
 
 
+def toml_of(protocol: Protocol) -> str:
+    """The file of a protocol, without its name."""
+    lines = []
+    for section, values in protocol.content().items():
+        lines += [
+            f"[{section}]",
+            *(f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None),
+        ]
+    return "\n".join(lines)
+
+
 def request(results: Path, assigner: str = "center", protocol: Protocol | None = None, **changes: Any) -> RunRequest:
     """A run on the embedded shapes on one thread, without checkpoints but the last."""
     given: dict[str, Any] = {
@@ -111,6 +122,10 @@ def together(folder: Path, text: str, *words: str, deadline: float = DEADLINE) -
 
 
 __all__ = [
+<<<<<<< HEAD
     "DEADLINE", "STEPS", "environment", "files_of", "request", "run", "small_protocol", "together", "trace_of",
+=======
+    "DEADLINE", "STEPS", "environment", "files_of", "request", "run", "small_protocol", "toml_of", "trace_of",
+>>>>>>> 0ea863f (Of several processes the one that meets an error tells of it, in one line)
     "unshared_protocol", "write_coco",
 ]  # fmt: skip

@@ -6,8 +6,14 @@ import json
 
 import pytest
 
+from harness.data.loader import train_batches
+from harness.data.splits import open_splits
 from harness.records.store import ResultsStore
+<<<<<<< HEAD
 from tests.support.runs import request, run, together, trace_of, unshared_protocol, write_coco
+=======
+from tests.support.runs import DEADLINE, environment, request, run, toml_of, trace_of, unshared_protocol, write_coco
+>>>>>>> 0ea863f (Of several processes the one that meets an error tells of it, in one line)
 
 SCRIPT = """
 import sys
@@ -53,6 +59,26 @@ with engine.processes("cpu") as group:
 """
 
 
+<<<<<<< HEAD
+=======
+def together(folder, text, *words, code=0):
+    """Run a script as two processes in a folder, and what they say besides their output."""
+    script = folder / "shared.py"
+    script.write_text(text)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    group = subprocess.Popen(
+        [*start, str(script), *words], env=environment(), text=True, cwd=folder,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        _, errors = group.communicate(timeout=DEADLINE)
+    finally:
+        group.terminate()  # torchrun ends its processes with itself; where it has ended this does nothing
+    assert group.returncode == code, errors[-3000:]
+    return errors
+
+
+>>>>>>> 0ea863f (Of several processes the one that meets an error tells of it, in one line)
 def test_two_processes_stop_together_where_neither_has_an_object(tmp_path):
     for name in ("one", "none"):
         path = write_coco(tmp_path / name) / "annotations" / "instances_train.json"
@@ -95,6 +121,37 @@ def test_the_main_process_tells_of_an_image_that_the_other_cannot_read(tmp_path)
     assert "; the training is kept in results/work/center-small-test-s0-" in told
     # A thread of the group that is left when Python ends aborts the process now and then.
     assert not any("gloo" in (tmp_path / f"threads{rank}").read_text() for rank in range(2))
+
+
+BROKEN = """
+import torch
+from harness.cli import main
+from harness.runs import run as engine
+
+torch.set_num_threads(1)
+engine.checked = lambda images, *_: images  # as if it broke after it was looked at
+main("run -a center --data coco:data --protocol small.toml --device cpu --threads 1 --workers 0".split())
+"""
+
+
+def test_an_image_of_the_second_process_is_named_once_in_a_line(tmp_path):
+    """The first one, which waits for it, has nothing to say."""
+    protocol, data = unshared_protocol(), write_coco(tmp_path / "data")
+    (tmp_path / "small.toml").write_text(toml_of(protocol))
+    train, _ = open_splits(f"coco:{data}", protocol)
+    first, second = (
+        [index for batch in train_batches(train, protocol, seed=0, rank=rank, world=2) for index in batch.indices]
+        for rank in range(2)
+    )
+    index = next(index for step, index in enumerate(second) if index not in first[: step + 1])
+    path = data / train.name(index)
+    path.write_bytes(path.read_bytes()[:300])
+    errors = together(tmp_path, BROKEN, code=1)  # torchrun's own
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: image data/{train.name(index)} cannot be decoded: ")
+    assert "peer" not in errors
+    assert errors.count("Traceback") == 1  # torchrun's own
+    assert "ChildFailedError" in errors
 
 
 def test_two_processes_give_the_losses_of_one(tmp_path):

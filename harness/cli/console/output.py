@@ -26,13 +26,14 @@ PIPED_WIDTH = 200  # columns; a table in a file or a pipe must not be cut to 80
 class Stopped(click.ClickException):
     """A message for standard error as it is, and an exit code."""
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int, speaks: bool | None = None) -> None:
         super().__init__(message)
         self.exit_code = code  # type: ignore[misc]
+        self.speaks = first_process() if speaks is None else speaks
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message, once under torchrun; of a process that another started, that one does."""
-        if not leave_word(self.message) and first_process():
+        if not leave_word(self.message) and self.speaks:
             click.echo(self.message, file=file, err=True)
 
 
