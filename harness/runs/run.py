@@ -22,7 +22,7 @@ from harness.core.device import (
 )
 from harness.core.distributed import Processes, processes
 from harness.core.environment import source_version
-from harness.core.errors import Interrupted, RunFailed
+from harness.core.errors import Interrupted, RunFailed, Unwritable, UserError
 from harness.core.progress import Reporter, say
 from harness.core.text import counted
 from harness.data.base import ImageSet
@@ -37,7 +37,7 @@ from harness.records.folder import RunFolder
 from harness.records.identity import RunSpec, data_record, split_record, trained_alike
 from harness.records.pending import Pending, clear_pending, completing, load_pending, save_pending
 from harness.records.store import ResultsStore
-from harness.records.unfinished import nearest, siblings
+from harness.records.unfinished import last_state, nearest, siblings
 from harness.runs import completion
 from harness.runs.completion import RunOutcome
 from harness.runs.evaluate import evaluate_run
@@ -81,14 +81,14 @@ def run(request: RunRequest) -> RunOutcome | None:
     """
     chosen = resolve_assigner(request.assigner, request.options)
     device = pick_device(request.device)
-    train, val = _open(request)
-    data = data_record(request.data.partition(":")[0], train, val)
-    spec = RunSpec(request.protocol, data, chosen.assigner, chosen.options, request.seed)
     store = ResultsStore(request.results)
     source = source_version()  # of the code that is loaded, not of what a checkout holds hours later
     with processes(device.type) as group, computing(device, request.threads):
         if group.world > 1 and device.type == "cuda":
             device = torch.device("cuda", group.local_rank)
+        train, val = _open(request)  # among the others, who are told where one process alone cannot read it
+        data = data_record(request.data.partition(":")[0], train, val)
+        spec = RunSpec(request.protocol, data, chosen.assigner, chosen.options, request.seed)
         with store.lock(spec.run_id) if group.main else nullcontext():
             job = _Job(request, spec, store, device, group, train, val)
             if request.resume:
@@ -211,6 +211,13 @@ class _Job:
             trainer.fit(batches, reporter, evaluate)
         except StopRequested as stop:
             raise Interrupted(trainer.checkpoint_folder, trainer.state.command, stop.code) from None
+        except UserError as error:
+            state = last_state(self.folder)
+            if state is None:
+                raise
+            kept = f"the training up to step {state['step']} is kept in {self.folder.path}"
+            again = "go on" if isinstance(error, Unwritable) else "on the data as it was go on"
+            raise UserError(f"{error}; {kept}, {again} with: {trainer.state.command}") from error
         except RuntimeError as error:
             at = f"at step {trainer.state.step}"
             if (how := loader_died(error)) is not None:

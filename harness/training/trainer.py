@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from assigners.contract import Step, Targets, Term
 from detector import FCOS, ImageBatch
 from harness.core.distributed import Processes
-from harness.core.errors import RunFailed, writing
+from harness.core.errors import RunFailed, UserError, writing
 from harness.core.progress import Reporter
 from harness.core.stopping import between_steps
 from harness.data.loader import Batch
@@ -134,14 +134,15 @@ class Trainer:
             RunFailed: on a non-finite loss or gradient (the parameters keep their last finite values), or if the first
                 steps had nothing to learn from.
             StopRequested: after a signal; a checkpoint has been saved.
+            UserError: for an image that can no longer be read, with a checkpoint saved; or a place that takes no file.
         """
         every = self.protocol.evaluation.every
         pending: _Pending | None = None
-        last_saved = perf_counter()
+        begun, faults, last_saved = self.state.step, list[UserError](), perf_counter()
         self.model.train()
         with self._parallel(), self._trace() as trace, between_steps(self.group.main) as asked:
             start = perf_counter()
-            for batch in batches:
+            for batch in _until_fault(batches, faults):
                 step = self.state.step
                 logged = step % self.trace_every == 0 or step + 1 == self.protocol.schedule.steps
                 sent = self._step(batch, step, logged)
@@ -171,7 +172,10 @@ class Trainer:
                     last_saved = start = perf_counter()
             if pending is not None:
                 self._receive(pending, trace, reporter)
-            self._save(trace)
+            if not faults or self.state.step > begun:
+                self._save(trace)
+            if faults:
+                raise faults[0]
 
     def _step(self, batch: Batch, step: int, logged: bool) -> _Pending:
         schedule = self.protocol.schedule
@@ -297,3 +301,11 @@ class Trainer:
                 trace.close()
                 if self.trace_path.stat().st_size == 0:  # stopped before the first step: nothing to leave behind
                     self.trace_path.unlink()
+
+
+def _until_fault(batches: Iterator[Batch], faults: list[UserError]) -> Iterator[Batch]:
+    """The batches before the first that cannot be loaded; why not is noted."""
+    try:
+        yield from batches
+    except UserError as error:
+        faults.append(error)

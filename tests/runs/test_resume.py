@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from harness.core.errors import RunFailed, UserError
 from harness.records.store import ResultsStore
 from harness.runs import run as engine
 from harness.training.trainer import Trainer
-from tests.support.runs import DEADLINE, environment, files_of, request, run, small_protocol
+from tests.support.runs import DEADLINE, environment, files_of, request, run, small_protocol, toml_of, write_coco
 
 SLOWLY = """
 import sys, time
@@ -75,10 +76,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, undisturbed):
 
 def stopped(tmp_path, how, *words):
     """A command with a loading process that meets `how` once there is a checkpoint: exit code and errors."""
-    lines = []
-    for section, values in small_protocol(schedule={"steps": 5000}, evaluation={"every": 2}).content().items():
-        lines += [f"[{section}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items() if v is not None)]
-    (tmp_path / "small.toml").write_text("\n".join(lines))
+    protocol = small_protocol(schedule={"steps": 5000}, evaluation={"every": 2})
+    (tmp_path / "small.toml").write_text(toml_of(protocol))
     words = [*words, "--protocol", "small.toml", "--device", "cpu", "--threads", "1", "--workers", "1"]
     child = subprocess.Popen(
         [sys.executable, "-m", "harness.cli", *words], cwd=tmp_path, env=environment(), text=True,
@@ -373,3 +372,73 @@ def test_code_is_noted_again_in_the_next_checkpoint(checkpointed, monkeypatch):
 
 def test_a_run_in_one_piece_has_no_earlier_code(undisturbed):
     assert undisturbed("iqdet").record.source.earlier == []
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A COCO folder, and what to ask to train on it; images that cannot be read are left out."""
+    data = write_coco(tmp_path / "data")
+    protocol = small_protocol(data={"train_images": None, "val_images": None, "unreadable": "skip"})
+    return data, request(tmp_path / "results", "iqdet", protocol, data=f"coco:{data}")
+
+
+def at_step(patch, number, act):
+    """Do something before a step."""
+    original = Trainer._step
+
+    def step(self, batch, index, logged):
+        if index == number:
+            act()
+        return original(self, batch, index, logged)
+
+    patch.setattr(Trainer, "_step", step)
+
+
+def test_an_image_that_breaks_in_mid_epoch_is_named_and_the_training_kept(photographs, monkeypatch):
+    """It is not left out as one that is broken from the start: what a step sees is a function of data and seed."""
+    data, asked = photographs
+    images = {path: path.read_bytes() for path in (data / "train").iterdir()}
+
+    def corrupt():
+        for path, content in images.items():
+            os.utime(path.write_bytes(content[:300]) and path, (1e9, 1e9))
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, corrupt)
+        with pytest.raises(UserError) as mistake:
+            run(replace(asked, again="harness run -a iqdet --resume"))
+    (work,) = (asked.results / "work").iterdir()
+    assert re.fullmatch(
+        rf"image {data}/train/\d.png cannot be decoded: .*; replace or remove it; the training up to step 4 is kept in "
+        rf"{work}, on the data as it was go on with: harness run -a iqdet --resume",
+        str(mistake.value),
+    )
+    for path, content in images.items():
+        path.write_bytes(content)
+    resumed = run(replace(asked, resume=True))
+    assert files_of(resumed) == files_of(run(replace(asked, results=asked.results / "undisturbed")))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_place_that_takes_no_more_files_keeps_the_checkpoint_and_says_how_to_go_on(
+    tmp_path, undisturbed, monkeypatch, code
+):
+    write = Path.write_bytes
+
+    def full(path, content):
+        if path.parent.name == "checkpoint.new" and path.name == "optimizer.pt":
+            raise OSError(code, os.strerror(code))
+        return write(path, content)
+
+    asked = request(tmp_path, "iqdet", checkpoint_seconds=0.0, again="harness run --resume")
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: patch.setattr(Path, "write_bytes", full))
+        with pytest.raises(UserError) as mistake:
+            run(asked)
+    (work,) = (tmp_path / "work").iterdir()
+    assert str(mistake.value) == (
+        f"cannot write {work}/checkpoint.new: {os.strerror(code)}; free or unlock the place, or choose another; "
+        f"the training up to step 3 is kept in {work}, go on with: harness run --resume"
+    )
+    assert sorted(path.name for path in work.glob("checkpoint*")) == ["checkpoint", "checkpoint.old"]
+    assert files_of(run(replace(asked, resume=True))) == files_of(undisturbed("iqdet"))
