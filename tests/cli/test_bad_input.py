@@ -620,3 +620,12 @@ def test_a_full_disk_at_the_end(call, monkeypatch, folder):
     assert not [name for name in left("out") if name.endswith(".tmp")]
     assert not Path("out/leaderboard.csv").exists()
     assert len(list(Path("out/runs").glob("*"))) == (folder == ())
+
+
+def test_a_results_folder_that_is_read_only(call, monkeypatch):
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    refused(train(call), "cannot write out/work/center-", "Read-only file system; free or unlock the place, or choose")
+    assert not Path("out").exists()

@@ -22,6 +22,24 @@ def test_each_kind_of_input_names_a_test_that_is_there(row: str) -> None:
         assert re.search(rf"^def {test}\(", path.read_text("utf-8"), re.MULTILINE), f"{file}::{test}"
 
 
+PROMISES = [
+    line
+    for line in (REPOSITORY / "docs" / "reliability.md").read_text("utf-8").splitlines()
+    if line.startswith("| ") and not re.match(r"\| (promise|exit code|\d+) \|", line)
+]
+
+
+@pytest.mark.parametrize("row", PROMISES)
+def test_each_promise_names_a_test_that_is_there(row: str) -> None:
+    _, promise, tests, _ = row.split("|")
+    named = re.findall(r"`([\w/.]+)::(\w+)`", tests)
+    assert promise.strip()
+    assert named
+    for file, test in named:
+        text = (REPOSITORY / "tests" / file).read_text("utf-8")
+        assert re.search(rf"^def {test}\(", text, re.MULTILINE), f"{file}::{test}"
+
+
 def test_every_open_point_of_iqdet_that_the_code_names_is_listed() -> None:
     listed = re.findall(r"^\| (A\d+) \|", (REPOSITORY / "docs" / "iqdet.md").read_text("utf-8"), re.MULTILINE)
     assert listed == [f"A{number}" for number in range(1, 35)]
@@ -36,3 +54,4 @@ def test_every_open_point_of_iqdet_that_the_code_names_is_listed() -> None:
 
 def test_the_table_is_read() -> None:
     assert len(ROWS) > 50
+    assert len(PROMISES) > 30

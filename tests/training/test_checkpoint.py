@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -204,3 +205,39 @@ def test_a_place_that_takes_no_more_is_told_in_a_line_and_nothing_is_lost(folder
     saved(folder, 7)
     assert restored(folder) == (7, "")
     assert names(folder) == ["checkpoint", "checkpoint.old"]
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """A function that mounts a file system of this size, or changes the one that is there, and its folder."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system takes the superuser")
+    place = tmp_path / "mounted"
+    place.mkdir()
+
+    def mounted(*options):
+        words = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        return place
+
+    yield mounted
+    subprocess.run(["umount", str(place)], capture_output=True)
+
+
+def test_a_disk_that_is_really_full_or_read_only(mount):
+    """Ten pages hold two checkpoints of four files and not a third."""
+    page = os.sysconf("SC_PAGESIZE")
+    folder = mount(f"size={10 * page}") / "checkpoint"
+    for step in (4, 5):
+        saved(folder, step)
+    for options, why in (([f"size={10 * page}"], "No space left on device"), (["ro"], "Read-only file system")):
+        mount("remount", *options)
+        with pytest.raises(UserError, match=rf"cannot write {folder}.*: {why}; free or unlock the place"):
+            saved(folder, 6)
+        assert names(folder) == ["checkpoint", "checkpoint.old"]
+        assert restored(folder) == (5, "")
+    mount("remount", "rw", f"size={20 * page}")
+    saved(folder, 6)
+    assert restored(folder) == (6, "")
