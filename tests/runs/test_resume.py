@@ -287,7 +287,7 @@ def test_the_nearest_of_several_unfinished_runs_is_named(checkpointed):
     work, asked = checkpointed
     for number in range(3):
         other = work.with_name(f"{work.name.rpartition('-')[0]}-{number:010d}")
-        shutil.copytree(work, other)
+        shutil.copytree(work, other, ignore=shutil.ignore_patterns("checkpoint.old"))
         path = other / "checkpoint" / "state.json"
         state = json.loads(path.read_text())
         state["question"]["seed" if number else "options"] = {} if not number else 0
