@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-<<<<<<< HEAD
 from harness.core.errors import LOST, Interrupted, RunFailed, UserError
 
 T = TypeVar("T")

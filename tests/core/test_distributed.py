@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch.distributed as dist
 
+from harness.core import distributed
 from harness.core.distributed import Processes, processes
 from harness.core.errors import LOST, RunFailed
 from tests.support.runs import together
@@ -34,7 +35,8 @@ def test_who_waits_for_a_process_that_has_left_is_told_in_one_line(tmp_path):
 
 
 def test_other_errors_stay(monkeypatch):
-    monkeypatch.setattr(dist, "init_process_group", lambda _: None)
+    monkeypatch.setattr(distributed, "rendezvous", lambda _: iter([(dist.HashStore(), 1, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)

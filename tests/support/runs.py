@@ -105,8 +105,8 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **more}
 
 
-def together(folder: Path, text: str, *words: str, deadline: float = DEADLINE) -> None:
-    """Run a script as two processes in a folder."""
+def together(folder: Path, text: str, *words: str, deadline: float = DEADLINE, code: int = 0) -> str:
+    """Run a script as two processes in a folder, and what they say besides their output."""
     script = folder / "shared.py"
     script.write_text(text)
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -118,14 +118,12 @@ def together(folder: Path, text: str, *words: str, deadline: float = DEADLINE) -
         _, errors = group.communicate(timeout=deadline)
     finally:
         group.terminate()  # torchrun ends its processes with itself; where it has ended this does nothing
-    assert group.returncode == 0, errors[-3000:]
+    assert group.returncode == code, errors[-3000:]
+    return errors
 
 
 __all__ = [
-<<<<<<< HEAD
-    "DEADLINE", "STEPS", "environment", "files_of", "request", "run", "small_protocol", "together", "trace_of",
-=======
-    "DEADLINE", "STEPS", "environment", "files_of", "request", "run", "small_protocol", "toml_of", "trace_of",
->>>>>>> 0ea863f (Of several processes the one that meets an error tells of it, in one line)
+    "DEADLINE", "STEPS", "environment", "files_of", "request", "run", "small_protocol", "together", "toml_of",
+    "trace_of",
     "unshared_protocol", "write_coco",
 ]  # fmt: skip

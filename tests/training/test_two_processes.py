@@ -9,11 +9,7 @@ import pytest
 from harness.data.loader import train_batches
 from harness.data.splits import open_splits
 from harness.records.store import ResultsStore
-<<<<<<< HEAD
-from tests.support.runs import request, run, together, trace_of, unshared_protocol, write_coco
-=======
-from tests.support.runs import DEADLINE, environment, request, run, toml_of, trace_of, unshared_protocol, write_coco
->>>>>>> 0ea863f (Of several processes the one that meets an error tells of it, in one line)
+from tests.support.runs import request, run, together, toml_of, trace_of, unshared_protocol, write_coco
 
 SCRIPT = """
 import sys
@@ -59,26 +55,6 @@ with engine.processes("cpu") as group:
 """
 
 
-<<<<<<< HEAD
-=======
-def together(folder, text, *words, code=0):
-    """Run a script as two processes in a folder, and what they say besides their output."""
-    script = folder / "shared.py"
-    script.write_text(text)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    group = subprocess.Popen(
-        [*start, str(script), *words], env=environment(), text=True, cwd=folder,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        _, errors = group.communicate(timeout=DEADLINE)
-    finally:
-        group.terminate()  # torchrun ends its processes with itself; where it has ended this does nothing
-    assert group.returncode == code, errors[-3000:]
-    return errors
-
-
->>>>>>> 0ea863f (Of several processes the one that meets an error tells of it, in one line)
 def test_two_processes_stop_together_where_neither_has_an_object(tmp_path):
     for name in ("one", "none"):
         path = write_coco(tmp_path / name) / "annotations" / "instances_train.json"
