@@ -108,10 +108,11 @@ def _handled(handler: _Handler, *also: int) -> Iterator[None]:
 
 
 def _handle(handler: _Handler, *numbers: int) -> dict[int, Any]:
-    """Set the handler and give those before it; whoever ignores a signal (``nohup``) goes on to."""
+    """Set the handler and give those before it; whoever ignores a hang-up (``nohup``) goes on to."""
     previous: dict[int, Any] = {}
     with suppress(ValueError):  # not in the main thread: signals are somebody else's business
         for number in numbers:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            # A shell's job in the background is born deaf to Ctrl-C, yet who sends it one by hand means it.
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                 previous[number] = signal.signal(number, handler)
     return previous

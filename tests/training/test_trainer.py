@@ -214,12 +214,15 @@ def test_a_signal_is_taken_between_steps_and_the_run_goes_on_later(tmp_path, und
             os.kill(os.getpid(), number)
         return original(self, batch, index, logged)
 
-    before = signal.getsignal(number)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", step)
-        with pytest.raises(Interrupted) as stopped:
-            run(request(tmp_path, "iqdet", command="harness run -a iqdet"))
-    assert signal.getsignal(number) is before
+    ours = signal.signal(number, signal.default_int_handler)  # a test may run where SIGHUP is ignored
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_step", step)
+            with pytest.raises(Interrupted) as stopped:
+                run(request(tmp_path, "iqdet", command="harness run -a iqdet"))
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, ours)
     assert stopped.value.code == (130 if number == signal.SIGINT else 75)
     assert stopped.value.command == "harness run -a iqdet --resume"
     assert json.loads((stopped.value.path / "state.json").read_text())["step"] == 5
