@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import nms
 
 from assigners.contract import Predictions
@@ -76,7 +77,8 @@ def find_candidates(
     """
     num_images, _, num_classes = maps.logits.shape
     probability, quality = maps.logits.sigmoid(), maps.quality.sigmoid().unsqueeze(-1)
-    joint = torch.where(probability > settings.score_threshold, probability * quality, -1.0)
+    passed = F.threshold(probability, settings.score_threshold, -1.0, inplace=True)
+    joint = passed.mul_(quality)  # below 0: no candidate
     candidates, values = [], []
     levels = joint.split([height * width for height, width in grid.shapes], dim=1)
     for start, level in zip(grid.starts, (each.flatten(1) for each in levels), strict=True):
