@@ -16,10 +16,10 @@ from assigners.grid import Grid
 from assigners.ops.boxes import aligned_iou
 from assigners.ops.records import map_tensors
 
+TOGETHER = 128  # boxes in one call of NMS on a CPU: more compare too much, fewer call too often
 VOTE_VARIANCE = 0.025  # of the overlap, in score voting (the authors' code)
 VOTE_OVERLAP = 0.01  # a neighbour overlaps by more than this
 VOTE_CHUNK = 100  # detections compared with all candidates at a time, or fewer ...
-TOGETHER = 128  # boxes in one call of NMS on a CPU: more compare too much, fewer call too often
 VOTE_PAIRS = 2**25  # ... so that there are no more pairs than this at a time: bounds the memory
 
 

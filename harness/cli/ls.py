@@ -63,8 +63,6 @@ def command(what: tuple[str, ...], bibtex: bool, results: Path, as_json: bool) -
     listed: dict[str, Any] = {
         word: _LISTS[word](results) if word in _LISTS else _assigner(word) for word in what or _LISTS
     }
-    if "runs" in listed:
-        say_left_out(ResultsStore(results).load_all()[1])
     if as_json:
         emit(listed[what[0]] if len(what) == 1 else listed)
         return
@@ -75,16 +73,22 @@ def command(what: tuple[str, ...], bibtex: bool, results: Path, as_json: bool) -
             screen.print(_table(word, content) if content else Text(f"{word}: none yet", style="dim"))
 
 
+def _runs(results: Path) -> Rows:
+    records, problems = ResultsStore(results).load_all()
+    say_left_out(problems)
+    return [
+        {"run_id": r.run_id, "data": r.data.title, "AP": r.metrics.AP, "AP50": r.metrics.AP50, "created": r.created}
+        for r in records
+    ]
+
+
 _LISTS: dict[str, Callable[[Path], Rows]] = {
     "assigners": lambda _: [{"name": e.name, "title": e.title, "paper": e.paper, "year": e.year} for e in catalogue()],
     "protocols": lambda _: [
         {"name": name, "hash": load_protocol(name).digest, "note": note} for name, note in builtin_protocols().items()
     ],
     "data": lambda _: [{"spec": source.spec, "what": source.what} for source in sources()],
-    "runs": lambda results: [
-        {"run_id": r.run_id, "data": r.data.title, "AP": r.metrics.AP, "AP50": r.metrics.AP50, "created": r.created}
-        for r in ResultsStore(results).load_all()[0]
-    ],
+    "runs": _runs,
 }
 
 
