@@ -222,6 +222,8 @@ def _run(images: ImageSet, plans: Iterator[_Plan], workers: int, pin: bool) -> I
         except StopIteration:
             return
         except (ConnectionError, EOFError, FileNotFoundError) as error:
+            if not workers:
+                raise
             # One that dies with a batch on its way is noticed first by who would fetch it; torch's words for it.
             raise RuntimeError("DataLoader worker exited unexpectedly") from error
         if isinstance(item, UserError):
